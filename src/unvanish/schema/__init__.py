@@ -1,0 +1,1 @@
+"""The nouns of unvanish: frozen, plain, stdlib only. Every stage speaks in these and in nothing else."""

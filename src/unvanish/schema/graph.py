@@ -1,0 +1,84 @@
+"""The backward graph of one loss, as it was measured: operations, and the edges the signal runs along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+OperationKind = Literal["activation", "weight", "norm", "skip", "softmax", "shape", "other", "loss"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One node of the autograd graph: one operation of the forward pass.
+
+    `index` counts in execution order of the forward pass (0 = nearest to the data); the loss is the last.
+    `parents` are the operations whose results went into this one (nearer to the data).
+    `parameters` are names of the parameters that enter here directly, or through a transpose or a cast.
+    `module` is the dotted path of the module whose forward made the operation ("" = the model's own
+    forward, None = outside of the model, e.g. the loss function).
+    """
+
+    index: int
+    name: str  # autograd's name without the "Backward0", e.g. "Sigmoid", "Addmm"
+    kind: OperationKind
+    module: str | None
+    module_class: str | None
+    call: int  # which call of that module within the step, from 0 (a module that is used twice has 0 and 1)
+    parents: tuple[int, ...]
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """The operations of one loss in execution order. `key` is a hash of all of it, the same from run to run."""
+
+    key: str
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationStats:
+    """What was measured at one operation in one backward pass.
+
+    `count` elements of dL/d(output); `norm` is its L2 norm, in float64 and over the finite elements; `rms` is norm / sqrt(count).
+    `edge_norms[i]` is the L2 norm of what the operation handed to `parents[i]` (None = not measured);
+    `parameter_norms[i]` the same for `parameters[i]`. The gain along an edge is edge_norm / norm; where several
+    operations feed one parent, the parent's norm over the edge's norm is the factor of the sum ("skip").
+    `output_std` is the standard deviation of the forward output over all its elements, `output_rms` its rms.
+    `units` counts the units (channels) of an activation that were reached by a signal, `closed_units` those of
+    them that passed nothing on for any sample of the batch.
+    """
+
+    operation: int
+    count: int
+    norm: float
+    absmax: float
+    zeros: int
+    nonfinite: int
+    edge_norms: tuple[float | None, ...]
+    parameter_norms: tuple[float | None, ...]
+    output_count: int | None = None
+    output_std: float | None = None
+    output_rms: float | None = None
+    units: int | None = None
+    closed_units: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """One backward pass of one model, measured operation by operation.
+
+    `backward` counts the backward passes since the step before (0 for the first; more under accumulation).
+    `chance` is the loss of the best constant prediction for the targets of this very batch (label entropy,
+    target variance, in the units of the loss), where the loss is a plain cross-entropy or squared error (None = not known).
+    """
+
+    model: int
+    step: int
+    backward: int
+    graph: str
+    loss: float
+    stats: tuple[OperationStats, ...]
+    output: int | None  # the operation that made the model's output (the end of the model, before the loss)
+    chance: float | None = None

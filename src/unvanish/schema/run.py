@@ -1,0 +1,198 @@
+"""A run: what was watched, as a stream of events while it is written and as one object when it is read."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unvanish.schema.architecture import LayerSpec
+from unvanish.schema.graph import Graph, Trace
+
+RunStatus = Literal["running", "finished", "stopped", "interrupted", "crashed", "cut_off"]
+
+# Statistics of every parameter at every recorded step, in this order (see ParameterRow).
+PARAMETER_STATISTICS = (
+    "gradient_rms",  # of the gradient that the optimizer saw (after accumulation, unscaling and clipping)
+    "gradient_absmax",
+    "gradient_zeros",  # share of exact zeros, 0..1
+    "gradient_nonfinite",  # share of NaN or Inf, 0..1
+    "weight_rms",  # before the step
+    "update_rms",  # of the change that the step made
+    "update_changed",  # share of elements that changed at all, 0..1
+)
+SNAPSHOT_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerInfo:
+    """One optimizer, as it was when it first stepped."""
+
+    index: int
+    class_name: str
+    learning_rates: tuple[float, ...]  # one per parameter group
+    options: dict[str, float | bool | str | None]  # momentum, betas, eps, weight_decay ... of the first group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterInfo:
+    """One parameter tensor. `optimizer` is an index into ModelInfo.optimizers, None = no optimizer holds it."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    requires_grad: bool
+    optimizer: int | None
+    sampled: int  # elements that the every-step statistics look at (numel = exact)
+
+    @property
+    def numel(self) -> int:
+        """The number of elements."""
+        n = 1
+        for side in self.shape:
+            n *= side
+        return n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """One model that was found in the run."""
+
+    index: int
+    name: str  # as the script calls it, else its class name; unique in the run
+    class_name: str
+    parameters: tuple[ParameterInfo, ...]
+    optimizers: tuple[OptimizerInfo, ...]
+    training_modules: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """Where a run came from."""
+
+    id: str
+    created: str  # ISO 8601, UTC
+    command: tuple[str, ...]
+    script: str | None
+    seed: int | None
+    versions: dict[str, str]  # unvanish, torch, python
+    device: str
+    pid: int
+
+
+# --- events: what the probe hands to the record, in order ------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEvent:
+    """A model was found, or what is known of it changed (the last one with an index counts)."""
+
+    info: ModelInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEvent:
+    """One optimizer step of one model. `step` counts from 0 per model."""
+
+    model: int
+    step: int
+    seconds: float  # since the start of the run
+    loss: float | None  # mean over the step's backward passes; None = no backward pass seen
+    rows: tuple[tuple[float, ...], ...] | None  # per parameter, PARAMETER_STATISTICS; None = not measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphEvent:
+    """A backward graph that was not seen before in this run."""
+
+    model: int
+    graph: Graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceEvent:
+    """One traced backward pass."""
+
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """How one parameter's values were spread at one step: quantiles as SNAPSHOT_QUANTILES, L2 norm of all."""
+
+    model: int
+    step: int
+    parameter: int
+    norm: float
+    quantiles: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchitectureEvent:
+    """The weighted layers of a model in order, as they were at its first traced step."""
+
+    model: int
+    layers: tuple[LayerSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """Something went wrong inside unvanish, or could not be measured. Training went on untouched."""
+
+    step: int
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """Something that was not measured or not checked, and why. `model` None = the whole run."""
+
+    model: int | None
+    what: str
+    why: str
+
+
+Event = (
+    ModelEvent | StepEvent | GraphEvent | TraceEvent | Snapshot | ArchitectureEvent | Incident | Skipped
+)
+
+
+# --- the run as it is read back ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRun:
+    """Everything recorded of one model. Columns of equal length are arrays of float64 or int64.
+
+    `losses[i]` belongs to `steps[i]` (NaN = no loss seen). `parameter_stats[name]` is row-major
+    [len(parameter_steps) x len(info.parameters)] for every name in PARAMETER_STATISTICS.
+    """
+
+    info: ModelInfo
+    steps: array[int]
+    seconds: array[float]
+    losses: array[float]
+    parameter_steps: array[int]
+    parameter_stats: dict[str, array[float]]
+    snapshots: tuple[Snapshot, ...]
+    graphs: dict[str, Graph]
+    traces: tuple[Trace, ...]  # by step, then by backward
+    architecture: tuple[LayerSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run, read from its folder."""
+
+    info: RunInfo
+    path: str
+    status: RunStatus  # cut_off = the process was killed: no end was written and it is not running any more
+    ended: str | None
+    message: str | None  # the script's last words, when it crashed
+    models: tuple[ModelRun, ...]
+    incidents: tuple[Incident, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    events_dropped: int = 0
+    extra: dict[str, str] = field(default_factory=dict)

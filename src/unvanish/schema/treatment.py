@@ -1,0 +1,106 @@
+"""What was prescribed, how it was tried, and what came of it (contract, treatment result, schema 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from unvanish.schema.finding import SCHEMA_VERSION, TreatmentName, finite
+
+Safety = Literal["safe", "unsafe", "display_only"]
+Outcome = Literal["cured", "improved", "no_better", "worse", "failed"]
+JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prescription:
+    """One change of the model. `target` is a module path, or "*" for the whole model. Holds no code."""
+
+    treatment: TreatmentName
+    target: str = "*"
+    parameters: dict[str, JsonValue] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON holds it."""
+        return {"treatment": self.treatment, "target": self.target, "parameters": dict(self.parameters)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossInterval:
+    """Mean first and last loss over the seeds, and the 95 % interval of the last."""
+
+    first: float | None
+    last: float | None
+    interval: tuple[float | None, float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """One candidate (or the baseline) after its trials.
+
+    Gains per layer are squared-norm gains (chi, the SCIENCE of mean field: E[delta^2] ratio per layer), geometric
+    mean over the hidden layers, taken at step 0. `losses` holds one mean loss curve per seed at the best rate.
+    """
+
+    name: str
+    title: str
+    prescriptions: tuple[Prescription, ...]
+    safety: Safety
+    predicted_gain_per_layer: float | None
+    measured_gain_per_layer: float | None
+    loss: LossInterval
+    seeds: int
+    steps: int
+    outcome: Outcome
+    why: str
+    learning_rate: float | None = None
+    stuck_seeds: int = 0
+    curves: tuple[tuple[float, ...], ...] = ()
+    curve_steps: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's object for one trial."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "prescriptions": [p.to_dict() for p in self.prescriptions],
+            "safety": self.safety,
+            "predicted_gain_per_layer": finite(self.predicted_gain_per_layer),
+            "measured_gain_per_layer": finite(self.measured_gain_per_layer),
+            "loss": {
+                "first": finite(self.loss.first),
+                "last": finite(self.loss.last),
+                "interval": [finite(self.loss.interval[0]), finite(self.loss.interval[1])],
+            },
+            "learning_rate": finite(self.learning_rate),
+            "seeds": self.seeds,
+            "stuck_seeds": self.stuck_seeds,
+            "steps": self.steps,
+            "outcome": self.outcome,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreatmentResult:
+    """All trials of one treatment run, and what was chosen."""
+
+    baseline: TrialResult
+    trials: tuple[TrialResult, ...]
+    chosen: str | None
+    recipe: str | None
+    diff: str | None
+    wall_seconds: float
+    chance: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's object."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "baseline": self.baseline.to_dict(),
+            "trials": [t.to_dict() for t in self.trials],
+            "chosen": self.chosen,
+            "recipe": self.recipe,
+            "diff": self.diff,
+            "wall_seconds": finite(self.wall_seconds),
+        }
