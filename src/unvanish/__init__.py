@@ -1,3 +1,31 @@
 """unvanish: where the learning signal of a PyTorch net dies, why, and which fix brings it back."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from unvanish.session import watch as watch
+
+# name -> where it lives. Looked up on first use: `import unvanish` itself imports neither torch nor numpy.
+_FACE = {"watch": "unvanish.session:watch"}
+
+__all__ = ["__version__", "watch"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, once."""
+    if name not in _FACE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _FACE[name].partition(":")
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """What the face offers, imported or not."""
+    return sorted({*globals(), *_FACE})

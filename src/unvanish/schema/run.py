@@ -166,7 +166,7 @@ Event = (
 class ModelRun:
     """Everything recorded of one model. Columns of equal length are arrays of float64 or int64.
 
-    `losses[i]` belongs to `steps[i]` (NaN = no loss seen). `parameter_stats[name]` is row-major
+    `losses[i]` belongs to `steps[i]`; NaN is a loss that was NaN, save at `unseen_losses`, the steps without any. `parameter_stats[name]` is row-major
     [len(parameter_steps) x len(info.parameters)] for every name in PARAMETER_STATISTICS.
     """
 
@@ -180,6 +180,7 @@ class ModelRun:
     graphs: dict[str, Graph]
     traces: tuple[Trace, ...]  # by step, then by backward
     architecture: tuple[LayerSpec, ...] = ()
+    unseen_losses: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

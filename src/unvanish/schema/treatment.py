@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -78,7 +79,36 @@ class TrialResult:
             "steps": self.steps,
             "outcome": self.outcome,
             "why": self.why,
+            "curves": [[finite(v) for v in curve] for curve in self.curves],
+            "curve_steps": list(self.curve_steps),
         }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TrialResult:
+        """The trial that `to_dict` wrote."""
+        loss = data["loss"]
+        return cls(
+            name=data["name"],
+            title=data.get("title", data["name"]),
+            prescriptions=tuple(
+                Prescription(treatment=p["treatment"], target=p["target"], parameters=p["parameters"])
+                for p in data["prescriptions"]
+            ),
+            safety=data["safety"],
+            predicted_gain_per_layer=data["predicted_gain_per_layer"],
+            measured_gain_per_layer=data["measured_gain_per_layer"],
+            loss=LossInterval(first=loss["first"], last=loss["last"], interval=tuple(loss["interval"])),
+            seeds=data["seeds"],
+            steps=data["steps"],
+            outcome=data["outcome"],
+            why=data["why"],
+            learning_rate=data.get("learning_rate"),
+            stuck_seeds=data.get("stuck_seeds", 0),
+            curves=tuple(
+                tuple(math.nan if v is None else v for v in curve) for curve in data.get("curves", ())
+            ),
+            curve_steps=tuple(data.get("curve_steps", ())),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +122,7 @@ class TreatmentResult:
     diff: str | None
     wall_seconds: float
     chance: float | None = None
+    stopped: str | None = None  # why not all trials were run (Ctrl-C, budget); None = all were
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's object."""
@@ -103,4 +134,18 @@ class TreatmentResult:
             "recipe": self.recipe,
             "diff": self.diff,
             "wall_seconds": finite(self.wall_seconds),
+            "chance": finite(self.chance),
         }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TreatmentResult:
+        """The result that `to_dict` wrote. KeyError or TypeError when it is none."""
+        return cls(
+            baseline=TrialResult.from_dict(data["baseline"]),
+            trials=tuple(TrialResult.from_dict(t) for t in data["trials"]),
+            chosen=data["chosen"],
+            recipe=data["recipe"],
+            diff=data["diff"],
+            wall_seconds=data["wall_seconds"] or 0.0,
+            chance=data.get("chance"),
+        )

@@ -1,0 +1,197 @@
+"""The command line: ``unvanish demo | run | report | explain``. What it says goes to stderr, save --json -.
+
+All but click is imported inside of the commands: ``unvanish --help`` is instant and never meets torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unvanish import launch
+from unvanish.cli import files
+from unvanish.cli.watch import AT_LEAST, FAILED, RunOptions, watch_script
+from unvanish.errors import UnvanishError
+
+DEFAULT_OUT = "unvanish_runs"
+USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. `arguments` default to the process's own."""
+    stderr = sys.stderr  # a script that is run may put another in its place
+    try:
+        code = unvanish.main(args=arguments, prog_name="unvanish", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except click.Abort:
+        files.say("interrupted", stderr)
+        return launch.INTERRUPTED
+    except UnvanishError as error:
+        files.say(str(error), stderr)
+        return FAILED
+    except BrokenPipeError:  # `unvanish explain RUN | head`: nobody reads on, which is no fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FAILED
+    return code if isinstance(code, int) else 0
+
+
+class _Commands(click.Group):
+    """A group that answers an unknown command with the list of those there are."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Click's own, with a better answer to an unknown name."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            there = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(f"there is no command {args[0]!r}; there are: {there}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """In the order in which a user meets them."""
+        return list(self.commands)
+
+
+class _RunCommand(click.Command):
+    """Our options end at SCRIPT or -m MODULE: what stands behind is the script's, whatever it looks like."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Click's own, with a ``--`` put in where the script's arguments begin."""
+        end = self._end_of_ours(args)
+        return super().parse_args(ctx, args if end is None else [*args[:end], "--", *args[end:]])
+
+    def _end_of_ours(self, args: list[str]) -> int | None:
+        takes_value = {
+            name for p in self.params if isinstance(p, click.Option) and not p.is_flag for name in p.opts
+        }
+        index = 0
+        while index < len(args):
+            word = args[index]
+            if word == "--":
+                return None  # the user put it there; click handles it
+            if word.startswith("-m") and not word.startswith("--"):
+                return index + (2 if word == "-m" else 1)
+            if not word.startswith("-") or word == "-":
+                return index
+            index += 2 if word in takes_value else 1
+        return None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(sys.modules["unvanish"].__version__, prog_name="unvanish")
+def unvanish() -> None:
+    """Tells where the learning signal of a PyTorch net dies, why, and which fix brings it back."""
+
+
+_json = click.option(
+    "--json", "json_path", metavar="FILE", help="Write the result as JSON to FILE (- = standard output)."
+)
+_out = click.option(
+    "--out", default=DEFAULT_OUT, show_default=True, metavar="DIR", help="The folder where runs are kept."
+)
+
+
+@unvanish.command()
+@_out
+@_json
+def demo(out: str, json_path: str | None) -> int:
+    """The main job end to end, on a net that is stuck: watch, diagnose, explain, treat, show."""
+    from unvanish.cli.tell import console_on
+    from unvanish.demo import run_demo
+
+    files.writable_json(json_path)
+    folder = files.writable_folder(out)
+    return run_demo(folder, json_path, console_on(sys.stderr if json_path == files.STDOUT else sys.stdout))
+
+
+@unvanish.command(cls=_RunCommand, context_settings={"allow_interspersed_args": False})
+@_json
+@_out
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop the script cleanly after N optimizer steps.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), metavar="S", help="Seed python, numpy and torch first."
+)
+@click.option(
+    "--every", type=click.IntRange(min=1), metavar="N", help="Trace every N-th step, instead of the schedule."
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(list(AT_LEAST)),
+    help="Exit with 3 when something at least as severe is found and the script itself ended with 0.",
+)
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT|-m MODULE [ARGS]...")
+def run(module: str | None, words: tuple[str, ...], **options: Any) -> int:
+    """Watch an unchanged training script, and diagnose it at its end.
+
+    Options stand before SCRIPT (or -m MODULE); everything behind it is the script's own. The exit code is the
+    script's.
+    """
+    if module is not None:
+        target = launch.Target(name=module, arguments=words, is_module=True)
+    elif words:
+        target = launch.Target(name=words[0], arguments=words[1:])
+    else:
+        raise click.UsageError("name the script to watch: unvanish run [options] SCRIPT|-m MODULE [ARGS]")
+    return watch_script(target, RunOptions(**options))
+
+
+@unvanish.command()
+@click.argument("run_path", metavar="RUN")
+@click.option(
+    "-o", "--output", metavar="FILE.html", help="Where to write the page; by default in the run's folder."
+)
+def report(run_path: str, output: str | None) -> int:
+    """Write the page of a run: one HTML file that needs nothing else, and no network."""
+    from unvanish.session import write_report
+
+    click.echo(write_report(run_path, Path(output) if output else None))
+    return 0
+
+
+@unvanish.command()
+@click.argument("run_path", metavar="RUN", required=False)
+@click.option(
+    "--parameter", metavar="NAME", help="Which parameter's gradient; by default the most starved one."
+)
+@click.option(
+    "--toy", is_flag=True, help="The textbook net of two inputs and w1..w6, in symbols and numbers."
+)
+@click.option(
+    "--activation",
+    type=click.Choice(["sigmoid", "relu", "both"]),
+    default="both",
+    show_default=True,
+    help="For --toy.",
+)
+@_json
+def explain(
+    run_path: str | None, parameter: str | None, toy: bool, activation: str, json_path: str | None
+) -> int:
+    """Show the product of factors of the chain rule, number by number, from the loss to one parameter."""
+    if toy == (run_path is not None):
+        raise click.UsageError("name a run, or say --toy (one of the two)")
+    json_file = files.writable_json(json_path)
+    from unvanish.cli import tell
+
+    if run_path is None:
+        result, show = tell.toy(activation)
+    else:
+        result, show = tell.factors(run_path, parameter)
+    if json_path != files.STDOUT:
+        show(tell.console_on(sys.stdout))
+    files.write_json(result, json_path, json_file, sys.stdout)
+    return 0

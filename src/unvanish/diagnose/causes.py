@@ -1,0 +1,71 @@
+"""From the largest factor of the product to the cause, and from the cause to what may cure it."""
+
+from __future__ import annotations
+
+from unvanish.diagnose.path import Traced, attribution
+from unvanish.schema.chain import Factor
+from unvanish.schema.finding import Attribution, Cause, TreatmentName
+
+RECURRENT = 4  # the same weight this often on one path is a recurrence
+_GENTLE = 0.1  # decades lost per weighted layer below which no factor is to blame but their number
+_AMPLIFIES = 0.3  # weights that undo this share of what the activations lose are too large, not too small
+
+TREATMENTS: dict[Cause, tuple[TreatmentName, ...]] = {
+    "saturating_activation": ("batchnorm", "residual", "activation", "init", "simplify"),
+    "init_too_small": ("init", "batchnorm", "residual", "simplify"),
+    "init_too_large": ("init", "batchnorm", "layernorm", "clip"),
+    "too_deep": ("residual", "simplify", "batchnorm"),
+    "recurrence": ("gated_rnn", "init", "clip"),
+    "attention_saturation": ("layernorm", "init"),
+    "normalization": ("residual", "layernorm", "simplify"),
+    "bias_drift": ("init", "activation", "learning_rate", "batchnorm"),
+    "learning_rate": ("learning_rate", "clip"),
+    "low_precision": ("precision",),
+    "unknown": ("batchnorm", "residual", "learning_rate"),
+}
+
+
+def recurrent_weight(traced: Traced, path: tuple[int, ...] | list[int]) -> str | None:
+    """The name of a weight that the path goes through again and again, if there is one."""
+    counts: dict[str, int] = {}
+    for index in path:
+        operation = traced.operations[index]
+        if operation.kind == "weight":
+            for name in operation.parameters:
+                if name and not name.rsplit(".", 1)[-1].startswith("bias"):
+                    counts[name] = counts.get(name, 0) + 1
+    name = max(counts, key=lambda n: counts[n], default=None)
+    return name if name is not None and counts[name] >= RECURRENT else None
+
+
+def cause_of_loss(traced: Traced, target: int) -> tuple[Cause, Attribution, tuple[Factor, ...]]:
+    """Why the signal is lost on the way from the output to `target`: the largest of the losing factors."""
+    path = traced.path_to(target)
+    factors = traced.factors(path)
+    parts = attribution(factors)
+    if recurrent_weight(traced, path) is not None:
+        return "recurrence", parts, factors
+    losses: dict[str, float] = {"activation": parts.activation, "weight": parts.weight, "norm": parts.norm}
+    softmax = sum(max(-300.0, f.decades) for f in factors if f.kind == "softmax")
+    losses["softmax"] = softmax
+    worst = min(losses, key=lambda k: losses[k])
+    layers = sum(f.kind == "weight" for f in factors)
+    if layers and parts.total / layers > -_GENTLE:
+        return "too_deep", parts, factors
+    if worst == "activation":
+        overdone = parts.weight > _AMPLIFIES * -parts.activation
+        return ("init_too_large" if overdone else "saturating_activation"), parts, factors
+    if worst == "softmax":
+        return "attention_saturation", parts, factors
+    return ("normalization" if worst == "norm" else "init_too_small"), parts, factors
+
+
+def cause_of_growth(traced: Traced, target: int) -> tuple[Cause, Attribution]:
+    """Why the signal grows on the way from the output to `target`: the largest of the growing factors."""
+    path = traced.path_to(target)
+    parts = attribution(traced.factors(path))
+    if recurrent_weight(traced, path) is not None:
+        return "recurrence", parts
+    if parts.norm > max(parts.weight, parts.skip, parts.activation):
+        return "normalization", parts
+    return ("init_too_large" if parts.weight >= parts.skip else "too_deep"), parts

@@ -1,0 +1,100 @@
+"""The diagnosis of a run: every rule over every model, then one verdict each. A rule's crash is a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unvanish.diagnose.facts import Facts, facts_of
+from unvanish.diagnose.learning import Learning
+from unvanish.diagnose.rule import Rule
+from unvanish.diagnose.rules import dead_units, exploding, non_finite, vanishing
+from unvanish.schema.finding import Diagnosis, Finding, LossSummary, ModelDiagnosis, NotChecked, Verdict
+from unvanish.schema.run import ModelRun, Run
+
+# one line per rule; the order is that of the decision: what broke first explains what came after
+RULES: tuple[Rule, ...] = (non_finite.RULE, dead_units.RULE, exploding.RULE, vanishing.RULE)
+
+NOT_YET = (
+    ("precision_underflow", "not checked by this version"),
+    ("disconnected_parameters", "not checked by this version"),
+    ("learning_rate_too_small", "not checked by this version"),
+    ("learning_rate_too_large", "only where the steps explode"),
+    ("uninformative_data", "not checked by this version"),
+    ("loss_or_output_mismatch", "not checked by this version"),
+)
+
+
+def diagnose_run(run: Run, *, version: str, rules: Sequence[Rule] = RULES) -> Diagnosis:
+    """Judge all models of a run."""
+    return Diagnosis(
+        version=version,
+        models=tuple(_diagnose_model(model, run, rules) for model in run.models),
+        run=run.path,
+        status=run.status,
+    )
+
+
+def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule]) -> ModelDiagnosis:
+    facts = facts_of(model)
+    skipped = [NotChecked(what=what, why=why) for what, why in NOT_YET]
+    findings: list[Finding] = []
+    for rule in rules:
+        try:
+            findings.extend(rule.check(facts))
+        except Exception as error:  # one broken rule must not take the diagnosis with it
+            skipped.append(NotChecked(what=rule.kind, why=f"the rule failed: {type(error).__name__}: {error}"))
+    findings = _root_first(findings)
+    skipped += [NotChecked(what=s.what, why=s.why) for s in run.skipped if s.model in (None, model.info.index)]
+    skipped += [NotChecked(what=f"fault in {i.where}", why=f"step {i.step}: {i.what}") for i in run.incidents]
+    if not facts.profiles:
+        skipped.append(NotChecked(what="backprop signal by layer", why="no traced backward pass"))
+    verdict, reason = _verdict(facts, findings)
+    learning = facts.learning
+    return ModelDiagnosis(
+        name=model.info.name,
+        verdict=verdict,
+        steps=len(model.steps),
+        loss=LossSummary(first=learning.first, last=learning.last, chance=learning.chance),
+        findings=tuple(findings),
+        skipped=tuple(skipped),
+        reason=reason,
+    )
+
+
+def _root_first(findings: Sequence[Finding]) -> list[Finding]:
+    """Exploding is the root of the NaN and of the death that follow it; then by severity."""
+    kinds = {f.kind for f in findings}
+    kept = list(findings)
+    if "dead_units" in kinds:
+        # layers behind a cut get exactly nothing: that is the dead layer's doing, not a second disease
+        kept = [f for f in kept if f.kind != "vanishing_gradients"]
+    rank = {"exploding_gradients": 0, "dead_units": 1, "vanishing_gradients": 2, "non_finite": 3}
+    severity = {"critical": 0, "warning": 1, "note": 2}
+    return sorted(kept, key=lambda f: (severity[f.severity], rank.get(f.kind, 9)))
+
+
+def _verdict(facts: Facts, findings: Sequence[Finding]) -> tuple[Verdict, str]:
+    learning = facts.learning
+    if any(f.severity != "note" for f in findings):
+        return "sick", findings[0].summary
+    if learning.learns:
+        return "healthy", f"{learning.sentence}; {_flow(facts)}"
+    return "inconclusive", _missing(facts, learning)
+
+
+def _flow(facts: Facts) -> str:
+    if not facts.recent:
+        return "the signal was not traced"
+    entry = facts.recent[-1].entry
+    return f"the first layers get 10^{entry:.1f} of the output's signal" if entry == entry else "the signal was traced"
+
+
+def _missing(facts: Facts, learning: Learning) -> str:
+    if learning.status == "no_loss":
+        return "no loss was seen: nothing called backward() on a scalar before the optimizer's step"
+    if learning.status == "too_short":
+        return f"{learning.sentence}; let it run for at least 20 steps"
+    return (
+        f"{learning.sentence}, yet {_flow(facts)}: the gradient is not what is missing; learning rate, labels, "
+        "inputs and the output layer are not checked by this version"
+    )

@@ -1,0 +1,186 @@
+"""What the rules look at, computed once per model: the profile of the signal over the layers, step by step."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from unvanish.diagnose.learning import Learning, learning_of
+from unvanish.diagnose.path import Traced, decades, layer_name
+from unvanish.schema.run import PARAMETER_STATISTICS, ModelRun
+
+# Total RMS gain beyond which plain SGD does not train any more: e^-3 (Schoenholz et al. 2016: trainable to about
+# six depth scales xi of the squared gain; amplitude exp(-6/2)).
+THRESHOLD = -3 / math.log(10)
+PERSISTENT = 3  # traces in a row that a condition must hold in
+ADAPTIVE = ("adam", "adamw", "nadam", "radam", "adamax", "rmsprop", "adagrad", "adadelta", "lamb", "lion", "adafactor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSignal:
+    """The backprop signal at one weighted operation, in decades (log10), relative to the model's output.
+
+    `raw` compares L2 norms of dL/dz. `scaled` compares norm * sqrt(count) * std(z), which does not move when a
+    layer is rescaled and the next one undoes it, nor when a layer is made wider by copies of its units;
+    it is `raw` where z was not measured. `starvation` is `scaled`, lowered where the whole output is too
+    small for its loss (see Profile). -inf = nothing arrives at all.
+    """
+
+    layer: str
+    operation: int
+    raw: float
+    scaled: float
+    starvation: float
+    nonfinite: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """All weighted layers of one traced backward pass, in execution order.
+
+    `leverage` is log10 of (|dL/dy| sqrt(count) std(y) / |L|) at the output y: about 0 where the output is of the
+    size that its loss asks for, far below where a net's output is so small that it hardly moves the loss.
+    """
+
+    step: int
+    traced: Traced
+    layers: tuple[LayerSignal, ...]
+    leverage: float
+
+    @property
+    def signals(self) -> tuple[LayerSignal, ...]:
+        """The layers by starvation, the most starved first; by execution order where equal."""
+        return tuple(sorted(self.layers, key=lambda s: s.starvation))
+
+    @cached_property
+    def entry(self) -> float:
+        """How starved the data's end of the net is: the best-fed of the first layers (a third of them)."""
+        names = list(dict.fromkeys(s.layer for s in self.layers))
+        early = set(names[: max(1, len(names) // 3)])
+        fed: dict[str, float] = {}
+        for signal in self.layers:
+            if signal.layer in early:
+                fed[signal.layer] = max(fed.get(signal.layer, -math.inf), signal.starvation)
+        return min(fed.values(), default=math.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Everything the rules know of one model."""
+
+    model: ModelRun
+    learning: Learning
+    profiles: tuple[Profile, ...]
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether an optimizer that divides by the gradient's own size steps the model."""
+        return any(o.class_name.lower() in ADAPTIVE for o in self.model.info.optimizers)
+
+    @cached_property
+    def recent(self) -> tuple[Profile, ...]:
+        """The last traces, at most PERSISTENT steps of them, whose signal is finite."""
+        steps = sorted({p.step for p in self.profiles if not any(s.nonfinite for s in p.layers)})[-PERSISTENT:]
+        return tuple(p for p in self.profiles if p.step in steps and not any(s.nonfinite for s in p.layers))
+
+    def column(self, statistic: str, parameter: int) -> list[float]:
+        """One statistic of one parameter over `model.parameter_steps`."""
+        assert statistic in PARAMETER_STATISTICS
+        width = len(self.model.info.parameters)
+        return list(self.model.parameter_stats[statistic][parameter::width])
+
+    def heaviest_step(self, *, first: int = 0, last: int | None = None) -> tuple[float, str, int]:
+        """(largest update_rms / weight_rms of any weight tensor, its layer, its step), within a window of steps."""
+        best = (0.0, "", -1)
+        for parameter in self.model.info.parameters:
+            if len(parameter.shape) < 2:
+                continue
+            rows = zip(
+                self.model.parameter_steps,
+                self.column("update_rms", parameter.index),
+                self.column("weight_rms", parameter.index),
+                strict=True,
+            )
+            for step, update, weight in rows:
+                # the row's update led to this step's weight: compare with what was there before it
+                before = math.sqrt(max(weight**2 - update**2, 0.0)) if weight > update else weight
+                if first <= step <= (last if last is not None else step) and before > 0 and update / before > best[0]:
+                    best = (update / before, parameter.name.removesuffix(".weight"), step - 1)
+        return best
+
+
+def facts_of(model: ModelRun) -> Facts:
+    """Compute the facts."""
+    profiles = [
+        profile
+        for trace in model.traces
+        if trace.graph in model.graphs and trace.output is not None
+        for profile in [_profile(Traced(trace, model.graphs[trace.graph]))]
+        if profile.layers
+    ]
+    return Facts(model=model, learning=learning_of(model), profiles=tuple(profiles))
+
+
+def _profile(traced: Traced) -> Profile:
+    trace = traced.trace
+    weighted = [i for i in traced.weighted() if trace.output is not None and i <= trace.output]
+    reached = [i for i in weighted if traced.stats[i].count > 1] or weighted
+    if not reached or trace.output is None:
+        return Profile(step=trace.step, traced=traced, layers=(), leverage=math.nan)
+    reference = reached[-1]
+    out_norm = traced.stats[trace.output].norm
+    out_size = _size(traced, reference)
+    first_raw = decades(traced.stats[reached[0]].norm, out_norm)
+    leverage = decades(out_size, abs(trace.loss)) if out_size is not None else math.nan
+    # a small output alone is no fault (a net that starts near zero, labels that can't be told apart): it
+    # counts where the gradient dwindles on its way down as well
+    handicap = min(0.0, leverage) if first_raw < THRESHOLD and leverage == leverage else 0.0
+    layers = []
+    for index in reached:
+        stats = traced.stats[index]
+        raw = decades(stats.norm, out_norm)
+        size = _size(traced, index)
+        scaled = decades(size, out_size) if size is not None and out_size else raw
+        layers.append(
+            LayerSignal(
+                layer=layer_name(traced.operations[index]),
+                operation=index,
+                raw=raw,
+                scaled=scaled,
+                starvation=scaled + handicap if scaled == scaled else raw,
+                nonfinite=stats.nonfinite > 0 or not math.isfinite(stats.norm),
+            )
+        )
+    return Profile(step=trace.step, traced=traced, layers=tuple(layers), leverage=leverage)
+
+
+def _size(traced: Traced, index: int) -> float | None:
+    stats = traced.stats[index]
+    if stats.output_std is None or stats.output_std <= 0 or not math.isfinite(stats.output_std):
+        return None
+    return stats.norm * math.sqrt(stats.count) * stats.output_std
+
+
+def median_starvation(profiles: Sequence[Profile]) -> dict[str, float]:
+    """Per layer: its best-fed operation's starvation, the median over the profiles; in execution order."""
+    values: dict[str, list[float]] = {}
+    for profile in profiles:
+        best: dict[str, float] = {}
+        for signal in profile.layers:
+            best[signal.layer] = max(best.get(signal.layer, -math.inf), signal.starvation)
+        for layer, value in best.items():
+            values.setdefault(layer, []).append(value)
+    return {layer: statistics.median(v) for layer, v in values.items()}
+
+
+def lasting_since(profiles: Sequence[Profile], holds: Sequence[bool]) -> int | None:
+    """The first step from which a condition holds without a break up to the last profile; None if it does not."""
+    since: int | None = None
+    for profile, yes in zip(reversed(profiles), reversed(holds), strict=True):
+        if not yes:
+            break
+        since = profile.step
+    return since

@@ -1,0 +1,110 @@
+"""Does the loss say that the net learns? Judged against chance where that is known, else against its start."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from unvanish.schema.run import ModelRun
+
+LearningStatus = Literal["learns", "stuck", "worse", "non_finite", "too_short", "no_loss"]
+
+FEWEST_STEPS = 10
+BELOW_CHANCE = 0.05  # share of the chance loss
+FALLEN = 0.10  # share of the first loss, where chance is not known
+STILL_FALLING = 0.02  # share, from the second third of the run to the last
+RISEN = 0.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """What the loss curve says. `noise` is the standard error of `last` from batch to batch."""
+
+    status: LearningStatus
+    steps: int
+    first: float | None
+    last: float | None
+    chance: float | None
+    noise: float
+    first_bad_step: int | None = None  # the first step with a loss that is not finite
+    sentence: str = ""
+
+    @property
+    def learns(self) -> bool:
+        """Whether the loss falls as that of a net that learns."""
+        return self.status == "learns"
+
+    @property
+    def unmoved(self) -> bool:
+        """Whether enough steps were seen, and the net does not learn."""
+        return self.status in ("stuck", "worse", "non_finite")
+
+
+def learning_of(model: ModelRun) -> Learning:
+    """Judge a model's loss curve."""
+    pairs = list(zip(model.steps, model.losses, strict=True))
+    known = [(s, v) for s, v in pairs if s not in model.unseen_losses]
+    chance = _chance(model)
+    if not known:
+        return Learning(status="no_loss", steps=len(pairs), first=None, last=None, chance=chance, noise=0.0,
+                        sentence="no loss was seen")  # fmt: skip
+    bad = next((s for s, v in known if not math.isfinite(v)), None)
+    values = [v for _, v in known if math.isfinite(v)]
+    if bad is not None and not math.isfinite(known[-1][1]):
+        first = values[0] if values else None
+        return Learning(status="non_finite", steps=len(pairs), first=first, last=None, chance=chance, noise=0.0,
+                        first_bad_step=bad, sentence=f"the loss is not finite from step {bad} on")  # fmt: skip
+    return _judge(values, len(pairs), chance, bad)
+
+
+def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int | None) -> Learning:
+    window = max(3, min(20, len(values) // 10))
+    first, last = statistics.fmean(values[:window]), statistics.fmean(values[-window:])
+    noise = _noise(values) / math.sqrt(min(window, len(values)))
+    status: LearningStatus
+    if len(values) < FEWEST_STEPS:
+        status, sentence = "too_short", f"only {len(values)} steps were seen"
+    elif _below_chance(last, chance, noise) or (chance is None and _fallen(first, last, noise)):
+        status, sentence = "learns", f"the loss fell from {first:.4g} to {last:.4g}"
+    elif last > first + max(3 * noise, RISEN * abs(first)):
+        status, sentence = "worse", f"the loss rose from {first:.4g} to {last:.4g}"
+    elif _still_falling(values, noise):
+        status, sentence = "learns", f"the loss is falling, {first:.4g} to {last:.4g} so far"
+    else:
+        at = f" (guessing the label frequencies gives {chance:.4g})" if chance is not None else ""
+        status, sentence = "stuck", f"the loss stays at {last:.4g}{at} after {steps} steps"
+    return Learning(status=status, steps=steps, first=first, last=last, chance=chance, noise=noise,
+                    first_bad_step=bad, sentence=sentence)  # fmt: skip
+
+
+def _below_chance(last: float, chance: float | None, noise: float) -> bool:
+    return chance is not None and last < chance - max(3 * noise, BELOW_CHANCE * abs(chance))
+
+
+def _fallen(first: float, last: float, noise: float) -> bool:
+    return first - last > max(3 * noise, FALLEN * abs(first))
+
+
+def _still_falling(values: Sequence[float], noise: float) -> bool:
+    third = len(values) // 3
+    middle, end = statistics.fmean(values[third : 2 * third]), statistics.fmean(values[-third:])
+    error = noise * math.sqrt(2 * max(3, min(20, len(values) // 10)) / third)
+    return middle - end > max(3 * error, STILL_FALLING * abs(middle))
+
+
+def _noise(values: Sequence[float]) -> float:
+    """Standard deviation from batch to batch, from successive differences: blind to the trend."""
+    if len(values) < 3:
+        return 0.0
+    squares = sorted((b - a) ** 2 for a, b in zip(values, values[1:], strict=False))
+    trimmed = squares[: max(2, int(len(squares) * 0.95))]
+    return math.sqrt(statistics.fmean(trimmed) / 2)
+
+
+def _chance(model: ModelRun) -> float | None:
+    """The mean over the traced batches' own chance losses."""
+    found = [t.chance for t in model.traces if t.chance is not None and math.isfinite(t.chance)]
+    return statistics.fmean(found) if found else None

@@ -1,0 +1,134 @@
+"""The dominant path of the backprop signal through a traced graph, and its factors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unvanish.schema.chain import Factor
+from unvanish.schema.finding import Attribution
+from unvanish.schema.graph import Graph, Operation, OperationStats, Trace
+
+BOUNDS = {
+    "Sigmoid": 0.25,
+    "Tanh": 1.0,
+    "Relu": 1.0,
+    "LeakyRelu": 1.0,
+    "Hardtanh": 1.0,
+    "Elu": 1.0,
+    "Softplus": 1.0,
+    "LogSigmoid": 1.0,
+    "Hardsigmoid": 1 / 6,
+    "Sin": 1.0,
+    "Cos": 1.0,
+    "Softmax": 0.5,  # largest eigenvalue of diag(p) - p p^T
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A trace with its graph: every look-up that the rules and the explanation need."""
+
+    trace: Trace
+    graph: Graph
+
+    @property
+    def operations(self) -> Sequence[Operation]:
+        """In execution order."""
+        return self.graph.operations
+
+    @property
+    def stats(self) -> Sequence[OperationStats]:
+        """As the operations."""
+        return self.trace.stats
+
+    def weighted(self) -> list[int]:
+        """Operations where a weight of the model enters, in execution order."""
+        return [o.index for o in self.operations if o.kind == "weight" and any(o.parameters)]
+
+    def consumers(self) -> list[list[tuple[int, float]]]:
+        """Per operation: (operation that uses its result, L2 norm of the signal that it hands back)."""
+        users: list[list[tuple[int, float]]] = [[] for _ in self.operations]
+        for operation, stats in zip(self.operations, self.stats, strict=True):
+            for parent, norm in zip(operation.parents, stats.edge_norms, strict=True):
+                users[parent].append((operation.index, self.stats[parent].norm if norm is None else norm))
+        return users
+
+    def path_to(self, target: int) -> list[int]:
+        """Operations from the model's output to `target`, along the largest contributions, both included."""
+        users = self.consumers()
+        path = [target]
+        while path[-1] != self.trace.output and users[path[-1]]:
+            # of equal contributions (all zero, say) the one nearest to the loss
+            path.append(max(users[path[-1]], key=lambda u: (_order(u[1]), u[0]))[0])
+        if path[-1] != self.trace.output:
+            while len(path) > 1 and not self._inside(path[-1]):
+                path.pop()
+        return path[::-1]
+
+    def _inside(self, index: int) -> bool:
+        operation = self.operations[index]
+        return operation.module is not None and operation.kind != "loss" and self.stats[index].count > 1
+
+    def factors(self, path: Sequence[int]) -> tuple[Factor, ...]:
+        """One factor per operation of the path, and one where several paths add up. Their product telescopes."""
+        users = self.consumers()
+        out: list[Factor] = []
+        for current, parent in zip(path, path[1:], strict=False):
+            operation = self.operations[current]
+            contribution = max((n for u, n in users[parent] if u == current), key=_order)
+            out.append(
+                Factor(
+                    name=operation.name,
+                    kind=operation.kind,
+                    module=layer_name(operation),
+                    operation=current,
+                    gain=_ratio(contribution, self.stats[current].norm),
+                    bound=BOUNDS.get(operation.name),
+                )
+            )
+            if len(users[parent]) > 1:
+                out.append(
+                    Factor(
+                        name=f"sum of {len(users[parent])} paths",
+                        kind="skip",
+                        module=layer_name(self.operations[parent]),
+                        operation=parent,
+                        gain=_ratio(self.stats[parent].norm, contribution),
+                    )
+                )
+        return tuple(out)
+
+
+def layer_name(operation: Operation) -> str:
+    """What to call an operation's place: its module's path, else its parameter's name, else its own name."""
+    if operation.module:
+        return operation.module
+    named = [p for p in operation.parameters if p]
+    heavy = [p for p in named if not p.rsplit(".", 1)[-1].startswith("bias")]
+    return (heavy or named or [operation.name])[0].removesuffix(".weight")
+
+
+def attribution(factors: Sequence[Factor]) -> Attribution:
+    """Decades by kind of factor. Infinite losses (an exact zero) count as 300 decades, so that parts add up."""
+    parts = {"activation": 0.0, "weight": 0.0, "norm": 0.0, "skip": 0.0, "other": 0.0}
+    for factor in factors:
+        kind = factor.kind if factor.kind in parts else "other"
+        parts[kind] += max(-300.0, factor.decades)
+    return Attribution(**parts)
+
+
+def decades(after: float, before: float) -> float:
+    """log10(after / before); -inf where nothing is left, NaN where it can't be said."""
+    if not (math.isfinite(after) and math.isfinite(before)) or before <= 0:
+        return math.nan
+    return math.log10(after / before) if after > 0 else -math.inf
+
+
+def _ratio(after: float, before: float) -> float:
+    return after / before if before > 0 else 0.0
+
+
+def _order(norm: float) -> float:
+    return norm if norm == norm else math.inf

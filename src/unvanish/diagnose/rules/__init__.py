@@ -1,0 +1,1 @@
+"""One rule per file; the registry is in diagnose/engine.py."""

@@ -1,0 +1,125 @@
+"""Dead units: activations that passed no signal for any sample, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from unvanish.diagnose.causes import TREATMENTS
+from unvanish.diagnose.facts import PERSISTENT, Facts, Profile
+from unvanish.diagnose.path import Traced, layer_name
+from unvanish.diagnose.rule import Rule
+from unvanish.schema.finding import Cause, Evidence, Finding
+
+ALL = 0.999  # the layer cuts the signal
+MOST = 0.8  # of a layer's units; healthy ReLU nets close a good part of them for a whole batch
+GIANT_STEP = 0.5  # update over weight: a single step that rewrites the layer
+_SOURCE = "Lu et al. 2019 (dying ReLU): a unit that is closed for every input gets no gradient and stays closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One activation in one trace: where it is, which weighted layer feeds it, the share of its units closed."""
+
+    step: int
+    place: str
+    layer: str
+    closed: float
+    units: int
+
+
+def _check(facts: Facts) -> Iterable[Finding]:
+    if facts.learning.learns or facts.learning.status == "non_finite" or not facts.recent:
+        return
+    by_layer: dict[str, list[Gate]] = {}
+    for profile in facts.profiles:
+        for gate in _gates(profile):
+            by_layer.setdefault(gate.layer, []).append(gate)
+    last_step = facts.recent[-1].step
+    dead: list[tuple[float, list[Gate]]] = []
+    for gates in by_layer.values():
+        lasting = _lasting(gates)
+        if lasting and lasting[-1].step == last_step and (len(lasting) >= min(PERSISTENT, len(facts.recent))):
+            dead.append((lasting[-1].closed, lasting))
+    if dead and (facts.learning.unmoved or max(share for share, _ in dead) >= ALL):
+        yield _finding(facts, sorted(dead, key=lambda d: -d[0]))
+
+
+def _gates(profile: Profile) -> Iterable[Gate]:
+    traced = profile.traced
+    for operation, stats in zip(traced.operations, traced.stats, strict=True):
+        if stats.units and stats.closed_units is not None:
+            yield Gate(
+                profile.step,
+                layer_name(operation),
+                _fed_by(traced, operation.index),
+                stats.closed_units / stats.units,
+                stats.units,
+            )
+
+
+def _fed_by(traced: Traced, index: int) -> str:
+    """The weighted layer whose output the activation gates."""
+    current = traced.operations[index]
+    while current.parents:
+        current = traced.operations[max(current.parents)]
+        if current.kind == "weight":
+            return layer_name(current)
+    return layer_name(traced.operations[index])
+
+
+def _lasting(gates: Sequence[Gate]) -> list[Gate]:
+    """The unbroken row of traces, up to the last, in which most units are closed."""
+    row: list[Gate] = []
+    for gate in reversed(gates):
+        if gate.closed < MOST:
+            break
+        row.append(gate)
+    return row[::-1]
+
+
+def _finding(facts: Facts, dead: Sequence[tuple[float, list[Gate]]]) -> Finding:
+    worst = dead[0][1]
+    gate, since = worst[-1], worst[0].step
+    cuts = gate.closed >= ALL
+    cause = _cause(facts, gate.layer, since)
+    row = min((g[0].step for _, g in dead), default=since)
+    what = "all" if cuts else f"{gate.closed:.0%}"
+    return Finding(
+        kind="dead_units",
+        cause=cause,
+        severity="critical" if cuts and facts.learning.unmoved else "warning",
+        confidence=0.97 if cuts and facts.learning.unmoved else 0.8,
+        layers=tuple(g[-1].layer for _, g in dead),
+        first_step=row,
+        summary=f"{what} of the {gate.units} units behind {gate.layer} are closed for every sample since step {since}"
+        f"{' and cut off everything before them' if cuts else ''}; {facts.learning.sentence}.",
+        evidence=tuple(
+            Evidence(layer=g[-1].place, statistic="share of units that pass no signal for any sample of the batch",
+                     value=g[-1].closed, threshold=ALL if g[-1].closed >= ALL else MOST,
+                     steps=(g[0].step, g[-1].step), source=_SOURCE)  # fmt: skip
+            for _, g in dead[:5]
+        ),
+        treatments=TREATMENTS[cause],
+    )
+
+
+def _cause(facts: Facts, layer: str, since: int) -> Cause:
+    """A giant step just before the death is the learning rate's doing; a negative bias is the bias's."""
+    size, _, _ = facts.heaviest_step(last=since + 1)
+    if since > 0 and size > GIANT_STEP:
+        return "learning_rate"
+    names = {p.index for p in facts.model.info.parameters if p.name in (f"{layer}.bias", layer.replace("weight", "bias"))}
+    snaps = [s for s in facts.model.snapshots if s.parameter in names and s.step <= max(since, 1)]
+    if snaps and snaps[-1].quantiles[3] < 0 and snaps[-1].quantiles[5] < 0:
+        return "bias_drift"
+    return "unknown" if since > 0 else "bias_drift" if snaps and snaps[-1].quantiles[3] < 0 else "unknown"
+
+
+RULE = Rule(
+    kind="dead_units",
+    check=_check,
+    why="A ReLU that is closed for every sample passes nothing on, neither forward nor backward, and can't recover.",
+    wrong_when="Very small batches (units that are rarely open look closed), units that are meant to be sparse.",
+    source=_SOURCE,
+)

@@ -1,0 +1,148 @@
+"""Exploding gradients: steps larger than the weights they change, the loss rises or breaks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from unvanish.diagnose.causes import TREATMENTS, cause_of_growth
+from unvanish.diagnose.facts import THRESHOLD, Facts, Profile
+from unvanish.diagnose.path import decades
+from unvanish.diagnose.rule import Rule
+from unvanish.schema.finding import Attribution, Cause, Evidence, Finding
+
+GIANT_STEP = 0.5  # update_rms over weight_rms in one step
+RISEN = 10.0  # the loss, over its first value
+GROWN = 10.0  # the gradient, over its first value
+_SOURCE = "Pascanu et al. 2013 (exploding gradients); the e^3 bound mirrors Schoenholz et al. 2016"
+
+
+def _check(facts: Facts) -> Iterable[Finding]:
+    if facts.learning.learns or not facts.profiles:
+        return
+    start = next((p for p in facts.profiles if not any(s.nonfinite for s in p.layers)), None)
+    size, layer, at = facts.heaviest_step()
+    harmed = facts.learning.status in ("non_finite", "worse") or _peak(facts) > RISEN
+    grown = _growth(start) if start is not None else None
+    if grown is not None and (harmed or size > GIANT_STEP) and facts.learning.unmoved:
+        yield _by_init(facts, start, grown)  # type: ignore[arg-type]
+    elif harmed and (size > GIANT_STEP or _gradient_growth(facts) > GROWN):
+        yield _by_rate(facts, size, layer, at)
+
+
+def _growth(profile: Profile) -> tuple[str, float, str, int] | None:
+    """(layer, decades, which way, operation) where the signal grows by more than e^3 over the depth at the start."""
+    first, last = profile.layers[0], profile.layers[-1]
+    backward = max(profile.layers, key=lambda s: s.raw if s.raw == s.raw else -math.inf)
+    spreads = [
+        (profile.traced.stats[s.operation].output_std, s) for s in profile.layers if s.operation != first.operation
+    ]
+    known = [(v, s) for v, s in spreads if v is not None]
+    base = profile.traced.stats[first.operation].output_std
+    found: list[tuple[str, float, str, int]] = []
+    if backward.raw > -THRESHOLD:
+        found.append((backward.layer, backward.raw, "backward", backward.operation))
+    if base and known:
+        top, where = max(known, key=lambda pair: pair[0])
+        if decades(top, base) > -THRESHOLD:
+            found.append((where.layer, decades(top, base), "forward", first.operation))
+    recurrent = _time_growth(profile)
+    if recurrent is not None:
+        found.append(recurrent)
+    del last
+    return max(found, key=lambda f: f[1], default=None)
+
+
+def _time_growth(profile: Profile) -> tuple[str, float, str, int] | None:
+    """The same along repeated uses of one layer (time steps)."""
+    uses: dict[str, list[int]] = {}
+    for signal in profile.layers:
+        uses.setdefault(signal.layer, []).append(signal.operation)
+    for layer, operations in uses.items():
+        if len(operations) >= 4:
+            norms = [profile.traced.stats[o].norm for o in operations]
+            top = max(range(len(norms)), key=lambda i: norms[i])
+            grown = decades(norms[top], norms[-1])
+            if grown > -THRESHOLD:
+                return layer, grown, "backward", operations[top]
+    return None
+
+
+def _peak(facts: Facts) -> float:
+    values = [v for v in facts.model.losses if math.isfinite(v)]
+    first = facts.learning.first
+    return max(values) / first if values and first and first > 0 else 0.0
+
+
+def _gradient_growth(facts: Facts) -> float:
+    """The largest finite gradient of any weight over that weight's first."""
+    best = 0.0
+    for parameter in facts.model.info.parameters:
+        column = [v for v in facts.column("gradient_rms", parameter.index) if math.isfinite(v) and v > 0]
+        if len(parameter.shape) > 1 and column:
+            best = max(best, max(column) / column[0])
+    return best
+
+
+def _by_init(facts: Facts, start: Profile, grown: tuple[str, float, str, int]) -> Finding:
+    layer, amount, way, operation = grown
+    cause, parts = cause_of_growth(start.traced, operation)
+    if way == "forward" and cause == "too_deep":
+        cause = "init_too_large"
+    layers = _from_the_start(start, layer, way)
+    return Finding(
+        kind="exploding_gradients",
+        cause=cause,
+        severity="critical",
+        confidence=0.95 if facts.learning.status == "non_finite" else 0.85,
+        layers=layers,
+        first_step=start.step,
+        summary=f"at step {start.step} the {'backprop signal' if way == 'backward' else 'forward signal'} already grows "
+        f"by {amount:.1f} decades up to {layer}; {facts.learning.sentence}.",
+        evidence=(
+            Evidence(layer=layer, statistic=f"growth of the {way} signal over the depth, log10", value=amount,
+                     threshold=-THRESHOLD, steps=(start.step, start.step), source=_SOURCE),  # fmt: skip
+        ),
+        attribution=parts,
+        treatments=TREATMENTS[cause],
+    )
+
+
+def _from_the_start(start: Profile, layer: str, way: str) -> tuple[str, ...]:
+    """The layer where it begins first: seen forward from the data, seen backward from the loss."""
+    names = list(dict.fromkeys(s.layer for s in start.layers))
+    position = names.index(layer)
+    through = names[: position + 1] if way == "forward" else names[position:][::-1]
+    return (layer, *(n for n in through if n != layer)) if way == "backward" else tuple(through)
+
+
+def _by_rate(facts: Facts, size: float, layer: str, at: int) -> Finding:
+    cause: Cause = "learning_rate"
+    step = max(0, at)
+    value = size if size > GIANT_STEP else _gradient_growth(facts)
+    statistic = "update over weight in one step" if size > GIANT_STEP else "largest gradient over the first"
+    return Finding(
+        kind="exploding_gradients",
+        cause=cause,
+        severity="critical",
+        confidence=0.85,
+        layers=(layer,) if layer else (),
+        first_step=step,
+        summary=f"the steps outgrow the weights: at step {step} {layer} was changed by {size:.2g} times its own size, "
+        f"while the signal over the depth was fine at the start; {facts.learning.sentence}.",
+        evidence=(
+            Evidence(layer=layer, statistic=statistic, value=value,
+                     threshold=GIANT_STEP if size > GIANT_STEP else GROWN, steps=(step, step), source=_SOURCE),  # fmt: skip
+        ),
+        attribution=Attribution(),
+        treatments=TREATMENTS[cause],
+    )
+
+
+RULE = Rule(
+    kind="exploding_gradients",
+    check=_check,
+    why="Factors above one multiply as well: a step that is larger than the weights destroys what they were.",
+    wrong_when="A deliberate giant first step (warm restarts, zero-initialised layers next to large ones).",
+    source=_SOURCE,
+)

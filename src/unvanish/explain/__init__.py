@@ -1,0 +1,1 @@
+"""From measured numbers to an explanation that a person follows: chains, causes, prose."""

@@ -1,0 +1,93 @@
+"""The product of factors from the model's output to one parameter, theory's expectation beside each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from unvanish.diagnose.facts import facts_of
+from unvanish.diagnose.path import Traced, attribution, layer_name
+from unvanish.schema.chain import Chain, Factor
+from unvanish.schema.run import ModelRun
+from unvanish.theory.predict import LayerPrediction, predict_gains
+
+
+def most_starved_parameter(model: ModelRun) -> str | None:
+    """The weight that gets the least of the signal (first traced backward pass with a finite signal)."""
+    facts = facts_of(model)
+    for profile in facts.profiles:
+        finite = [s for s in profile.layers if not s.nonfinite]
+        if not finite:
+            continue
+        target = min(finite, key=lambda s: (s.starvation, s.operation))
+        names = [p for p in profile.traced.operations[target.operation].parameters if p]
+        heavy = [p for p in names if not p.rsplit(".", 1)[-1].startswith("bias")]
+        if heavy or names:
+            return (heavy or names)[0]
+    return None
+
+
+def chain_for(model: ModelRun, parameter: str | None, *, step: int | None = None) -> Chain | None:
+    """The chain to `parameter` at the traced step nearest to `step` (default: the first that reaches it).
+
+    Where a parameter is used several times (a recurrence), its first use is followed: the longest way.
+    None where no traced backward pass reached it.
+    """
+    if parameter is None:
+        return None
+    found: list[tuple[int, Traced, int]] = []
+    for trace in model.traces:
+        graph = model.graphs.get(trace.graph)
+        if graph is None or trace.output is None:
+            continue
+        uses = [o.index for o in graph.operations if parameter in o.parameters]
+        if uses and math.isfinite(trace.stats[uses[0]].norm):
+            found.append((trace.step, Traced(trace, graph), uses[0]))
+    if not found:
+        return None
+    _, traced, target = found[0] if step is None else min(found, key=lambda f: abs(f[0] - step))
+    return _chain(model, parameter, traced, target)
+
+
+def _chain(model: ModelRun, parameter: str, traced: Traced, target: int) -> Chain:
+    path = traced.path_to(target)
+    at_start = traced.trace.step == min(t.step for t in model.traces)
+    predictions = {p.name: p for p in predict_gains(model.architecture)} if at_start else {}
+    following = _following_activation(model)
+    factors = tuple(_with_theory(f, predictions, following) for f in traced.factors(path))
+    operation, stats = traced.operations[target], traced.stats[target]
+    gradient = next(
+        (n for p, n in zip(operation.parameters, stats.parameter_norms, strict=True) if p == parameter and n is not None),
+        math.nan,
+    )
+    return Chain(
+        model=model.info.name,
+        parameter=parameter,
+        layer=layer_name(operation),
+        step=traced.trace.step,
+        loss=traced.trace.loss,
+        output_layer=layer_name(traced.operations[path[0]]),
+        output_norm=traced.stats[path[0]].norm,
+        factors=factors,
+        signal_norm=stats.norm,
+        last_factor=gradient / stats.norm if stats.norm > 0 else 0.0,
+        gradient_norm=gradient,
+        attribution=attribution(factors),
+        depth=sum(traced.operations[i].kind == "weight" for i in path),
+    )
+
+
+def _following_activation(model: ModelRun) -> dict[str, str]:
+    """Which weighted layer a layer's input comes through: name of the layer -> name of the one before it."""
+    names = [layer.name for layer in model.architecture]
+    return dict(zip(names[1:], names, strict=False))
+
+
+def _with_theory(
+    factor: Factor, predictions: Mapping[str, LayerPrediction], before: Mapping[str, str]
+) -> Factor:
+    """A weight's factor is predicted by its own layer; an activation's by the layer that comes after it."""
+    if factor.kind == "weight" and factor.module in predictions:
+        return replace(factor, predicted=predictions[factor.module].weight_factor)
+    return factor

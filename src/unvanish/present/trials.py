@@ -1,0 +1,105 @@
+"""The treatments that were tried: one row each, and their loss curves."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from unvanish.present import words
+from unvanish.present.series import number, spread
+from unvanish.schema.treatment import TreatmentResult, TrialResult
+
+CURVE_POINTS = 240
+
+
+def trials_view(result: TreatmentResult) -> dict[str, Any]:
+    """The baseline and every trial, with what was predicted beside what was measured."""
+    rows = [_trial(result.baseline, role="baseline", chosen=False)]
+    rows += [_trial(t, role="trial", chosen=t.name == result.chosen) for t in result.trials]
+    gains = [g for r in rows for g in (r["predicted"], r["measured"]) if g]
+    return {
+        "rows": rows,
+        "chance": number(result.chance),
+        "chosen": result.chosen,
+        "recipe": result.recipe,
+        "diff": result.diff,
+        "wall_seconds": number(result.wall_seconds, 3),
+        "gain_low": min([0.1, *gains]),
+        "gain_high": max([2.0, *gains]),
+        "log": _log_losses(result),
+        "summary": trials_sentence(result),
+    }
+
+
+def trials_sentence(result: TreatmentResult) -> str:
+    """How many helped, and which was chosen."""
+    cured = [t for t in result.trials if t.outcome == "cured"]
+    text = f"{len(cured)} of {len(result.trials)} treatments cured it"
+    chosen = next((t for t in result.trials if t.name == result.chosen), None)
+    if chosen is None:
+        return text + "; none was chosen."
+    return f"{text}; chosen: {chosen.title or chosen.name}."
+
+
+def loss_text(trial: TrialResult) -> str:
+    """The last loss with its interval: "0.412 [0.398, 0.425]"."""
+    low, high = trial.loss.interval
+    text = words.plain(trial.loss.last, 3)
+    if low is not None and high is not None:
+        text += f" [{words.plain(low, 3)}, {words.plain(high, 3)}]"
+    return text
+
+
+def _trial(trial: TrialResult, role: str, chosen: bool) -> dict[str, Any]:
+    return {
+        "name": trial.name,
+        "title": trial.title or trial.name,
+        "role": role,
+        "chosen": chosen,
+        "safety": trial.safety,
+        "predicted": _gain(trial.predicted_gain_per_layer),
+        "measured": _gain(trial.measured_gain_per_layer),
+        "predicted_text": words.plain(trial.predicted_gain_per_layer),
+        "measured_text": words.plain(trial.measured_gain_per_layer),
+        "first": number(trial.loss.first),
+        "last": number(trial.loss.last),
+        "interval": [number(v) for v in trial.loss.interval],
+        "loss_text": loss_text(trial),
+        "outcome": trial.outcome,
+        "outcome_text": "baseline" if role == "baseline" else words.OUTCOME_WORDS[trial.outcome],
+        "why": trial.why,
+        "seeds": trial.seeds,
+        "stuck_seeds": trial.stuck_seeds,
+        "steps": trial.steps,
+        "learning_rate": words.plain(trial.learning_rate),
+        "curve": _curve(trial),
+    }
+
+
+def _gain(value: float | None) -> float | None:
+    return number(value, 3) if value is not None and value > 0 else None
+
+
+def _curve(trial: TrialResult) -> dict[str, list[Any]] | None:
+    """Mean over the seeds and its range, at each step where every seed has a finite loss."""
+    curves = [c for c in trial.curves if c]
+    if not curves:
+        return None
+    length = min(map(len, curves))
+    losses = np.array([c[:length] for c in curves], dtype=np.float64)
+    steps = list(trial.curve_steps[:length]) or list(range(length))
+    keep = [i for i in spread(min(length, len(steps)), CURVE_POINTS) if np.isfinite(losses[:, i]).all()]
+    return {
+        "steps": [steps[i] for i in keep],
+        "mean": [number(float(losses[:, i].mean())) for i in keep],
+        "low": [number(float(losses[:, i].min())) for i in keep],
+        "high": [number(float(losses[:, i].max())) for i in keep],
+    }
+
+
+def _log_losses(result: TreatmentResult) -> bool:
+    trials = (result.baseline, *result.trials)
+    values = [v for t in trials for c in t.curves for v in c if math.isfinite(v)]
+    return bool(values) and min(values) > 0 and max(values) / min(values) > 20.0

@@ -1,0 +1,154 @@
+"""The neutral view of a run: everything that a page draws, computed here, ready for JSON, finite throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from unvanish.present import words
+from unvanish.present.series import loss_view, mark, number, weights_view
+from unvanish.present.signal import Cell, signal_map
+from unvanish.present.trials import trials_view
+from unvanish.present.waterfall import chains_view
+from unvanish.schema.chain import Chain
+from unvanish.schema.finding import Diagnosis, Evidence, Finding, ModelDiagnosis
+from unvanish.schema.run import ModelRun, Run
+from unvanish.schema.treatment import TreatmentResult
+
+VIEW_VERSION = 1
+
+
+def build_view(
+    run: Run,
+    diagnosis: Diagnosis,
+    chains: tuple[Chain, ...],
+    treatment: TreatmentResult | None = None,
+) -> dict[str, Any]:
+    """Everything that the page shows. No number in it is NaN or infinite: these become explicit marks."""
+    told = {m.name: m for m in diagnosis.models}
+    models = [
+        _model_view(model, told.get(model.info.name), [c for c in chains if c.model == model.info.name])
+        for model in run.models
+    ]
+    return {
+        "view": VIEW_VERSION,
+        "version": diagnosis.version,
+        "verdict": diagnosis.verdict,
+        "run": _run_view(run),
+        "models": models,
+        "treatment": trials_view(treatment) if treatment else None,
+        "incidents": [{"step": i.step, "where": i.where, "what": i.what} for i in run.incidents],
+        "skipped": [{"what": s.what, "why": s.why} for s in run.skipped if s.model is None],
+    }
+
+
+def _run_view(run: Run) -> dict[str, Any]:
+    return {
+        "id": run.info.id,
+        "path": run.path,
+        "created": run.info.created,
+        "ended": run.ended,
+        "script": run.info.script,
+        "command": " ".join(run.info.command),
+        "seed": run.info.seed,
+        "device": run.info.device,
+        "versions": dict(run.info.versions),
+        "status": run.status,
+        "status_text": words.status_line(run),
+        "events_dropped": run.events_dropped,
+    }
+
+
+def _model_view(model: ModelRun, told: ModelDiagnosis | None, chains: Sequence[Chain]) -> dict[str, Any]:
+    signal = signal_map(model)
+    return {
+        "name": model.info.name,
+        "class_name": model.info.class_name,
+        "verdict": told.verdict if told else "inconclusive",
+        "headline": _headline(told),
+        "facts": _facts(model),
+        "loss": loss_view(model, told),
+        "signal": signal,
+        "chains": chains_view(chains),
+        "weights": weights_view(model, _most_starved(told, chains, signal)),
+        "findings": [_finding_view(f) for f in told.findings] if told else [],
+        "skipped": [{"what": s.what, "why": s.why} for s in told.skipped] if told else [],
+    }
+
+
+def _headline(told: ModelDiagnosis | None) -> dict[str, str]:
+    if told is None:
+        word, claim, why, what = "Not diagnosed", "nobody looked.", "No rule looked at this model.", "Diagnose the run."
+        return {"word": word, "claim": words.capital(claim), "verdict": f"{word}: {claim}", "why": why, "next": what}
+    return {
+        "word": words.VERDICT_WORDS[told.verdict],
+        "claim": words.capital(words.claim(told)),
+        "verdict": words.verdict_line(told),
+        "why": words.why_line(told),
+        "next": words.next_line(told),
+    }
+
+
+def _facts(model: ModelRun) -> list[dict[str, str]]:
+    info = model.info
+    facts = [
+        {"name": "model", "value": info.class_name},
+        {"name": "parameters", "value": f"{sum(p.numel for p in info.parameters):,}"},
+        {"name": "tensors", "value": f"{len(info.parameters):,}"},
+        {"name": "steps", "value": f"{len(model.steps):,}"},
+    ]
+    for optimizer in info.optimizers:
+        rates = ", ".join(words.plain(r) for r in dict.fromkeys(optimizer.learning_rates))
+        facts.append({"name": "optimizer", "value": f"{optimizer.class_name}, rate {rates}"})
+    return facts
+
+
+def _most_starved(told: ModelDiagnosis | None, chains: Sequence[Chain], signal: dict[str, Any]) -> str | None:
+    """The layer that the reader should look at first: of the first finding, else of the chain, else of the map."""
+    for finding in told.findings if told else ():
+        if finding.layers:
+            return finding.layers[0]
+    if chains:
+        return chains[0].layer
+    cells: list[tuple[float, str]] = [
+        (_depth(cell), row) for row, cell in zip(signal["rows"], signal["profile"], strict=True)
+    ]
+    return min(cells)[1] if cells else None
+
+
+def _depth(cell: Cell) -> float:
+    if isinstance(cell, float):
+        return cell
+    return float("-inf") if cell == "zero" else float("inf")
+
+
+def _finding_view(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "kind_text": words.KIND_WORDS[finding.kind],
+        "cause": finding.cause,
+        "cause_text": words.CAUSE_WORDS[finding.cause],
+        "severity": finding.severity,
+        "confidence": number(finding.confidence, 3),
+        "first_step": finding.first_step,
+        "layers": list(finding.layers),
+        "summary": finding.summary,
+        "evidence": [_evidence_view(e) for e in finding.evidence],
+        "advice": [
+            {"treatment": name, "text": text}
+            for name, text in zip(finding.treatments, words.advice(finding), strict=True)
+        ],
+    }
+
+
+def _evidence_view(evidence: Evidence) -> dict[str, Any]:
+    first, last = evidence.steps
+    return {
+        "layer": evidence.layer,
+        "statistic": evidence.statistic,
+        "value": words.plain(evidence.value, 3),
+        "threshold": words.plain(evidence.threshold, 3),
+        "mark": mark(evidence.value),
+        "steps": str(first) if first == last else f"{first} to {last}",
+        "source": evidence.source,
+    }

@@ -1,0 +1,144 @@
+"""Describe the weighted layers of a traced net for the theory: sizes, measured init, what follows each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unvanish.probe.backward import Node
+from unvanish.probe.sites import Sited
+from unvanish.schema.architecture import LayerSpec, NormName, SkipName
+from unvanish.schema.graph import Operation
+
+_ACTIVATIONS = {
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Relu": "relu",
+    "LeakyRelu": "leaky_relu",
+    "Elu": "elu",
+    "Selu": "selu",
+    "Gelu": "gelu",
+    "Silu": "silu",
+    "Softplus": "softplus",
+    "Hardtanh": "hardtanh",
+}
+_SIGMOID_MEAN = 0.5  # of sigmoid(z) for z symmetric about 0
+_TRANSPARENT = ("shape",)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Measured init of one weighted operation; `numbers` is [sw2, sb2, centring error] as a tensor."""
+
+    fan_in: int
+    fan_out: int
+    numbers: Tensor
+
+
+def weigh(nodes: Sequence[Node], operations: Sequence[Operation]) -> dict[int, Weights]:
+    """Measure weights and biases of all weighted operations now (they change with the coming step)."""
+    out: dict[int, Weights] = {}
+    for node, operation in zip(nodes, operations, strict=True):
+        if operation.kind != "weight" or operation.name.endswith(("Embedding", "RnnLayer", "Rnn")):
+            continue
+        heavy = [(leaf, t) for _, leaf, t in node.leaves if leaf.dim() > 1 and leaf.is_floating_point()]
+        if len(heavy) != 1 or heavy[0][0].device.type == "meta":
+            continue
+        weight, transposed = heavy[0]
+        plain_matrix = not transposed and weight.dim() == 2 and operation.name in ("Mm", "Addmm", "Mv")
+        matrix = (weight.detach().t() if plain_matrix else weight.detach()).flatten(1)
+        biases = [leaf.detach() for _, leaf, _ in node.leaves if leaf.dim() == 1]
+        with torch.no_grad():
+            out[operation.index] = Weights(matrix.shape[1], matrix.shape[0], _measure(matrix, biases))
+    return out
+
+
+def _measure(matrix: Tensor, biases: Sequence[Tensor]) -> Tensor:
+    wide = matrix.double()
+    sw2 = wide.square().mean() * matrix.shape[1]
+    if not biases or biases[0].numel() != matrix.shape[0]:
+        return torch.stack((sw2, torch.zeros_like(sw2), torch.ones_like(sw2)))
+    bias = biases[0].double()
+    centred = (bias + _SIGMOID_MEAN * wide.sum(1)).norm() / bias.norm().clamp_min(1e-300)
+    return torch.stack((sw2, bias.square().mean(), centred))
+
+
+def describe(sited: Sited, weights: dict[int, Weights]) -> tuple[LayerSpec, ...]:
+    """The layers in execution order. Runs in the writer's thread."""
+    operations = sited.graph.operations
+    consumers: list[list[int]] = [[] for _ in operations]
+    for operation in operations:
+        for parent in operation.parents:
+            consumers[parent].append(operation.index)
+    return tuple(
+        _layer(index, measured, sited, operations, consumers) for index, measured in sorted(weights.items())
+    )
+
+
+def _layer(
+    index: int, measured: Weights, sited: Sited, operations: Sequence[Operation], consumers: Sequence[Sequence[int]]
+) -> LayerSpec:
+    sw2, sb2, centring = measured.numbers.tolist()
+    norm: NormName = "none"
+    activation, skip, predictable = "identity", "none", True
+    options: dict[str, float] = {}
+    current = index
+    while len(users := [u for u in consumers[current] if operations[u].module is not None]) == 1:
+        user = operations[users[0]]
+        if user.kind == "weight" or user.kind == "loss":
+            break
+        if user.kind == "norm" and activation == "identity":
+            norm = _norm(user.name)
+        elif user.kind == "activation" and activation == "identity":
+            activation = _ACTIVATIONS.get(user.name, user.name.lower())
+            slope = sited.nodes[user.index].slope
+            if slope is not None:
+                options["negative_slope" if user.name == "LeakyRelu" else "alpha"] = float(slope)
+        elif user.kind == "skip":
+            skip = _skip(user, current, index, operations)
+            current = user.index
+            break
+        elif user.kind not in _TRANSPARENT:
+            predictable = False
+        current = user.index
+    entry = sited.spreads[index][2]
+    branches = len(consumers[current]) > 1 and skip == "none" and current != index
+    return LayerSpec(
+        name=operations[index].module or operations[index].name,
+        fan_in=measured.fan_in,
+        fan_out=measured.fan_out,
+        weight_variance=sw2,
+        bias_variance=sb2,
+        bias_centres=centring < 1e-3 and sb2 > 0,
+        input_second_moment=entry.tolist()[1] ** 2 if entry is not None else None,
+        batch=sited.nodes[index].count // max(1, measured.fan_out) or None,
+        norm=norm,
+        activation=activation,
+        activation_parameters=options,
+        skip=skip,  # type: ignore[arg-type]
+        predictable=predictable and not (branches and not _feeds_a_skip(current, consumers, operations)),
+    )
+
+
+def _feeds_a_skip(current: int, consumers: Sequence[Sequence[int]], operations: Sequence[Operation]) -> bool:
+    """Whether what comes out here forks only into a branch and the sum that it goes around."""
+    return any(operations[u].kind == "skip" for u in consumers[current])
+
+
+def _norm(name: str) -> NormName:
+    for word, norm in (("Batch", "batch"), ("Group", "group"), ("Rms", "rms"), ("Layer", "layer")):
+        if word in name:
+            return norm  # type: ignore[return-value]
+    return "none"
+
+
+def _skip(add: Operation, branch: int, layer: int, operations: Sequence[Operation]) -> SkipName:
+    """identity where the sum's other arm is what went into the layer itself."""
+    others = [p for p in add.parents if p != branch]
+    entry = set(operations[layer].parents)
+    if len(others) == 1 and (others[0] in entry or not entry):
+        return "identity"
+    return "projection"

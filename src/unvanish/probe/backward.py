@@ -1,0 +1,198 @@
+"""The autograd graph is the chain rule: walk it from the loss and measure every operation's signal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unvanish.probe.forward import Call, innermost
+from unvanish.probe.kinds import GATES, SHAPES, kind_of, plain_name
+from unvanish.probe.reduce import l2_norm, summary
+
+MAX_NODES = 50_000
+_SLOPES = {"LeakyRelu": "_saved_negative_slope", "Elu": "_saved_alpha"}
+_CHANNELS_LAST = ("Addmm", "Mm", "Linear", "LayerNorm", "RmsNorm", "Bmm", "Mv")
+
+
+@dataclass(slots=True)
+class Node:
+    """One operation of the graph while it is measured. Edges are positions in autograd's next_functions."""
+
+    handle: Any
+    name: str
+    index: int = -1  # in execution order
+    parents: list[tuple[int, int]] = field(default_factory=list)  # (position, index of the parent)
+    leaves: list[tuple[int, Tensor, bool]] = field(default_factory=list)  # (position, parameter, transposed)
+    slope: float | None = None  # of a leaky or exponential unit
+    consumers: int = 0
+    unit_dim: int | None = None
+    count: int = 0
+    measured: Tensor | None = None  # [norm, absmax, zeros, nonfinite]
+    edges: dict[int, Tensor] = field(default_factory=dict)  # position -> L2 norm
+    units: Tensor | None = None  # [reached, closed]
+
+
+@dataclass
+class Tracing:
+    """One backward pass under measurement: the nodes in execution order, and the loss."""
+
+    loss: Tensor
+    nodes: list[Node]
+    calls: list[Call | None]
+    on_fault: Callable[[str, Exception], None]
+    chance: Tensor | None = None
+    chance_node: int | None = None
+    handles: list[Any] = field(default_factory=list)
+
+    def arm(self) -> None:
+        """Hook every node. The hooks only read."""
+        shared = {node.index for node in self.nodes if node.consumers > 1}
+        for node in self.nodes:
+            wanted = [p for p, parent in node.parents if parent in shared] + [p for p, _, _ in node.leaves]
+            self.handles.append(node.handle.register_hook(self._hook(node, wanted)))
+
+    def disarm(self) -> None:
+        """Unhook, and let go of the graph."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles = []
+        for node in self.nodes:
+            node.handle = None
+
+    def _hook(self, node: Node, wanted: list[int]) -> Callable[[Any, Any], None]:
+        def hook(grad_inputs: Sequence[Tensor | None], grad_outputs: Sequence[Tensor | None]) -> None:
+            try:
+                with torch.no_grad():
+                    _measure(node, wanted, grad_inputs, grad_outputs)
+            except Exception as error:
+                self.on_fault("backward", error)
+
+        return hook
+
+
+def _measure(
+    node: Node, wanted: list[int], grad_inputs: Sequence[Tensor | None], grad_outputs: Sequence[Tensor | None]
+) -> None:
+    arriving = [g for g in grad_outputs if _dense(g)]
+    if arriving:
+        parts = [summary(g) for g in arriving]
+        node.count = sum(g.numel() for g in arriving)
+        node.measured = parts[0] if len(parts) == 1 else _merge(parts)
+    for position in wanted:
+        passed = grad_inputs[position]
+        if _dense(passed):
+            node.edges[position] = l2_norm(passed)
+    if node.unit_dim is not None and len(arriving) == 1 and _dense(grad_inputs[0]):
+        node.units = _closed_units(arriving[0], grad_inputs[0], node.unit_dim)
+
+
+def _dense(tensor: Tensor | None) -> Any:
+    return tensor is not None and tensor.layout is torch.strided and tensor.numel() > 0
+
+
+def _merge(parts: list[Tensor]) -> Tensor:
+    table = torch.stack(parts)
+    norm = torch.linalg.vector_norm(table[:, 0])
+    return torch.stack((norm, table[:, 1].amax(), table[:, 2].sum(), table[:, 3].sum()))
+
+
+def _closed_units(arriving: Tensor, passed: Tensor, dim: int) -> Tensor:
+    """[units that some signal reached, those of them that passed nothing on for any sample]."""
+    dim %= arriving.dim()
+    others = [d for d in range(arriving.dim()) if d != dim]
+    if not others or arriving.shape != passed.shape:
+        return torch.zeros(2, dtype=torch.float64)
+    reached = torch.linalg.vector_norm(arriving, float("inf"), dim=others) != 0
+    open_ = torch.linalg.vector_norm(passed, float("inf"), dim=others) != 0
+    return torch.stack((reached.sum(), (reached & ~open_).sum())).double()
+
+
+def index_of(tracing: Tracing, handle_number: int) -> int | None:
+    """The index of the operation with this sequence number."""
+    for node in tracing.nodes:
+        if node.handle is not None and node.handle._sequence_nr() == handle_number:
+            return node.index
+    return None
+
+
+def walk(loss: Tensor, calls: list[Call], on_fault: Callable[[str, Exception], None]) -> Tracing | None:
+    """The graph behind `loss` in execution order; None where there is none or it is too large."""
+    root = loss.grad_fn
+    if root is None:
+        return None
+    nodes: dict[Any, Node] = {}
+    parents: dict[Any, list[tuple[int, Any]]] = {}
+    stack: list[Any] = [root]
+    while stack:
+        handle = stack.pop()
+        if handle in nodes:
+            continue
+        if len(nodes) >= MAX_NODES:
+            return None
+        node = nodes[handle] = Node(handle=handle, name=plain_name(handle.name()))
+        if node.name == "Elu" and getattr(handle, "_saved_scale", 1) != 1:
+            node.name = "Selu"  # torch computes both with the same operation
+        node.slope = getattr(handle, _SLOPES[node.name], None) if node.name in _SLOPES else None
+        parents[handle] = []
+        for position, (above, _) in enumerate(handle.next_functions):
+            if above is None:
+                continue
+            leaf = _leaf(above)
+            if leaf is not None:
+                node.leaves.append((position, leaf, plain_name(above.name()) in ("T", "Transpose", "Permute")))
+            else:
+                parents[handle].append((position, above))
+                stack.append(above)
+        node.leaves.sort(key=lambda leaf: -leaf[1].dim())  # the weight first, whatever it is called
+    ordered = sorted(nodes.values(), key=lambda n: n.handle._sequence_nr())
+    for index, node in enumerate(ordered):
+        node.index = index
+    for handle, edges in parents.items():
+        for position, above in edges:
+            nodes[above].consumers += 1
+            nodes[handle].parents.append((position, nodes[above].index))
+    for node in ordered:
+        if node.name in GATES:
+            node.unit_dim = _unit_dim(node, ordered)
+    numbers = [n.handle._sequence_nr() for n in ordered]
+    return Tracing(loss=loss.detach().clone(), nodes=ordered, calls=innermost(calls, numbers), on_fault=on_fault)
+
+
+def _leaf(handle: Any) -> Tensor | None:
+    """The parameter behind an edge, looked for through transposes, casts and views of it alone."""
+    while handle is not None:
+        variable = getattr(handle, "variable", None)
+        if variable is not None:
+            return variable  # type: ignore[no-any-return]
+        if plain_name(handle.name()) not in SHAPES or len(handle.next_functions) != 1:
+            return None
+        handle = handle.next_functions[0][0]
+    return None
+
+
+def _unit_dim(node: Node, ordered: list[Node]) -> int:
+    """The dimension that counts units: the last after a matrix product, 1 after a convolution."""
+    current = node
+    for _ in range(12):
+        if current.name.endswith("Convolution") or "BatchNorm" in current.name or "GroupNorm" in current.name:
+            return 1
+        if current.name.endswith(_CHANNELS_LAST) or not current.parents:
+            return -1
+        current = ordered[current.parents[0][1]]
+    return -1
+
+
+def graph_key(parts: Sequence[object]) -> str:
+    """A short hash that is the same for the same graph in every run."""
+    return hashlib.blake2s(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def node_kind(node: Node) -> Any:
+    """The kind of factor that a node stands for."""
+    heavy = any(p.dim() > 1 for _, p, _ in node.leaves)
+    return kind_of(node.name, has_weight=heavy, data_parents=len(node.parents))

@@ -1,0 +1,118 @@
+"""Find the models of a run by themselves: from what is called, and from what holds what an optimizer steps."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_DULL = frozenset(("self", "module", "mod", "m", "root", "obj", "cls", "net_"))
+_FRAMES = 12
+
+
+class LooseParameters:
+    """Stands for tensors that an optimizer steps and no module of the script holds."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        """Tensors are named as the script calls them where it does, else by position."""
+        self.named = [(script_name(t) or f"tensor{i}", t) for i, t in enumerate(tensors)]
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """(name, tensor) pairs."""
+        return iter(self.named)
+
+    def named_modules(self) -> Iterable[tuple[str, nn.Module]]:
+        """There are no modules."""
+        return iter(())
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """All tensors that an optimizer steps, in the order of its groups."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def holders(optimizer: torch.optim.Optimizer, called: Iterable[nn.Module]) -> list[nn.Module | LooseParameters]:
+    """The models that an optimizer steps: the outermost modules that hold its parameters.
+
+    A module counts where the script called it itself, or where all its trainable parameters are in this
+    optimizer. So an encoder and a decoder that are called apart but live in one model are one model, while
+    the two nets of a GAN in a common container, with an optimizer each, stay apart. Tensors that no module
+    holds come as LooseParameters.
+    """
+    stepped = {id(p) for p in parameters_of(optimizer)}
+    found: dict[int, nn.Module] = {}
+    for module in [*called, *_living_modules()]:
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        if not any(id(p) in stepped for p in trainable):
+            continue
+        if all(id(p) in stepped for p in trainable) or any(module is c for c in called):
+            found[id(module)] = module
+    inner = {id(m) for top in found.values() for m in top.modules() if m is not top}
+    tops: list[nn.Module | LooseParameters] = []
+    held: set[int] = set()
+    for key, top in found.items():
+        if key in inner:
+            continue
+        top = unwrap(top)
+        if any(top is t for t in tops):
+            continue
+        tops.append(top)
+        held |= {id(p) for p in top.parameters()}
+    loose = [p for p in parameters_of(optimizer) if id(p) not in held]
+    if loose:
+        tops.append(LooseParameters(loose))
+    return tops
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The script's own model inside of a data-parallel or compiled wrapper."""
+    while type(module).__name__ in ("DistributedDataParallel", "DataParallel", "OptimizedModule"):
+        inner = module._modules.get("module") or module._modules.get("_orig_mod")
+        if inner is None:
+            break
+        module = inner
+    return module
+
+
+def _living_modules() -> list[nn.Module]:
+    # type() rather than isinstance: proxies of other libraries answer isinstance with side effects
+    return [o for o in gc.get_objects() if issubclass(type(o), nn.Module)]
+
+
+def script_name(target: Any) -> str | None:
+    """What the script calls an object: a variable in a calling frame, a global of __main__, or an attribute."""
+    spaces: list[dict[str, Any]] = []
+    frame = sys._getframe(1)
+    for _ in range(_FRAMES):
+        if frame is None:
+            break
+        if frame.f_globals.get("__name__", "").split(".", 1)[0] not in ("torch", "unvanish", "contextlib"):
+            spaces.append(frame.f_locals)
+        frame = frame.f_back  # type: ignore[assignment]
+    if "__main__" in sys.modules:
+        spaces.append(vars(sys.modules["__main__"]))
+    for space in spaces:
+        for name, value in list(space.items()):
+            if value is target and not name.startswith("_") and name not in _DULL:
+                return name
+    for space in spaces:
+        for value in list(space.values()):
+            name_inside = _attribute_name(value, target)
+            if name_inside is not None:
+                return name_inside
+    return None
+
+
+def _attribute_name(value: Any, target: Any) -> str | None:
+    inside = getattr(value, "__dict__", None) if not isinstance(value, type) else None
+    if not isinstance(inside, dict) or type(value).__name__ == "module":
+        return None
+    for space in (inside, inside.get("_modules")):
+        for name, held in list(space.items()) if isinstance(space, dict) else ():
+            if held is target and not name.startswith("_"):
+                return str(name)
+    return None

@@ -1,0 +1,322 @@
+"""The probe: places its hooks, keeps the clock of every model, and hands events to the buffer."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import optimizer as optim_module
+
+from unvanish.probe import chance
+from unvanish.probe.architecture import describe, weigh
+from unvanish.probe.backward import Tracing, index_of, walk
+from unvanish.probe.buffer import Buffer
+from unvanish.probe.discover import LooseParameters
+from unvanish.probe.forward import ForwardWatch
+from unvanish.probe.models import Models, Watched
+from unvanish.probe.reduce import quantiles
+from unvanish.probe.sites import Sited, output_operation, site
+from unvanish.schema.graph import Trace
+from unvanish.schema.run import (
+    ArchitectureEvent,
+    Event,
+    GraphEvent,
+    Incident,
+    ModelEvent,
+    Skipped,
+    Snapshot,
+    StepEvent,
+    TraceEvent,
+)
+
+MAX_TRACED_PASSES = 4  # backward passes measured per step (gradient accumulation makes many)
+MAX_INCIDENTS = 20
+
+
+class StopTraining(BaseException):
+    """Raised out of optimizer.step() when enough steps were made. Not an Exception: scripts don't swallow it."""
+
+
+class Probe:
+    """Watches every model that a torch optimizer trains in this process, or one given model.
+
+    Placed globally: the optimizers' step hooks, and a wrapper around torch.autograd.backward that sees the loss.
+    Module hooks and graph hooks exist only at traced steps. Nothing raised here reaches the training
+    loop, save StopTraining; the first faults are kept as incidents.
+    """
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        *,
+        every: int | None = None,
+        stop_after: int | None = None,
+        only: tuple[nn.Module, Sequence[torch.optim.Optimizer]] | None = None,
+    ) -> None:
+        """`every`: trace each so many steps. `only`: a model and its optimizers, all others are ignored."""
+        self._buffer = buffer
+        self._stop_after = stop_after
+        self._forward = ForwardWatch(self._fault)
+        self._models = Models(every=every, only=only)
+        self._only = only
+        self._pid = os.getpid()
+        self._active = False
+        self._handles: list[Any] = []
+        self._original_backward: Callable[..., Any] | None = None
+        self._original_compile: Callable[..., Any] | None = None
+        self._losses: list[Tensor] = []
+        self._tracings: list[Tracing] = []
+        self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
+        self._incidents = 0
+        self._compiled = False
+        self._start = time.perf_counter()
+        self.steps = 0
+
+    # --- placing and removing ------------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Place the hooks. The first step is traced."""
+        self._handles = [
+            optim_module.register_optimizer_step_pre_hook(self._before_step),
+            optim_module.register_optimizer_step_post_hook(self._after_step),
+        ]
+        self._wrap_backward()
+        self._wrap_compile()
+        self._active = True
+        self._start = time.perf_counter()
+        self._forward.arm()
+        reference = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _silence(reference))
+
+    def detach(self) -> None:
+        """Take every hook away."""
+        self._active = False
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._forward.disarm()
+        if self._original_backward is not None:
+            torch.autograd.backward = self._original_backward
+            self._original_backward = None
+        if self._original_compile is not None:
+            torch.compile = self._original_compile
+            self._original_compile = None
+        self._losses, self._tracings, self._consumed = [], [], ([], [])
+
+    def _wrap_backward(self) -> None:
+        original = self._original_backward = torch.autograd.backward
+
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self._active or self._forward.in_backward:
+                return original(tensors, *args, **kwargs)
+            tracing = self._begin_backward(tensors)
+            try:
+                return original(tensors, *args, **kwargs)
+            finally:
+                self._end_backward(tracing)
+
+        backward.__wrapped__ = original  # type: ignore[attr-defined]
+        backward.__doc__ = original.__doc__
+        torch.autograd.backward = backward
+
+    def _wrap_compile(self) -> None:
+        original = self._original_compile = torch.compile
+
+        def compile(*args: Any, **kwargs: Any) -> Any:  # noqa: A001 - it stands in for torch.compile
+            self._give_up_tracing()
+            return original(*args, **kwargs)
+
+        compile.__wrapped__ = original  # type: ignore[attr-defined]
+        compile.__doc__ = original.__doc__
+        torch.compile = compile
+
+    def _give_up_tracing(self) -> None:
+        """Under torch.compile the hooks would break the graph: go on with the always-on tier alone."""
+        if not self._compiled:
+            self._compiled = True
+            self._forward.disarm()
+            self._models.never_trace()
+            why = "the script uses torch.compile; only the loss, gradients and updates were measured"
+            self._put(Skipped(model=None, what="backprop signal by operation", why=why))
+
+    # --- the backward pass ---------------------------------------------------------------------------------
+
+    def _begin_backward(self, tensors: Any) -> Tracing | None:
+        tracing = None
+        try:
+            loss = tensors if isinstance(tensors, Tensor) else None
+            if loss is None and isinstance(tensors, list | tuple) and len(tensors) == 1:
+                loss = tensors[0]
+            if isinstance(loss, Tensor):
+                if loss.numel() == 1:
+                    self._losses.append(loss.detach().clone().reshape(()))
+                if self._forward.armed and not self._compiled and len(self._tracings) < MAX_TRACED_PASSES:
+                    tracing = walk(loss, self._forward.calls, self._fault)
+                    if tracing is not None:
+                        known = chance.chance_of(loss)
+                        if known is not None:
+                            tracing.chance, tracing.chance_node = known[1], index_of(tracing, known[0])
+                        tracing.arm()
+        except Exception as error:
+            self._fault("backward", error)
+        self._forward.in_backward = True
+        return tracing
+
+    def _end_backward(self, tracing: Tracing | None) -> None:
+        self._forward.in_backward = False
+        if tracing is not None:
+            tracing.disarm()
+            self._tracings.append(tracing)
+
+    # --- the optimizer's step ------------------------------------------------------------------------------
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self._active and not _closure(args, kwargs):
+            self._measure(optimizer)
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if not self._active or not self._models.ours(optimizer):
+            return
+        if _closure(args, kwargs):
+            self._measure(optimizer)  # gradients exist only inside the step
+        try:
+            self._models.stepped(optimizer)
+            self._rearm()
+        except Exception as error:
+            self._fault("step", error)
+        self.steps += 1
+        if self._stop_after is not None and self.steps >= self._stop_after:
+            raise StopTraining
+
+    def _measure(self, optimizer: Any) -> None:
+        try:
+            if not self._models.ours(optimizer):
+                return
+            called = list(self._forward.roots.values())
+            losses, tracings = self._take()
+            for watched in self._models.of(optimizer, called, self._announce):
+                if watched.primary() is optimizer:
+                    self._record(watched, optimizer, losses, tracings)
+        except Exception as error:
+            self._fault("step", error)
+
+    def _take(self) -> tuple[list[Tensor], list[Tracing]]:
+        """The backward passes since the last step of any optimizer; else those that the last step saw."""
+        if self._losses or self._tracings:
+            self._consumed = (self._losses, self._tracings)
+            self._losses, self._tracings = [], []
+        return self._consumed
+
+    def _record(
+        self, watched: Watched, optimizer: Any, losses: list[Tensor], tracings: list[Tracing]
+    ) -> None:
+        step, seconds = watched.step, time.perf_counter() - self._start
+        measured = watched.sampler.step(getattr(optimizer, "grad_scale", None))
+        table = measured[0] if measured is not None else None
+
+        def events() -> list[Event]:
+            values = [float(v) for v in losses]
+            loss = sum(values) / len(values) if values else None
+            rows = tuple(tuple(row) for row in table.tolist()) if table is not None else None
+            watched.consider(step, loss, rows)
+            return [StepEvent(model=watched.index, step=step, seconds=seconds, loss=loss, rows=rows)]
+
+        self._buffer.put(events)
+        if measured is not None and watched.snapshots.due(step):
+            watched.snapshots.done(step)
+            self._snapshot(watched, step, measured[1])
+        if self._forward.armed and watched.traces.due(step):
+            watched.traces.done(step)
+            for number, tracing in enumerate(tracings):
+                self._trace(watched, step, number, tracing)
+
+    def _snapshot(self, watched: Watched, step: int, weights: Tensor) -> None:
+        numels = [p.numel() for p in watched.sampler.parameters]
+
+        def events() -> list[Event]:
+            found = quantiles(weights, watched.sampler.counts, numels)
+            return [
+                Snapshot(model=watched.index, step=step, parameter=i, norm=norm, quantiles=levels)
+                for i, (norm, levels) in enumerate(found)
+            ]
+
+        self._buffer.put(events, detail=True)
+
+    def _trace(self, watched: Watched, step: int, number: int, tracing: Tracing) -> None:
+        paths, names = watched.paths(), watched.names()
+        if not any(id(leaf) in names for node in tracing.nodes for _, leaf, _ in node.leaves):
+            return  # a backward pass of another model
+        sited = site(tracing, paths, names)
+        output = output_operation(sited.graph, [node.count for node in sited.nodes])
+        fresh = watched.first_sight(sited.graph.key)
+        weights = weigh(sited.nodes, sited.graph.operations) if watched.describe_once() else None
+        loss = tracing.loss if tracing.loss.numel() == 1 else tracing.loss.double().mean()
+
+        def events() -> list[Event]:
+            out: list[Event] = [GraphEvent(model=watched.index, graph=sited.graph)] if fresh else []
+            if weights:
+                out.append(ArchitectureEvent(model=watched.index, layers=describe(sited, weights)))
+            trace = Trace(
+                model=watched.index,
+                step=step,
+                backward=number,
+                graph=sited.graph.key,
+                loss=float(loss),
+                stats=sited.stats(),
+                output=output,
+                chance=_chance(tracing, sited),
+            )
+            return [*out, TraceEvent(trace=trace)]
+
+        self._buffer.put(events, detail=True)
+
+    # --- arming, announcing, faults ------------------------------------------------------------------------
+
+    def _rearm(self) -> None:
+        if self._compiled:
+            return
+        if self._models.any_due():
+            self._forward.forget()
+            self._forward.arm()
+        else:
+            self._forward.disarm()
+
+    def _announce(self, watched: Watched) -> None:
+        self._put(ModelEvent(info=watched.info()))
+        if isinstance(watched.module(), LooseParameters):
+            why = "no nn.Module holds these tensors; operations are shown without modules"
+            self._put(Skipped(model=watched.index, what="attribution to modules", why=why))
+
+    def _put(self, event: Event) -> None:
+        self._buffer.put(lambda: [event])
+
+    def _fault(self, where: str, error: Exception) -> None:
+        self._incidents += 1
+        if self._incidents <= MAX_INCIDENTS:
+            self._put(Incident(step=self.steps, where=where, what=f"{type(error).__name__}: {error}"))
+
+
+def _chance(tracing: Tracing, sited: Sited) -> float | None:
+    """Chance loss, times what the script multiplied the loss by (= the gradient at the loss operation)."""
+    if tracing.chance is None or tracing.chance_node is None:
+        return None
+    measured = sited.nodes[tracing.chance_node].measured
+    value = float(tracing.chance) * float(measured[0]) if measured is not None else math.nan
+    return value if math.isfinite(value) else None
+
+
+def _closure(args: Any, kwargs: Any) -> bool:
+    return bool((args and callable(args[0])) or callable(kwargs.get("closure")))
+
+
+def _silence(reference: weakref.ref[Probe]) -> None:
+    """A forked child (a DataLoader's worker, say) records nothing."""
+    probe = reference()
+    if probe is not None:
+        probe._active = False

@@ -1,0 +1,191 @@
+"""The models under watch: which optimizer steps which, each with its own clock and schedules."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unvanish.probe.discover import LooseParameters, holders, parameters_of, script_name
+from unvanish.probe.reduce import ParameterSampler
+from unvanish.probe.schedule import SNAPSHOT_RATIO, TRACE_RATIO, Schedule
+from unvanish.schema.run import ModelInfo, OptimizerInfo, ParameterInfo
+
+_JUMP = 10.0  # a gradient this many times larger or smaller than when last traced asks for a trace
+_OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "amsgrad", "dampening")
+
+
+class Watched:
+    """One model: its parameters, its clock (steps of its first optimizer), what was seen of it."""
+
+    def __init__(self, index: int, name: str, module: Any, optimizer: Any, every: int | None) -> None:
+        """The module is held weakly: the script may drop it."""
+        self.index = index
+        self.name = name
+        self.class_name = type(module).__name__
+        self.step = 0
+        self.traces = Schedule(ratio=TRACE_RATIO, every=every)
+        self.snapshots = Schedule(ratio=SNAPSHOT_RATIO, dense=20)
+        self._module = module if isinstance(module, LooseParameters) else weakref.ref(module)
+        self.optimizers = [weakref.ref(optimizer)]
+        self.named: list[tuple[str, Tensor]] = list(module.named_parameters())
+        self.sampler = ParameterSampler([p for _, p in self.named])
+        self._graphs: set[str] = set()
+        self._described = False
+        self._levels: list[float] | None = None
+
+    def module(self) -> Any:
+        """The module, or None when the script let go of it."""
+        return self._module if isinstance(self._module, LooseParameters) else self._module()
+
+    def primary(self) -> Any:
+        """The optimizer whose steps are this model's clock."""
+        return self.optimizers[0]()
+
+    def paths(self) -> dict[int, str]:
+        """Dotted path by id of the submodule."""
+        module = self.module()
+        return {id(m): path for path, m in module.named_modules()} if module is not None else {}
+
+    def names(self) -> dict[int, str]:
+        """Parameter name by id of the tensor."""
+        return {id(p): name for name, p in self.named}
+
+    def first_sight(self, key: str) -> bool:
+        """Whether a graph was not seen before; notes it."""
+        fresh = key not in self._graphs
+        self._graphs.add(key)
+        return fresh
+
+    def describe_once(self) -> bool:
+        """True the first time."""
+        first, self._described = not self._described, True
+        return first
+
+    def consider(self, step: int, loss: float | None, rows: tuple[tuple[float, ...], ...] | None) -> None:
+        """Ask for a trace when the always-on numbers changed by a decade since the last one, or broke."""
+        if rows is None:
+            return
+        levels = [row[0] for row in rows]
+        if self._levels is None or step < 3 or len(self._levels) != len(levels):
+            self._levels = levels
+            return
+        for now, then in zip(levels, self._levels, strict=True):
+            broke = now != now and then == then
+            jumped = then > 0 and not (then / _JUMP <= now <= then * _JUMP)
+            if broke or jumped:
+                self._levels = levels
+                self.traces.ask()
+                return
+
+    def info(self) -> ModelInfo:
+        """The noun for the record."""
+        optimizers = [o for o in (ref() for ref in self.optimizers) if o is not None]
+        owner = {id(p): i for i, o in enumerate(optimizers) for p in parameters_of(o)}
+        module = self.module()
+        return ModelInfo(
+            index=self.index,
+            name=self.name,
+            class_name=self.class_name,
+            parameters=tuple(
+                ParameterInfo(
+                    index=i,
+                    name=name,
+                    shape=tuple(p.shape),
+                    dtype=str(p.dtype).removeprefix("torch."),
+                    requires_grad=p.requires_grad,
+                    optimizer=owner.get(id(p)),
+                    sampled=self.sampler.counts[i],
+                )
+                for i, (name, p) in enumerate(self.named)
+            ),
+            optimizers=tuple(_optimizer_info(i, o) for i, o in enumerate(optimizers)),
+            training_modules=sum(m.training for _, m in module.named_modules()) if module is not None else 0,
+        )
+
+
+class Models:
+    """Finds and keeps the watched models."""
+
+    def __init__(
+        self, *, every: int | None, only: tuple[nn.Module, Sequence[torch.optim.Optimizer]] | None
+    ) -> None:
+        """`only`: watch this model, stepped by these optimizers, and nothing else."""
+        self._every = every
+        self._only = only
+        self._by_optimizer: weakref.WeakKeyDictionary[Any, tuple[int, list[Watched]]] = weakref.WeakKeyDictionary()
+        self._all: list[Watched] = []
+        self._tracing = True
+
+    def ours(self, optimizer: Any) -> bool:
+        """Whether this optimizer's steps are to be watched."""
+        return self._only is None or any(optimizer is o for o in self._only[1])
+
+    def of(
+        self, optimizer: Any, called: Sequence[nn.Module], announce: Callable[[Watched], None]
+    ) -> list[Watched]:
+        """The models that `optimizer` steps; found at its first step, or when it was given more parameters."""
+        size = len(parameters_of(optimizer))
+        known = self._by_optimizer.get(optimizer)
+        if known is not None and known[0] == size:
+            return known[1]
+        modules = [self._only[0]] if self._only is not None else holders(optimizer, called)
+        models = [self._watched(m, optimizer, announce) for m in modules]
+        self._by_optimizer[optimizer] = (size, models)
+        return models
+
+    def _watched(self, module: Any, optimizer: Any, announce: Callable[[Watched], None]) -> Watched:
+        for watched in self._all:
+            if watched.module() is module:
+                if not any(ref() is optimizer for ref in watched.optimizers):
+                    watched.optimizers.append(weakref.ref(optimizer))
+                    announce(watched)
+                return watched
+        name = self._unique(script_name(module) or type(module).__name__)
+        watched = Watched(len(self._all), name, module, optimizer, self._every)
+        self._all.append(watched)
+        announce(watched)
+        return watched
+
+    def _unique(self, name: str) -> str:
+        taken = {w.name for w in self._all}
+        number, unique = 1, name
+        while unique in taken:
+            number += 1
+            unique = f"{name}#{number}"
+        return unique
+
+    def stepped(self, optimizer: Any) -> None:
+        """Advance the clocks that this optimizer drives."""
+        known = self._by_optimizer.get(optimizer)
+        for watched in known[1] if known is not None else ():
+            if watched.primary() is optimizer:
+                watched.step += 1
+
+    def any_due(self) -> bool:
+        """Whether the coming step of any model is to be traced."""
+        return self._tracing and any(w.traces.due(w.step) for w in self._all if w.primary() is not None)
+
+    def never_trace(self) -> None:
+        """From now on, the always-on tier alone."""
+        self._tracing = False
+
+
+def _optimizer_info(index: int, optimizer: Any) -> OptimizerInfo:
+    group = optimizer.param_groups[0] if optimizer.param_groups else {}
+    options: dict[str, float | bool | str | None] = {}
+    for key in _OPTIONS:
+        value = group.get(key)
+        if isinstance(value, list | tuple):
+            options.update({f"{key}_{i}": float(v) for i, v in enumerate(value)})
+        elif isinstance(value, bool | int | float | str):
+            options[key] = value
+    return OptimizerInfo(
+        index=index,
+        class_name=type(optimizer).__name__,
+        learning_rates=tuple(float(g.get("lr", float("nan"))) for g in optimizer.param_groups),
+        options=options,
+    )

@@ -1,0 +1,292 @@
+"""Where the stages meet: probe -> record -> diagnosis -> explanation -> page. Imports no torch until it watches."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from unvanish.diagnose.engine import diagnose_run
+from unvanish.errors import CaptureError, RecordError, UsageError
+from unvanish.explain.chain import chain_for, most_starved_parameter
+from unvanish.present.html import render_html
+from unvanish.present.view import build_view
+from unvanish.schema.chain import Chain
+from unvanish.schema.finding import Diagnosis
+from unvanish.schema.run import Event, Incident, Run, RunInfo, RunStatus
+from unvanish.schema.treatment import TreatmentResult
+from unvanish.store import RunWriter, load_result, read_run, save_result
+
+if TYPE_CHECKING:
+    import torch
+
+    from unvanish.probe.buffer import Buffer
+    from unvanish.probe.engine import Probe
+
+__version__ = sys.modules["unvanish"].__version__
+DEFAULT_OUT = Path("unvanish_runs")
+
+
+class Session:
+    """One watched run: from the first hook to the diagnosis.
+
+    Making it creates the run's folder `out/<id>` (RecordError when that can't be written). `start` places the
+    hooks, `finish` takes them away, closes the record and gives the diagnosis.
+    """
+
+    def __init__(
+        self,
+        *,
+        out: Path,
+        command: tuple[str, ...],
+        script: str | None = None,
+        seed: int | None = None,
+        every: int | None = None,
+        stop_after: int | None = None,
+    ) -> None:
+        """`every`: trace each so many steps; `stop_after`: end training after so many optimizer steps."""
+        self._every = every
+        self._stop_after = stop_after
+        self._info = _run_info(command, script, seed)
+        self.path = Path(out) / self._info.id
+        self._writer = RunWriter(self.path, self._info)
+        self._buffer: Buffer | None = None
+        self._probe: Probe | None = None
+        self._dropped = 0
+        self._diagnosis: Diagnosis | None = None
+        self._fault: str | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps seen so far."""
+        return self._probe.steps if self._probe is not None else 0
+
+    def start(self, only: tuple[torch.nn.Module, Sequence[torch.optim.Optimizer]] | None = None) -> None:
+        """Place the hooks. `only`: watch one model and its optimizers instead of all that is trained."""
+        # torch takes a second to import: not before something is to be watched
+        from unvanish.probe.buffer import Buffer  # noqa: PLC0415
+        from unvanish.probe.engine import Probe  # noqa: PLC0415
+
+        self._buffer = Buffer(self._write)
+        self._probe = Probe(self._buffer, every=self._every, stop_after=self._stop_after, only=only)
+        self._buffer.start()
+        self._probe.attach()
+
+    def flush(self) -> None:
+        """Write all that waits, now."""
+        if self._buffer is not None:
+            self._buffer.flush()
+
+    def finish(self, status: RunStatus, message: str | None = None) -> Diagnosis:
+        """Remove the hooks, close the record, diagnose. A second call gives the same diagnosis."""
+        if self._diagnosis is not None:
+            return self._diagnosis
+        if self._probe is not None:
+            self._probe.detach()
+        if self._buffer is not None:
+            self._buffer.close()
+            self._fault = self._buffer.fault
+        try:
+            self._writer.close(status, message)
+        except RecordError as error:
+            self._fault = self._fault or str(error)
+        self._diagnosis = self.look()
+        try:
+            save_result(self.path, "diagnosis.json", to_json(self._diagnosis.to_dict()))
+        except RecordError as error:
+            self._fault = self._fault or str(error)
+        return self._diagnosis
+
+    def look(self) -> Diagnosis:
+        """The diagnosis of what was recorded so far."""
+        self.flush()
+        run = load(self.path)
+        if self._fault is not None:
+            lost = Incident(step=self.steps, where="record", what=self._fault)
+            run = replace(run, incidents=(*run.incidents, lost))
+        return diagnose(run)
+
+    def _write(self, events: list[Event]) -> None:
+        dropped = self._buffer.dropped if self._buffer is not None else 0
+        self._writer.write(events, dropped=dropped - self._dropped)
+        self._dropped = dropped
+
+
+class Watch:
+    """What `unvanish.watch` gives: a context manager around the training loop."""
+
+    def __init__(self, session: Session, only: tuple[torch.nn.Module, Sequence[torch.optim.Optimizer]]) -> None:
+        """Starts to watch at once, so that it also works without `with` (then call `close`)."""
+        self._session = session
+        self.path = session.path
+        session.start(only)
+
+    def __enter__(self) -> Watch:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the record; what was raised goes on its way."""
+        if kind is None:
+            self.close()
+        elif issubclass(kind, KeyboardInterrupt):
+            self.close("interrupted", "KeyboardInterrupt")
+        else:
+            self.close("crashed", f"{kind.__name__}: {error}")
+
+    def close(self, status: RunStatus = "finished", message: str | None = None) -> Diagnosis:
+        """End the watching; hooks are gone after this."""
+        return self._session.finish(status, message)
+
+    def diagnose(self) -> Diagnosis:
+        """The verdict on what was seen so far; works during training and after it."""
+        return self._session._diagnosis or self._session.look()
+
+    def run(self) -> Run:
+        """The record so far."""
+        self._session.flush()
+        return load(self.path)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the page of this run; gives its path."""
+        self._session.flush()
+        return write_report(self.path, Path(path) if path is not None else None)
+
+
+def watch(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+    *,
+    out: str | Path = DEFAULT_OUT,
+    every: int | None = None,
+) -> Watch:
+    """Watch a model while its optimizer trains it: ``with unvanish.watch(model, optimizer) as w: ...``.
+
+    Training stays bit-identical. Misuse raises here and at once (UsageError, CaptureError, RecordError), nothing
+    is raised into the loop later. `every` traces each so many steps instead of the log-spaced schedule.
+    """
+    optimizers = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+    _check_watch(model, optimizers)
+    session = Session(out=Path(out), command=tuple(sys.argv), script=sys.argv[0] or None, every=every)
+    return Watch(session, (model, optimizers))
+
+
+def _check_watch(model: object, optimizers: Sequence[object]) -> None:
+    if isinstance(model, type):
+        raise UsageError(f"received the class {model.__name__}, not a model", "instantiate it first")
+    if not hasattr(model, "named_parameters"):
+        raise UsageError(f"received a {type(model).__name__}, not an nn.Module", "pass the model that is trained")
+    for optimizer in optimizers:
+        if isinstance(optimizer, type) or not hasattr(optimizer, "param_groups"):
+            raise UsageError(
+                f"received {optimizer!r:.60} as the optimizer", "pass a torch.optim.Optimizer, or a list of them"
+            )
+    parameters = {id(p) for _, p in model.named_parameters()}
+    if not parameters:
+        raise CaptureError("the model has no parameters", "there is nothing to train in it; pass the trained model")
+    stepped = {id(p) for o in optimizers for g in o.param_groups for p in g["params"]}  # type: ignore[attr-defined]
+    if not parameters & stepped:
+        raise CaptureError(
+            "the optimizer holds none of the model's parameters",
+            "build it from model.parameters() of this very model, after moving it to its device",
+        )
+
+
+def load(path: str | Path) -> Run:
+    """Read a run from its folder."""
+    return read_run(path)
+
+
+def diagnose(run: Run) -> Diagnosis:
+    """The verdict on a run."""
+    return diagnose_run(run, version=__version__)
+
+
+def chains(run: Run, model: str | None = None, parameter: str | None = None) -> tuple[Chain, ...]:
+    """The product of factors of each model (or one) to `parameter`; default the most starved weight.
+
+    Models without a traced step have none. UsageError for a name that is not there.
+    """
+    names = [m.info.name for m in run.models]
+    if model is not None and model not in names:
+        raise UsageError(f"the run has no model {model!r}", f"its models are: {', '.join(names)}")
+    found: list[Chain] = []
+    known: list[str] = []
+    for one in run.models:
+        if model is not None and one.info.name != model:
+            continue
+        known += [p.name for p in one.info.parameters]
+        if parameter is not None and parameter not in known:
+            continue
+        chain = chain_for(one, parameter or most_starved_parameter(one))
+        if chain is not None:
+            found.append(chain)
+    if parameter is not None and parameter not in known:
+        raise UsageError(f"no model of the run has a parameter {parameter!r}", f"there are: {', '.join(known[:12])}")
+    return tuple(found)
+
+
+def write_report(path: str | Path, out: Path | None = None) -> Path:
+    """One self-contained HTML page of a run; by default `report.html` in the run's folder. Gives its path."""
+    run = load(path)
+    folder = Path(run.path) if Path(run.path).is_dir() else Path(run.path).parent
+    treatment = load_treatment(folder)
+    page = render_html(build_view(run, diagnose(run), chains(run), treatment))
+    if out is None:
+        return save_result(folder, "report.html", page)
+    return save_result(out.parent, out.name, page)
+
+
+def load_treatment(folder: str | Path) -> TreatmentResult | None:
+    """The trials kept with a run, or None where there are none. RecordError when the file is not ours."""
+    stored = load_result(folder, "treatment.json")
+    if stored is None:
+        return None
+    try:
+        return TreatmentResult.from_dict(json.loads(stored))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{Path(folder) / 'treatment.json'} is not a treatment result ({error})", "delete it and try again"
+        ) from error
+
+
+def to_json(data: object) -> str:
+    """JSON as all commands write it: indented, strict numbers, a final newline."""
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _run_info(command: tuple[str, ...], script: str | None, seed: int | None) -> RunInfo:
+    now = datetime.now(timezone.utc)
+    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(script or "run").stem)[:40]
+    return RunInfo(
+        id=f"{now:%Y%m%d-%H%M%S}-{stem}-{secrets.token_hex(2)}",
+        created=now.isoformat(timespec="seconds"),
+        command=command,
+        script=script,
+        seed=seed,
+        versions={
+            "unvanish": __version__,
+            "torch": _version("torch"),
+            "python": platform.python_version(),
+        },
+        device=platform.machine(),
+        pid=os.getpid(),
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

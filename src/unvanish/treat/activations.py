@@ -1,0 +1,85 @@
+"""The elementwise activations that treatments know: their names, how to build them, which way they saturate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import nn
+
+from unvanish.errors import SurgeryError
+
+LEAKY_SLOPE = 0.01
+
+NAMES: dict[type[nn.Module], str] = {
+    nn.Sigmoid: "sigmoid",
+    nn.Tanh: "tanh",
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.LeakyReLU: "leaky_relu",
+    nn.PReLU: "prelu",
+    nn.ELU: "elu",
+    nn.SELU: "selu",
+    nn.CELU: "celu",
+    nn.GELU: "gelu",
+    nn.SiLU: "silu",
+    nn.Mish: "mish",
+    nn.Softplus: "softplus",
+    nn.Softsign: "softsign",
+    nn.Hardtanh: "hardtanh",
+    nn.Hardsigmoid: "hardsigmoid",
+    nn.Hardswish: "hardswish",
+    nn.LogSigmoid: "logsigmoid",
+    nn.Tanhshrink: "tanhshrink",
+}
+FUNCTIONS = frozenset(NAMES.values()) - {"prelu"} | {
+    "sigmoid_", "tanh_", "relu_", "leaky_relu_", "elu_", "selu_", "hardtanh_",
+}  # fmt: skip
+
+_BUILDERS: dict[str, Callable[[float], nn.Module]] = {
+    "relu": lambda slope: nn.ReLU(),
+    "leaky_relu": lambda slope: nn.LeakyReLU(slope),
+    "tanh": lambda slope: nn.Tanh(),
+    "sigmoid": lambda slope: nn.Sigmoid(),
+    "gelu": lambda slope: nn.GELU(),
+    "silu": lambda slope: nn.SiLU(),
+    "elu": lambda slope: nn.ELU(),
+    "softplus": lambda slope: nn.Softplus(),
+}
+BUILDABLE = tuple(_BUILDERS)
+
+
+def name_of(module: nn.Module) -> str | None:
+    """The activation's name, None for a module that is no elementwise activation."""
+    return NAMES.get(type(module))
+
+
+def build(name: str, slope: float = LEAKY_SLOPE) -> nn.Module:
+    """A fresh activation module; `slope` is the negative slope of leaky_relu and unused elsewhere."""
+    return _BUILDERS[name](slope)
+
+
+def slope_of(module: nn.Module | None) -> float:
+    """The negative slope of a LeakyReLU module, the default slope of anything else."""
+    return float(module.negative_slope) if isinstance(module, nn.LeakyReLU) else LEAKY_SLOPE
+
+
+def rectifier_gain(name: str, slope: float = LEAKY_SLOPE) -> float:
+    """Standard deviation of sqrt(fan_in) W that keeps the signal's size through this rectifier.
+
+    He et al. 2015: sqrt(2 / (1 + a^2)) for ReLU (a = 0) and LeakyReLU of slope a. GELU and SiLU are
+    rectifiers at large |z| and take ReLU's value by custom. 1 for the identity.
+
+    Raises:
+        SurgeryError: He's argument does not hold for this activation (sigmoid, tanh, ...).
+    """
+    if name in ("identity", "prelu"):
+        return 1.0 if name == "identity" else math.sqrt(2.0 / (1.0 + 0.25**2))
+    if name == "leaky_relu":
+        return math.sqrt(2.0 / (1.0 + slope**2))
+    if name in ("relu", "relu6", "gelu", "silu"):
+        return math.sqrt(2.0)
+    raise SurgeryError(
+        f"He's init is derived for rectifiers, and this net has {name}",
+        "swap the activation first (activation, kind relu), or use the scheme that fits",
+    )

@@ -1,0 +1,1 @@
+"""The treatments, one file each. They know nothing of each other; the registry lists them."""

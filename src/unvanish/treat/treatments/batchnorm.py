@@ -1,0 +1,43 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, cast, final
+
+from torch import nn
+
+from unvanish.schema.finding import TreatmentName
+from unvanish.schema.treatment import Safety
+from unvanish.treat.anatomy import Layer, weight_of
+from unvanish.treat.parameters import Spec
+from unvanish.treat.placement import norm_everywhere
+from unvanish.treat.treatment import Operation, Treatment
+
+
+@final
+class BatchNorm(Treatment):
+    """Put a batch norm between every layer and its activation (BatchNorm1d, 2d or 3d by the layer's type).
+
+    Why: it holds the pre-activations at variance 1 whatever the weights are, so that no layer saturates and the
+    gain per layer no longer depends on the init: 1.03 (squared) for sigmoid, 1.18 for tanh.
+    When it is wrong: batches under 16 rows (group norm there); recurrent steps; and deep ReLU nets without
+    skips, where gradients explode by 1.47 per layer. The layer's own bias stops to matter.
+    Source: Ioffe & Szegedy 2015; Yang et al. 2019 for the explosion.
+    """
+
+    name: ClassVar[TreatmentName] = "batchnorm"
+    safety: ClassVar[Safety] = "safe"
+    parameters: ClassVar[Mapping[str, Spec]] = {}
+
+    def operate(self, operation: Operation) -> None:
+        """Insert the norms."""
+        norm_everywhere(operation, _norm_for)
+
+
+def _norm_for(layer: Layer) -> nn.Module:
+    module = layer.module
+    if isinstance(module, nn.Linear):
+        return nn.BatchNorm1d(module.out_features)
+    kinds = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+    return kinds[weight_of(module).dim() - 2](cast(int, module.out_channels))

@@ -1,0 +1,42 @@
+"""Layer normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, cast, final
+
+from torch import nn
+
+from unvanish.schema.finding import TreatmentName
+from unvanish.schema.treatment import Safety
+from unvanish.treat.anatomy import Layer
+from unvanish.treat.parameters import Spec
+from unvanish.treat.placement import norm_everywhere
+from unvanish.treat.treatment import Operation, Treatment
+
+
+@final
+class LayerNorm(Treatment):
+    """Put a layer norm between every layer and its activation (over the features; one group in convolutions).
+
+    Why: as batch norm, it holds the pre-activations at variance 1; it needs no batch, and is the same in training
+    and in use.
+    When it is wrong: on a few features (two values normalised are always +1 and -1), and where the size of
+    the vector as a whole carries the information.
+    Source: Ba, Kiros & Hinton 2016; for convolutions Wu & He 2018 (group norm with one group).
+    """
+
+    name: ClassVar[TreatmentName] = "layernorm"
+    safety: ClassVar[Safety] = "safe"
+    parameters: ClassVar[Mapping[str, Spec]] = {}
+
+    def operate(self, operation: Operation) -> None:
+        """Insert the norms."""
+        norm_everywhere(operation, _norm_for)
+
+
+def _norm_for(layer: Layer) -> nn.Module:
+    module = layer.module
+    if isinstance(module, nn.Linear):
+        return nn.LayerNorm(module.out_features)
+    return nn.GroupNorm(1, cast(int, module.out_channels))

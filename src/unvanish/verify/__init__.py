@@ -1,0 +1,1 @@
+"""Verification: paired trials of treatments, and what may be said after them."""

@@ -1,0 +1,1 @@
+"""Engines: where trials run, one file each."""

@@ -1,0 +1,117 @@
+// ECharts, with only what the page uses, and one way to put a chart on it.
+
+import { LineChart, ScatterChart } from "echarts/charts";
+import { GridComponent, MarkLineComponent, TooltipComponent } from "echarts/components";
+import * as echarts from "echarts/core";
+import type { EChartsCoreOption } from "echarts/core";
+import { CanvasRenderer } from "echarts/renderers";
+import { h } from "./dom";
+import { plain } from "./format";
+import { themed, tokens, type Tokens } from "./theme";
+
+echarts.use([LineChart, ScatterChart, GridComponent, MarkLineComponent, TooltipComponent, CanvasRenderer]);
+
+export interface Drawn {
+  box: HTMLElement;
+  update: (build: (tokens: Tokens) => object, label: string) => void;
+}
+
+export const FONT = '"Inter", "Segoe UI", "Helvetica Neue", Arial, sans-serif';
+
+/** An empty place of this height, in which a chart is drawn as soon as it is told what. */
+export function chart(height: number, name: string): Drawn {
+  const box = h("div", { class: "chart", role: "img", "data-chart": name });
+  box.style.height = `${height}px`;
+  let instance: echarts.ECharts | null = null;
+  let build: ((tokens: Tokens) => object) | null = null;
+  const draw = (look: Tokens) => {
+    if (!instance || !build) return;
+    instance.setOption({ ...base(look), ...build(look) }, { notMerge: true });
+    box.dataset.drawn = "true";
+  };
+  new ResizeObserver(() => {
+    if (!box.clientWidth) return;
+    if (instance) instance.resize();
+    else {
+      instance = echarts.init(box, null, { renderer: "canvas" });
+      themed(draw);
+    }
+  }).observe(box);
+  return {
+    box,
+    update(next, label) {
+      build = next;
+      box.setAttribute("aria-label", label);
+      if (instance) draw(tokens());
+    },
+  };
+}
+
+function base(look: Tokens): EChartsCoreOption {
+  return {
+    animation: false,
+    textStyle: { fontFamily: FONT, color: look.soft, fontSize: 12 },
+    tooltip: {
+      trigger: "axis",
+      confine: true,
+      backgroundColor: look.surface,
+      borderColor: look.line,
+      borderWidth: 1,
+      padding: [8, 12],
+      textStyle: { color: look.ink, fontSize: 12, fontFamily: FONT },
+      extraCssText: "box-shadow:0 6px 24px rgba(0,0,0,.18);border-radius:10px;max-width:320px;white-space:normal;",
+      axisPointer: { lineStyle: { color: look.faint, type: "solid", width: 1 }, z: 0 },
+    },
+  };
+}
+
+export function valueAxis(look: Tokens, extra: object = {}): object {
+  return {
+    type: "value",
+    axisLine: { show: false },
+    axisTick: { show: false },
+    axisLabel: { color: look.soft, fontSize: 12, hideOverlap: true, formatter: (v: number) => short(v) },
+    splitLine: { lineStyle: { color: look.line, width: 1 } },
+    splitNumber: 4,
+    nameTextStyle: { color: look.soft, fontSize: 12, fontFamily: FONT },
+    ...extra,
+  };
+}
+
+export function stepAxis(look: Tokens, low: number, high: number, extra: object = {}): object {
+  return {
+    ...valueAxis(look),
+    min: low,
+    max: Math.max(high, low + 1),
+    splitLine: { show: false },
+    axisLine: { show: true, lineStyle: { color: look.line }, onZero: false },
+    axisLabel: {
+      color: look.soft,
+      fontSize: 12,
+      hideOverlap: true,
+      showMinLabel: true,
+      formatter: (v: number) => (Number.isInteger(v) ? v.toLocaleString("en") : ""),
+    },
+    ...extra,
+  };
+}
+
+function short(value: number): string {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  return size >= 1e-3 && size < 1e5 ? String(Number(value.toPrecision(6))) : plain(value, 1);
+}
+
+/** A tooltip as elements: ECharts' own strings would be read as markup. */
+export function tip(title: string, lines: [string, string, string?][]): HTMLElement {
+  return h(
+    "div",
+    { class: "tip" },
+    h("b", {}, title),
+    ...lines.map(([name, value, colour]) => {
+      const dot = h("i", {});
+      if (colour) dot.style.background = colour;
+      return h("span", {}, colour ? dot : null, h("em", {}, name), h("strong", {}, value));
+    }),
+  );
+}

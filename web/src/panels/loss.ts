@@ -1,0 +1,126 @@
+// The loss over the steps, with what guessing gives and where the findings begin.
+
+import { chart, stepAxis, tip, valueAxis } from "../charts";
+import { panel, spread, table } from "../dom";
+import { plain } from "../format";
+import type { Tokens } from "../theme";
+import type { LossView } from "../types";
+
+export function lossPanel(loss: LossView): HTMLElement {
+  const drawn = chart(300, "loss");
+  const low = loss.steps[0] ?? 0;
+  const high = loss.steps[loss.steps.length - 1] ?? 1;
+  drawn.update((look) => option(loss, look, low, high), `Loss over ${loss.recorded} steps. ${loss.summary}`);
+  const rows = spread(loss.steps.length, 40).map((i) => [String(loss.steps[i]), plain(loss.values[i], 4)]);
+  const section = panel(
+    "loss",
+    "Loss",
+    loss.summary,
+    drawn.box,
+    table("Loss by step", ["Step", "Loss"], rows),
+  );
+  section.dataset.points = String(loss.steps.length);
+  section.dataset.scale = loss.log ? "log" : "linear";
+  section.dataset.chance = loss.chance === null ? "unknown" : String(loss.chance);
+  section.dataset.marks = String(loss.marks.length);
+  section.dataset.nonFinite = String(loss.non_finite);
+  return section;
+}
+
+function option(loss: LossView, look: Tokens, low: number, high: number): object {
+  const points = loss.steps.map((step, i) => [step, loss.values[i]]);
+  const series: object[] = [
+    {
+      name: "loss",
+      type: "line",
+      data: points,
+      showSymbol: points.length < 3,
+      lineStyle: { width: loss.smooth ? 1 : 2, color: look.accent, opacity: loss.smooth ? 0.4 : 1 },
+      itemStyle: { color: look.accent },
+      markLine: markLine(loss, look),
+      z: 2,
+    },
+  ];
+  if (loss.smooth) {
+    series.push({
+      name: "smoothed",
+      type: "line",
+      data: loss.smooth.steps.map((step, i) => [step, loss.smooth?.values[i]]),
+      showSymbol: false,
+      lineStyle: { width: 2.25, color: look.accent },
+      itemStyle: { color: look.accent },
+      z: 3,
+    });
+  }
+  if (loss.non_finite_steps.length) series.push(notFinite(loss, look));
+  return {
+    grid: { left: 56, right: 20, top: 34, bottom: 46 },
+    xAxis: stepAxis(look, low, high, { name: "step", nameLocation: "middle", nameGap: 28 }),
+    yAxis: yAxis(loss, look),
+    series,
+    tooltip: {
+      trigger: "axis",
+      formatter: (items: { axisValue: number; data: [number, number]; seriesName: string; color: string }[]) =>
+        tip(
+          `step ${items[0]?.data[0] ?? ""}`,
+          items.map((item) => [item.seriesName, plain(item.data[1], 4), look.accent]),
+        ),
+    },
+  };
+}
+
+function yAxis(loss: LossView, look: Tokens): object {
+  const values = [loss.min, loss.max, loss.chance].filter((v): v is number => v !== null);
+  if (loss.log || !values.length) return valueAxis(look, { type: loss.log ? "log" : "value" });
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  // room around a flat line: noise of a percent must not fill the picture
+  const room = Math.max((high - low) * 0.12, Math.abs(high) * 0.05, 1e-12);
+  return valueAxis(look, { min: low >= 0 ? Math.max(low - room, 0) : low - room, max: high + room,
+    axisLabel: { color: look.soft, fontSize: 12, showMinLabel: false, showMaxLabel: false,
+      formatter: (v: number) => String(Number(v.toPrecision(4))) } });
+}
+
+function markLine(loss: LossView, look: Tokens): object {
+  const colours: Record<string, string> = { critical: look.critical, warning: look.warning, note: look.note };
+  const label = { fontSize: 12, color: look.soft, fontFamily: "inherit" };
+  const data: object[] = [];
+  if (loss.chance !== null) {
+    data.push({
+      yAxis: loss.chance,
+      lineStyle: { color: look.soft, type: [5, 5], width: 1.25 },
+      label: { ...label, formatter: `guessing: ${plain(loss.chance, 4)}`, position: "insideEndTop" },
+    });
+  }
+  const seen = new Set<number>();
+  for (const mark of loss.marks) {
+    const first = !seen.has(mark.step);
+    seen.add(mark.step);
+    data.push({
+      xAxis: mark.step,
+      lineStyle: { color: colours[mark.severity] ?? look.note, type: "solid", width: 1.5 },
+      label: {
+        ...label,
+        show: first,
+        color: colours[mark.severity] ?? look.note,
+        formatter: `\u25be step ${mark.step}`,
+        position: "end",
+        align: mark.step === loss.steps[0] ? "left" : "center",
+      },
+    });
+  }
+  return { silent: true, symbol: "none", animation: false, data };
+}
+
+function notFinite(loss: LossView, look: Tokens): object {
+  const floor = loss.min ?? 0;
+  return {
+    name: "no finite loss",
+    type: "scatter",
+    symbol: "path://M0,0 L10,10 M10,0 L0,10",
+    symbolSize: 9,
+    data: loss.non_finite_steps.map((step) => [step, floor]),
+    itemStyle: { color: look.critical, borderColor: look.critical, borderWidth: 2 },
+    tooltip: { show: false },
+    z: 5,
+  };
+}
