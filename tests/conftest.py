@@ -6,12 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
-# before torch and numpy are imported anywhere: tests are small, and threads only make them slower and less repeatable
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-
 import pytest
 from hypothesis import HealthCheck, settings
+
+# before any test imports torch or numpy: the nets are small, and threads make them slower and less repeatable
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", deadline=None)

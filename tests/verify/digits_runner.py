@@ -76,6 +76,6 @@ def measured_gain(net: nn.Module, x: torch.Tensor) -> float:
         hook.remove()
     cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(0))
     signals = torch.autograd.grad(out, seen, cotangent)
-    strength = [float(d.pow(2).mean()) * float(z.detach().var(0).mean()) for d, z in zip(signals, seen, strict=True)]
+    strength = [float(d.pow(2).mean()) * float(z.detach().var()) for d, z in zip(signals, seen, strict=True)]
     hidden = strength[:-1]
     return (hidden[0] / hidden[-1]) ** (1 / (len(hidden) - 1)) if hidden[-1] > 0 else 0.0

@@ -14,6 +14,7 @@ export interface LossView {
   smooth: { steps: number[]; values: Num[] } | null;
   recorded: number;
   finite: number;
+  unseen: number;
   log: boolean;
   min: Num;
   max: Num;
@@ -157,6 +158,7 @@ export interface TreatmentView {
   chosen: string | null;
   recipe: string | null;
   diff: string | null;
+  stopped: string | null;
   wall_seconds: Num;
   gain_low: number;
   gain_high: number;

@@ -80,7 +80,7 @@ class Traced:
             contribution = max((n for u, n in users[parent] if u == current), key=_order)
             out.append(
                 Factor(
-                    name=operation.name,
+                    name=_title(operation),
                     kind=operation.kind,
                     module=layer_name(operation),
                     operation=current,
@@ -99,6 +99,12 @@ class Traced:
                     )
                 )
         return tuple(out)
+
+
+def _title(operation: Operation) -> str:
+    """A weight's factor bears its module's class (Linear, Conv2d), as people know it, not autograd's name."""
+    named = operation.kind in ("weight", "norm") and operation.module and operation.module_class
+    return str(operation.module_class) if named else operation.name
 
 
 def layer_name(operation: Operation) -> str:

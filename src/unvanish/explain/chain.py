@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
 from unvanish.diagnose.facts import facts_of
@@ -53,9 +53,8 @@ def chain_for(model: ModelRun, parameter: str | None, *, step: int | None = None
 def _chain(model: ModelRun, parameter: str, traced: Traced, target: int) -> Chain:
     path = traced.path_to(target)
     at_start = traced.trace.step == min(t.step for t in model.traces)
-    predictions = {p.name: p for p in predict_gains(model.architecture)} if at_start else {}
-    following = _following_activation(model)
-    factors = tuple(_with_theory(f, predictions, following) for f in traced.factors(path))
+    measured = traced.factors(path)
+    factors = _with_theory(measured, model) if at_start else measured  # theory speaks of the init alone
     operation, stats = traced.operations[target], traced.stats[target]
     gradient = next(
         (n for p, n in zip(operation.parameters, stats.parameter_norms, strict=True) if p == parameter and n is not None),
@@ -78,16 +77,19 @@ def _chain(model: ModelRun, parameter: str, traced: Traced, target: int) -> Chai
     )
 
 
-def _following_activation(model: ModelRun) -> dict[str, str]:
-    """Which weighted layer a layer's input comes through: name of the layer -> name of the one before it."""
-    names = [layer.name for layer in model.architecture]
-    return dict(zip(names[1:], names, strict=False))
-
-
-def _with_theory(
-    factor: Factor, predictions: Mapping[str, LayerPrediction], before: Mapping[str, str]
-) -> Factor:
-    """A weight's factor is predicted by its own layer; an activation's by the layer that comes after it."""
-    if factor.kind == "weight" and factor.module in predictions:
-        return replace(factor, predicted=predictions[factor.module].weight_factor)
-    return factor
+def _with_theory(factors: Sequence[Factor], model: ModelRun) -> tuple[Factor, ...]:
+    """Theory's gain beside each factor: a layer's prediction covers its weights and what lies just before it."""
+    predictions = {p.name: p for p in predict_gains(model.architecture)}
+    current: LayerPrediction | None = None
+    out: list[Factor] = []
+    for factor in factors:
+        if factor.kind == "weight":
+            current = predictions.get(factor.module or "")
+        known = {
+            "weight": current.weight_factor,
+            "activation": current.activation_factor,
+            "norm": current.norm_factor,
+            "skip": current.skip_factor,
+        } if current is not None else {}  # fmt: skip
+        out.append(replace(factor, predicted=known.get(factor.kind)))
+    return tuple(out)

@@ -156,10 +156,10 @@ def _chains(slopes: dict[str, float], out_slope: float, h: dict[str, float]) -> 
 
 
 _CORRECTION = (
-    "One often reads dO1/dw1 = (dO1/dw5) (dw5/dh1) (dh1/dw1). That is not right: w5 is a weight, a number that"
-    " stands still during the forward and backward pass. It is no function of h1, so dw5/dh1 has no meaning"
-    " (taken literally it is 0, and so would be the gradient). The signal runs along the values, O1 <- h1 <- w1;"
-    " w5 is what it is multiplied by on the way, inside dO1/dh1 = phi'(o) w5."
+    "One often reads dO1/dw1 = (dO1/dw5) (dw5/dh1) (dh1/dw1). That is not right: w5 is a weight, a number"
+    " that stands still during the forward and backward pass. It is no function of h1, so dw5/dh1 has no"
+    " meaning (taken literally it is 0, and so would be the gradient). The signal runs along the values,"
+    " O1 <- h1 <- w1; w5 is what it is multiplied by on the way, inside dO1/dh1 = phi'(o) w5."
 )
 
 
@@ -168,14 +168,14 @@ def _lessons(activation: ToyActivation) -> tuple[str, ...]:
         most = 0.25**DEEP_LAYERS
         return (
             "Each sigmoid on the way is one factor phi' = h (1 - h), at most 1/4 (at 0, and less elsewhere).",
-            f"Through {DEEP_LAYERS} layers the sigmoids alone leave at most 0.25^{DEEP_LAYERS} = {most:.3g}."
-            " The weights would have to make up for all of it.",
+            f"Through {DEEP_LAYERS} layers they leave at most 0.25^{DEEP_LAYERS} = {most:.3g} of the signal.",
+            "The weights would have to make up for all of it.",
             "That is why the first layers of a deep sigmoid net stand still while the last ones learn.",
         )
     return (
-        "An open ReLU hands the signal on whole (phi' = 1), a closed one nothing (phi' = 0): no 1/4 per layer.",
+        "An open ReLU hands the signal on whole (phi' = 1), a closed one nothing (phi' = 0).",
         "h2 is closed, a2 < 0: w3 and w4 get a gradient of exactly 0, and so does w6, as h2 itself is 0.",
-        "A unit that is closed for every sample never moves again. It is dead; LeakyReLU leaves it a way back.",
+        "A unit that is closed for every sample never moves again: it is dead. LeakyReLU leaves it a way.",
         f"The weights are still factors: with torch's default init {DEEP_LAYERS} ReLU layers fade, too.",
     )
 

@@ -1,1 +1,1 @@
-"""SHOW: one neutral view of a run, lowered to a page (html) and to the terminal (text). Computes no diagnosis."""
+"""SHOW: one neutral view of a run, lowered to a page (html) and to the terminal (text)."""

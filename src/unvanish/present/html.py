@@ -65,7 +65,7 @@ def render_html(view: dict[str, Any]) -> str:
 
 
 def embed_json(value: Any) -> str:
-    """JSON that can stand inside of a script element. It raises ValueError for NaN or infinity in the view."""
+    """JSON that can stand inside of a script element. ValueError: the view holds a NaN."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign, escape in _ESCAPES:
         text = text.replace(sign, escape)
@@ -94,7 +94,7 @@ def _escape(text: str) -> str:
 
 def _asset(name: str) -> str:
     try:
-        return resources.files("unvanish.present").joinpath("assets", name).read_text(encoding="utf-8")
+        return (resources.files("unvanish.present") / "assets" / name).read_text(encoding="utf-8")
     except OSError as error:
         raise UnvanishError(
             f"the page's {name} is missing from this installation",

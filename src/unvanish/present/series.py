@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def bucket_extremes(values: NDArray[np.float64], points: int) -> NDArray[np.intp
         return np.arange(n)
     bounds = np.linspace(0, n, points // 2 + 1).astype(int)
     kept: set[int] = set()
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in pairwise(bounds.tolist()):
         part = values[low:high]
         kept.add(low + int(part.argmin()))
         kept.add(low + int(part.argmax()))
@@ -70,7 +71,8 @@ def loss_view(model: ModelRun, diagnosis: ModelDiagnosis | None) -> dict[str, An
     keep = bucket_extremes(y, LOSS_POINTS)
     low, high = (float(y.min()), float(y.max())) if len(y) else (None, None)
     log = low is not None and high is not None and low > 0 and high / low > LOG_RANGE
-    missing = steps[~good]
+    seen = np.array([int(s) not in model.unseen_losses for s in steps], dtype=bool)
+    missing = steps[~good & seen]
     chance = diagnosis.loss.chance if diagnosis else None
     return {
         "steps": [int(s) for s in x[keep]],
@@ -78,6 +80,7 @@ def loss_view(model: ModelRun, diagnosis: ModelDiagnosis | None) -> dict[str, An
         "smooth": _smooth(x, y),
         "recorded": len(steps),
         "finite": int(good.sum()),
+        "unseen": int((~seen).sum()),
         "log": bool(log),
         "min": number(low),
         "max": number(high),
@@ -90,7 +93,7 @@ def loss_view(model: ModelRun, diagnosis: ModelDiagnosis | None) -> dict[str, An
             {"step": f.first_step, "label": words.KIND_WORDS[f.kind], "severity": f.severity}
             for f in (diagnosis.findings if diagnosis else ())
         ],
-        "summary": _loss_summary(diagnosis, len(missing)),
+        "summary": _loss_summary(diagnosis, len(missing), int((~seen).sum())),
     }
 
 
@@ -107,7 +110,7 @@ def _smooth(x: NDArray[np.int64], y: NDArray[np.float64]) -> dict[str, list[Any]
     return {"steps": [int(x[i]) for i in keep], "values": [number(float(means[i])) for i in keep]}
 
 
-def _loss_summary(diagnosis: ModelDiagnosis | None, missing: int) -> str:
+def _loss_summary(diagnosis: ModelDiagnosis | None, missing: int, unseen: int) -> str:
     if diagnosis is None or diagnosis.loss.last is None:
         return "No finite loss was recorded."
     loss = diagnosis.loss
@@ -115,7 +118,9 @@ def _loss_summary(diagnosis: ModelDiagnosis | None, missing: int) -> str:
     if loss.chance is not None:
         text += f"; guessing gives {words.plain(loss.chance, 4)}"
     if missing:
-        text += f"; {missing} steps without a finite loss"
+        text += f"; NaN or infinite at {missing} steps"
+    if unseen:
+        text += f"; no loss was seen at {unseen} steps"
     return text + "."
 
 

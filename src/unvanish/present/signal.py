@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,9 +40,9 @@ def weighted_operations(graph: Graph) -> dict[str, Operation]:
 def relative_signal(trace: Trace, graph: Graph, gauge_free: bool | None = None) -> dict[str, Cell]:
     """log10 of each weighted layer's backprop signal over that of the model's output layer.
 
-    The signal of a layer is norm * sqrt(count) * output_std (SCIENCE 4: invariant to rescaling a layer), or the
-    plain norm where `gauge_free` is False; None = gauge-free if every layer's output_std is known. A cell is a
-    float, or "nan" (NaN or Inf in it), "zero" (exactly nothing arrives), "unmeasured".
+    The signal of a layer is norm * sqrt(count) * output_std, which rescaling a layer does not change, or the
+    plain norm where `gauge_free` is False; None = gauge-free if every layer's output_std is known. A cell is
+    a float, or "nan" (NaN or Inf in it), "zero" (exactly nothing arrives), "unmeasured".
     """
     stats = {s.operation: s for s in trace.stats}
     operations = weighted_operations(graph)
@@ -102,10 +103,8 @@ def signal_map(model: ModelRun) -> dict[str, Any]:
 
 def profile(rows: Sequence[str], cells: Sequence[Sequence[Cell]]) -> list[Cell]:
     """The last thing that was measured of each row."""
-    return [
-        next((round(c, 2) if isinstance(c, float) else c for c in reversed(row) if c != UNMEASURED), UNMEASURED)
-        for row in cells[: len(rows)]
-    ]
+    last = [next((c for c in reversed(row) if c != UNMEASURED), UNMEASURED) for row in cells[: len(rows)]]
+    return [round(c, 2) if isinstance(c, float) else c for c in last]
 
 
 def colour_limits(cells: Sequence[Sequence[Cell]]) -> tuple[float, float]:
@@ -145,7 +144,7 @@ def _signal(stats: OperationStats | None, gauge_free: bool) -> Cell:
 
 
 def _row_order(graphs: Iterable[Graph]) -> list[str]:
-    """One order for the rows of several graphs: a new row goes behind the one that it follows in its graph."""
+    """One order for the rows of several graphs: a new row goes behind the one it follows in its graph."""
     order: list[str] = []
     for graph in graphs:
         place = 0
@@ -158,11 +157,13 @@ def _row_order(graphs: Iterable[Graph]) -> list[str]:
     return order
 
 
-def _shorten(rows: Sequence[str], columns: Mapping[int, Mapping[str, Cell]]) -> tuple[list[int], list[list[Cell]]]:
+def _shorten(
+    rows: Sequence[str], columns: Mapping[int, Mapping[str, Cell]]
+) -> tuple[list[int], list[list[Cell]]]:
     """At most MAP_COLUMNS columns. NaN and zero of a bucket win over its numbers, so that none is hidden."""
     steps = sorted(columns)
     bounds = np.linspace(0, len(steps), min(len(steps), MAP_COLUMNS) + 1).astype(int)
-    buckets = [steps[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    buckets = [steps[a:b] for a, b in pairwise(bounds.tolist())]
     cells = [[_merge([columns[s].get(r, UNMEASURED) for s in bucket]) for bucket in buckets] for r in rows]
     return [bucket[0] for bucket in buckets], cells
 
@@ -189,8 +190,9 @@ def _summary(rows: Sequence[str], cells: Sequence[Sequence[Cell]]) -> str:
         return "At the last traced step no layer has a finite signal."
     worst = min(values, key=lambda r: values[r])
     best = max(values, key=lambda r: values[r])
+    when = "At the last traced step"
     if values[worst] < -MIN_SPAN / 2:
-        return f"At the last traced step {worst} gets {-values[worst]:.1f} decades less than the output layer."
+        return f"{when} {worst} gets {-values[worst]:.1f} decades less than the output layer."
     if values[best] > MIN_SPAN / 2:
-        return f"At the last traced step {best} gets {values[best]:.1f} decades more than the output layer."
+        return f"{when} {best} gets {values[best]:.1f} decades more than the output layer."
     return "At the last traced step every layer gets the signal within a factor of ten of the output layer."

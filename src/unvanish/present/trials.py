@@ -25,6 +25,7 @@ def trials_view(result: TreatmentResult) -> dict[str, Any]:
         "chosen": result.chosen,
         "recipe": result.recipe,
         "diff": result.diff,
+        "stopped": result.stopped,
         "wall_seconds": number(result.wall_seconds, 3),
         "gain_low": min([0.1, *gains]),
         "gain_high": max([2.0, *gains]),

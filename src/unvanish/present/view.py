@@ -1,4 +1,4 @@
-"""The neutral view of a run: everything that a page draws, computed here, ready for JSON, finite throughout."""
+"""The neutral view of a run: all that a page draws, computed here, ready for JSON, finite throughout."""
 
 from __future__ import annotations
 
@@ -78,8 +78,13 @@ def _model_view(model: ModelRun, told: ModelDiagnosis | None, chains: Sequence[C
 
 def _headline(told: ModelDiagnosis | None) -> dict[str, str]:
     if told is None:
-        word, claim, why, what = "Not diagnosed", "nobody looked.", "No rule looked at this model.", "Diagnose the run."
-        return {"word": word, "claim": words.capital(claim), "verdict": f"{word}: {claim}", "why": why, "next": what}
+        return {
+            "word": "Not diagnosed",
+            "claim": "No rule looked at this model.",
+            "verdict": "Not diagnosed: no rule looked at this model.",
+            "why": "The diagnosis and the run do not name the same models.",
+            "next": "Diagnose the run again.",
+        }
     return {
         "word": words.VERDICT_WORDS[told.verdict],
         "claim": words.capital(words.claim(told)),
@@ -104,7 +109,7 @@ def _facts(model: ModelRun) -> list[dict[str, str]]:
 
 
 def _most_starved(told: ModelDiagnosis | None, chains: Sequence[Chain], signal: dict[str, Any]) -> str | None:
-    """The layer that the reader should look at first: of the first finding, else of the chain, else of the map."""
+    """The layer to look at first: that of the first finding, else of the chain, else of the map."""
     for finding in told.findings if told else ():
         if finding.layers:
             return finding.layers[0]

@@ -18,7 +18,7 @@ TRIVIAL = 0.005  # decades; a factor of one (a view, a transpose) is no row of i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Some factors that follow each other, as one. `decades` is their sum, `predicted` None if one has none."""
+    """Factors that follow each other, as one. `decades` is their sum; `predicted` None if one has none."""
 
     label: str
     kind: str

@@ -117,10 +117,18 @@ def decades(value: float | None) -> str:
 
 
 def listed(items: Sequence[str], limit: int = 3) -> str:
-    """"a, b and c", or "a, b, c and 9 more"."""
+    """Items as a sentence has them: "a, b and c", or "a, b, c and 9 more"."""
     if len(items) > limit:
         return f"{', '.join(items[:limit])} and {len(items) - limit} more"
     return " and ".join((", ".join(items[:-1]), items[-1])) if len(items) > 1 else "".join(items)
+
+
+def shortened(name: str, length: int) -> str:
+    """A long name with its middle left out; both ends of a dotted path tell something."""
+    if len(name) <= length:
+        return name
+    head = (length - 1) // 3
+    return f"{name[:head]}\N{HORIZONTAL ELLIPSIS}{name[len(name) - (length - 1 - head) :]}"
 
 
 def verdict_line(model: ModelDiagnosis) -> str:
@@ -145,8 +153,8 @@ def claim(model: ModelDiagnosis) -> str:
 def why_line(model: ModelDiagnosis) -> str:
     """Why: the first finding's own sentence, else the reason of the verdict."""
     if model.verdict in ("sick", "not_learning") and model.findings:
-        return _sentence(model.findings[0].summary)
-    return _sentence(model.reason) or "Nothing out of range was seen in what was checked."
+        return _sentence(capital(model.findings[0].summary))
+    return _sentence(capital(model.reason)) or "Nothing out of range was seen in what was checked."
 
 
 def next_line(model: ModelDiagnosis) -> str:
@@ -155,7 +163,8 @@ def next_line(model: ModelDiagnosis) -> str:
         notes = [f.summary for f in model.findings]
         return "Keep training." + (f" Keep an eye on this: {_sentence(notes[0])}" if notes else "")
     if model.verdict == "inconclusive":
-        missing = [f"{s.what} ({s.why})" for s in model.skipped]
+        # a rule that this version does not have is nothing that the user could supply
+        missing = [f"{s.what} ({s.why})" for s in model.skipped if s.what not in KIND_WORDS]
         return f"Get what is missing: {listed(missing)}." if missing else "Watch more steps, then ask again."
     steps = advice(model.findings[0]) if model.findings else ()
     if not steps:
@@ -182,7 +191,7 @@ def status_line(run: Run) -> str:
 
 
 def attribution_sentence(chain: Chain) -> str:
-    """"Of the 10.2 decades lost between the output and layers.0, sigmoid derivatives took 9.1, weights 1.1."."""
+    """Who took how much: "Of the 10.2 decades lost between 11 and 0, sigmoid derivatives took 9.1 ..."."""
     total = chain.decades
     where = f"between {chain.output_layer or 'the output'} and {chain.layer}"
     if math.isnan(total):

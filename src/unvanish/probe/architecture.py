@@ -83,7 +83,8 @@ def _layer(
 ) -> LayerSpec:
     sw2, sb2, centring = measured.numbers.tolist()
     norm: NormName = "none"
-    activation, skip, predictable = "identity", "none", True
+    skip: SkipName = "none"
+    activation, predictable = "identity", True
     options: dict[str, float] = {}
     current = index
     while len(users := [u for u in consumers[current] if operations[u].module is not None]) == 1:
@@ -99,6 +100,10 @@ def _layer(
                 options["negative_slope" if user.name == "LeakyRelu" else "alpha"] = float(slope)
         elif user.kind == "skip":
             skip = _skip(user, current, index, operations)
+            current = user.index
+            break
+        elif user.name == "Add" and user.kind == "other" and not operations[index].parents:
+            skip = "identity"  # around the first layer: its input is data, which has no place in the graph
             current = user.index
             break
         elif user.kind not in _TRANSPARENT:
@@ -118,7 +123,7 @@ def _layer(
         norm=norm,
         activation=activation,
         activation_parameters=options,
-        skip=skip,  # type: ignore[arg-type]
+        skip=skip,
         predictable=predictable and not (branches and not _feeds_a_skip(current, consumers, operations)),
     )
 

@@ -58,13 +58,20 @@ class Probe:
         every: int | None = None,
         stop_after: int | None = None,
         only: tuple[nn.Module, Sequence[torch.optim.Optimizer]] | None = None,
+        traces: int | None = None,
+        parameters: bool = True,
     ) -> None:
-        """`every`: trace each so many steps. `only`: a model and its optimizers, all others are ignored."""
+        """`every`: trace each so many steps. `only`: a model and its optimizers, all others are ignored.
+
+        A trial needs less: at most `traces` traced steps, and with `parameters` False the losses alone.
+        """
         self._buffer = buffer
         self._stop_after = stop_after
         self._forward = ForwardWatch(self._fault)
         self._models = Models(every=every, only=only)
         self._only = only
+        self._traces_left = traces
+        self._parameters = parameters
         self._pid = os.getpid()
         self._active = False
         self._handles: list[Any] = []
@@ -90,7 +97,8 @@ class Probe:
         self._wrap_compile()
         self._active = True
         self._start = time.perf_counter()
-        self._forward.arm()
+        if self._traces_left != 0:
+            self._forward.arm()
         reference = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _silence(reference))
 
@@ -217,7 +225,8 @@ class Probe:
         self, watched: Watched, optimizer: Any, losses: list[Tensor], tracings: list[Tracing]
     ) -> None:
         step, seconds = watched.step, time.perf_counter() - self._start
-        measured = watched.sampler.step(getattr(optimizer, "grad_scale", None))
+        scale = getattr(optimizer, "grad_scale", None)
+        measured = watched.sampler.step(scale) if self._parameters else None
         table = measured[0] if measured is not None else None
 
         def events() -> list[Event]:
@@ -281,7 +290,9 @@ class Probe:
     def _rearm(self) -> None:
         if self._compiled:
             return
-        if self._models.any_due():
+        if self._forward.armed and self._traces_left is not None:
+            self._traces_left -= 1
+        if self._traces_left != 0 and self._models.any_due():
             self._forward.forget()
             self._forward.arm()
         else:

@@ -1,4 +1,4 @@
-"""The elementwise activations that treatments know: their names, how to build them, which way they saturate."""
+"""The elementwise activations that treatments know: their names, how to build them, the gain they need."""
 
 from __future__ import annotations
 
@@ -36,17 +36,16 @@ FUNCTIONS = frozenset(NAMES.values()) - {"prelu"} | {
     "sigmoid_", "tanh_", "relu_", "leaky_relu_", "elu_", "selu_", "hardtanh_",
 }  # fmt: skip
 
-_BUILDERS: dict[str, Callable[[float], nn.Module]] = {
-    "relu": lambda slope: nn.ReLU(),
-    "leaky_relu": lambda slope: nn.LeakyReLU(slope),
-    "tanh": lambda slope: nn.Tanh(),
-    "sigmoid": lambda slope: nn.Sigmoid(),
-    "gelu": lambda slope: nn.GELU(),
-    "silu": lambda slope: nn.SiLU(),
-    "elu": lambda slope: nn.ELU(),
-    "softplus": lambda slope: nn.Softplus(),
+_PLAIN: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
 }
-BUILDABLE = tuple(_BUILDERS)
+BUILDABLE = ("leaky_relu", *_PLAIN)
 
 
 def name_of(module: nn.Module) -> str | None:
@@ -56,7 +55,7 @@ def name_of(module: nn.Module) -> str | None:
 
 def build(name: str, slope: float = LEAKY_SLOPE) -> nn.Module:
     """A fresh activation module; `slope` is the negative slope of leaky_relu and unused elsewhere."""
-    return _BUILDERS[name](slope)
+    return nn.LeakyReLU(slope) if name == "leaky_relu" else _PLAIN[name]()
 
 
 def slope_of(module: nn.Module | None) -> float:

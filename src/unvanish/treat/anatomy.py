@@ -1,7 +1,7 @@
 """Which layers a model has, in execution order, and what stands behind each: read, never changed.
 
-Known by torch.fx where the model traces; else from an order that the probe recorded; else from the nn.Sequential
-containers alone, whose order is certain whatever the rest of the model does.
+Known by torch.fx where the model traces; else from an order that the probe recorded; else from the
+nn.Sequential containers alone, whose order is certain whatever the rest of the model does.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class Layer:
     """One weighted layer with what stands directly behind it.
 
     `activation` is None where none follows, or where it is a function called in forward (`functional`).
-    `fed_by` names the activation in front ("identity" for the data). `region` is the path of the smallest custom
-    module that holds this layer and its activation and nothing else that is weighted, one tensor in, one out.
+    `fed_by` names the activation in front ("identity" for the data). `region` is the path of the smallest
+    custom module that holds this layer and its activation and nothing else that is weighted, one tensor
+    in, one out.
     """
 
     path: str
@@ -91,7 +92,7 @@ def weight_of(module: nn.Module) -> torch.Tensor:
 
 def within(path: str, target: str) -> bool:
     """Whether a module path lies in the target's subtree."""
-    return target == "*" or path == target or path.startswith(target + ".")
+    return target in ("*", path) or path.startswith(target + ".")
 
 
 def _kind(module: nn.Module) -> str:
@@ -181,7 +182,7 @@ def _one_region_each(layers: Iterable[Layer]) -> list[Layer]:
 
 
 def _reaches_weights(stages: Sequence[Stage]) -> list[bool]:
-    """For each stage: is it, or does it lead to, something with weights? (The stages are in execution order.)"""
+    """Tell for each stage whether it has weights or leads to some (they are in execution order)."""
     reach = [False] * len(stages)
     for index in range(len(stages) - 1, -1, -1):
         stage = stages[index]
@@ -190,7 +191,7 @@ def _reaches_weights(stages: Sequence[Stage]) -> list[bool]:
 
 
 def _follower(stages: Sequence[Stage], index: int) -> tuple[Stage | None, bool]:
-    """The activation straight behind a layer (norms and dropout may lie between), and whether a norm did."""
+    """The activation straight behind a layer (norm, dropout may lie between), and whether a norm does."""
     normed = False
     while len(stages[index].behind) == 1:
         index = stages[index].behind[0]
@@ -204,7 +205,7 @@ def _follower(stages: Sequence[Stage], index: int) -> tuple[Stage | None, bool]:
 
 
 def _fed_by(stages: Sequence[Stage]) -> list[str]:
-    """For each stage, the name of the activation whose output it gets ("identity": none, "mixed": several)."""
+    """For each stage, the activation whose output it gets ("identity": none, "mixed": several)."""
     incoming: list[set[str]] = [set() for _ in stages]
     for index, stage in enumerate(stages):
         seen = "mixed" if len(incoming[index]) > 1 else next(iter(incoming[index]), "identity")
@@ -224,7 +225,7 @@ def _sort_activations(
     hidden: dict[int, nn.Module] = {}
     kept: dict[int, tuple[str, str]] = {}
     functional: list[str] = []
-    for index, stage in enumerate(stages):
+    for stage in stages:
         if stage.kind != "activation":
             continue
         if stage.gates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from unvanish.errors import SurgeryError
+_KEEPS_SHAPE = "a skip can only go around a block that keeps the shape"
 
 
 class Residual(nn.Module):
@@ -20,11 +20,8 @@ class Residual(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Add the block's output to its input; shapes [*, n] -> [*, n], never broadcast."""
         y: torch.Tensor = self.body(x)
-        if y.shape != x.shape:
-            raise SurgeryError(
-                f"a skip can't go around a block that turns shape {tuple(x.shape)} into {tuple(y.shape)}",
-                "leave this block out of the residual treatment",
-            )
+        # a plain `if` on shapes would end a symbolic trace
+        torch._assert(y.shape == x.shape, _KEEPS_SHAPE)  # type: ignore[no-untyped-call]
         return x + (y if self.scale == 1.0 else self.scale * y)
 
     def extra_repr(self) -> str:

@@ -41,7 +41,7 @@ def _of(treatment: TreatmentName, **parameters: str | float) -> Prescription:
 
 
 def seed_candidates() -> tuple[Candidate, ...]:
-    """The five solutions of the seed, ReLU and its leaky kin each with the init they need, and three half-fixes."""
+    """The five solutions of the seed (ReLU and LeakyReLU with the init they need), and three half-fixes."""
     return (
         _candidate("simplify", "simplify to 3 layers", _of("simplify", layers=3)),
         _candidate("relu_he", "ReLU with He init", _of("activation", kind="relu"), _of("init", scheme="he")),

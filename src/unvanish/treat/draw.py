@@ -1,4 +1,4 @@
-"""Drawing weights without a trace: own generators, so that the data order and dropout stay the untreated twin's."""
+"""Drawing weights from own generators: data order and dropout stay those of the untreated twin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unvanish.treat.anatomy import TRANSPOSED, weight_of
 
 
 def generator_for(seed: int, path: str) -> torch.Generator:
-    """A CPU generator for one layer, derived from a seed and the layer's path (the order of drawing is no matter)."""
+    """A CPU generator for one layer, from a seed and the layer's path: the order of drawing is no matter."""
     digest = hashlib.blake2b(f"{seed}:{path}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 

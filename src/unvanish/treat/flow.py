@@ -1,4 +1,4 @@
-"""How the data flows through a model: one symbolic trace (torch.fx) boiled down to stages and their followers."""
+"""How the data flows through a model: one symbolic trace (torch.fx), boiled down to stages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PRODUCTS = (operator.mul, operator.imul, torch.mul)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One call in the forward pass: a module's, or (module None) a function's. `behind` are indices of stages.
+    """One call in the forward pass: a module's, or (module None) a function's. `behind` indexes stages.
 
     `kind`: weighted, activation, norm, transparent (passes the values on), opaque (has weights, is not
     looked into), other.
@@ -48,18 +48,22 @@ class _Tracer(fx.Tracer):
     """A tracer that runs no hooks: the watching hooks must not see symbolic values."""
 
     def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],  # noqa: ARG002  # fx's own, which would run the hooks
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         return super().call_module(m, m.forward, args, kwargs)
 
 
 def trace_flow(root: nn.Module, kind_of: Callable[[nn.Module], str]) -> Flow | None:
-    """Trace the model symbolically; None where that can't be done (control flow on data, unusual signatures)."""
+    """Trace the model symbolically; None where that can't be done (control flow on data, say)."""
     try:
-        # a copy of the tree that shares the tensors: what forward writes on self must not reach the user's model
+        # a copy that shares the tensors: what forward writes on self must not reach the user's model
         shared: dict[int, Any] = {id(t): t for t in [*root.parameters(), *root.buffers()]}
         graph = _Tracer().trace(copy.deepcopy(root, shared))
-    except Exception:  # forward is the user's code: on symbolic values it may raise anything at all
+    except Exception:  # noqa: BLE001  # the user's forward may raise anything on symbolic values
         return None
     return _boil_down(root, graph, kind_of)
 
@@ -123,7 +127,7 @@ def _multiplies(node: fx.Node) -> bool:
 
 
 def _regions(nodes: list[fx.Node], stages: list[Stage], place: Mapping[fx.Node, int]) -> dict[str, str]:
-    """For each weighted layer, the smallest module around it that also makes its activation: one in, one out."""
+    """For each weighted layer, the smallest module that also makes its activation: one in, one out."""
     inside: dict[str, list[fx.Node]] = {}
     for node in nodes:
         for path in _enclosing(node):

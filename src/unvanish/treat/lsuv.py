@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,9 +16,9 @@ from unvanish.treat.treatment import Batch
 def scale_to_unit_variance(root: nn.Module, layers: Sequence[tuple[str, nn.Module]], batch: Batch) -> None:
     """Divide each layer's weight by the standard deviation of its output, in execution order.
 
-    Mishkin & Matas 2016. One pass is enough: a layer is linear in its weight, so scaling weight and output by the same number is exact, and
-    the layers behind it see the scaled signal. The biases are zero. Buffers (BN statistics) are put back; the caller
-    has journalled the weights and guards the random state.
+    Mishkin & Matas 2016. One pass is enough: a layer is linear in its weight, so scaling weight and output
+    by the same number is exact, and the layers behind it see the scaled signal. The biases are zero.
+    Buffers (BN statistics) are put back; the caller has journalled the weights and guards the random state.
 
     Raises:
         SurgeryError: the model fails on this batch, or a layer's output does not vary.
@@ -49,12 +49,12 @@ def scale_to_unit_variance(root: nn.Module, layers: Sequence[tuple[str, nn.Modul
 def _scaler(
     path: str, done: set[int], faults: list[str]
 ) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor | None]:
-    def scale(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
+    def scale(module: nn.Module, _inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
         weight, bias = weight_of(module), module.bias
         if id(weight) in done:  # called again, or tied
             return None
         done.add(id(weight))
-        centre = torch.zeros(()) if bias is None else cast(torch.Tensor, bias)
+        centre = bias if isinstance(bias, torch.Tensor) else torch.zeros(())
         if centre.dim() and weight.dim() > 2:
             centre = centre.reshape([-1] + [1] * (weight.dim() - 2))
         linear = output - centre.to(output)

@@ -33,7 +33,7 @@ class Undo:
         return self._handle is not None
 
     def undo(self) -> None:
-        """Put module tree, values, rates and optimizer groups back, bit by bit. A second call does nothing."""
+        """Put module tree, values, rates and optimizer groups back, bit by bit. Twice does nothing more."""
         self._stop_waiting()
         while self._surgeries:
             self._surgeries.pop().undo()
@@ -111,7 +111,7 @@ def apply_when_ready(
     seed: int | None = None,
     order: Sequence[str] | None = None,
 ) -> Undo:
-    """As apply; from the first prescription on that needs a batch, wait for the model's first training forward.
+    """As apply; what needs a batch, and all after it, waits for the model's first training forward.
 
     Raises:
         SurgeryError: as apply does, at once for what needs no batch, else out of that first forward.

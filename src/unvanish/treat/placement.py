@@ -27,7 +27,7 @@ def norm_everywhere(operation: Operation, build: Callable[[Layer], nn.Module]) -
     for site in sites:
         if site.calls > 1:
             raise SurgeryError(
-                f"{site.path} is called {site.calls} times in one forward pass, with different statistics each time",
+                f"{site.path} is called {site.calls} times per forward pass, with other statistics each time",
                 "normalise by hand, with one norm per call (recurrent steps want layer norm)",
             )
         insert_behind(operation.surgery, site, build(site))

@@ -1,4 +1,4 @@
-"""Recipes: a treatment as JSON that a person can read and edit. No code, no pickle, nothing but known words."""
+"""Recipes: a treatment as JSON that a person can read and edit. No code, no pickle, only known words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -66,7 +66,12 @@ class Recipe:
 
 def fingerprint(model: nn.Module) -> str:
     """A hash of the names and shapes of all parameters, in order; the values don't count."""
-    lines = [f"{name}:{'x'.join(map(str, p.shape))}" for name, p in model.named_parameters()]
+    return fingerprint_of((name, tuple(p.shape)) for name, p in model.named_parameters())
+
+
+def fingerprint_of(shapes: Iterable[tuple[str, Sequence[int]]]) -> str:
+    """The same from (name, shape) pairs, as a recorded run knows them."""
+    lines = [f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes]
     return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -110,7 +115,9 @@ def save_recipe(recipe: Recipe, path: str | Path) -> Path:
             Path(draft).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise RecipeError(f"can't write the recipe to {target}: {error.strerror}", "choose another place") from error
+        raise RecipeError(
+            f"can't write the recipe to {target}: {error.strerror}", "choose another place"
+        ) from error
     return target
 
 
@@ -127,7 +134,9 @@ def load_recipe(path: str | Path) -> Recipe:
     except OSError as error:
         raise RecipeError(f"can't read the recipe {path}: {error.strerror}", "check the path") from error
     except ValueError as error:  # not UTF-8, or a path that no file can have
-        raise RecipeError(f"{path} is not a text file", "hand in the JSON that `unvanish treat` wrote") from error
+        raise RecipeError(
+            f"{path} is not a text file", "hand in the JSON that `unvanish treat` wrote"
+        ) from error
     if len(raw) > SIZE_LIMIT:
         raise RecipeError(f"{path} is larger than {SIZE_LIMIT // 1024} KiB, which no recipe is", _MEND)
     return parse_recipe(text)
@@ -191,8 +200,9 @@ def undo_for_recipe(model: nn.Module, recipe: Recipe, optimizer: Optimizers = No
         count = sum(p.numel() for p in model.parameters())
         same = count == recipe.parameters
         raise RecipeError(
-            f"this recipe is for a {recipe.model_class} with {recipe.parameters} parameters, and the model is a "
-            f"{type(model).__name__} with {count}" + (" (their names or shapes differ)" if same else ""),
+            f"this recipe is for a {recipe.model_class} with {recipe.parameters} parameters, "
+            f"and the model is a {type(model).__name__} with {count}"
+            + (" (their names or shapes differ)" if same else ""),
             "apply it to the untreated model that it was made for",
         )
     plan = list(recipe.prescriptions)
@@ -222,7 +232,9 @@ def _prescriptions(value: Any) -> tuple[Prescription, ...]:
         name = _text(entry["treatment"], f"{where}: treatment")
         if name not in get_args(TreatmentName):
             raise RecipeError(f"{where}: there is no treatment {name[:40]!r}", _MEND)
-        parameters = _object(entry.get("parameters", {}), f"{where}: parameters", required=set(), allowed=None)
+        parameters = _object(
+            entry.get("parameters", {}), f"{where}: parameters", required=set(), allowed=None
+        )
         found.append(
             Prescription(
                 treatment=name,  # type: ignore[arg-type]  # checked against the literal above
@@ -245,7 +257,7 @@ def _object(value: Any, what: str, *, required: set[str], allowed: set[str] | No
         raise RecipeError(f"{what} lacks {', '.join(sorted(missing))}", _MEND)
     unknown = set() if allowed is None else set(value) - required - allowed
     if unknown:
-        raise RecipeError(f"{what} has an unknown entry {sorted(unknown)[0][:40]!r}", "take it out")
+        raise RecipeError(f"{what} has an unknown entry {min(unknown)[:40]!r}", "take it out")
     return value
 
 

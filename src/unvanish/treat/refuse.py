@@ -1,4 +1,4 @@
-"""What is never operated on: wrappers that hold a second view of the parameters, and tensors not there yet."""
+"""What is never operated on: wrappers with a second view of the parameters, and tensors not there yet."""
 
 from __future__ import annotations
 

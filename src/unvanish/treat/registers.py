@@ -15,7 +15,7 @@ Undo = Callable[[], None]
 
 
 class OptimizerRegister:
-    """The optimizers of one model. Their param_groups lists are edited in place, since others hold on to them."""
+    """The optimizers of one model. Their param_groups are edited in place: others hold on to them."""
 
     def __init__(self, optimizers: Sequence[Optimizer], root: nn.Module) -> None:
         """Note the optimizers.
@@ -42,20 +42,14 @@ class OptimizerRegister:
         self._anchors.append((parameter, anchor))
 
     def forget(self, parameter: nn.Parameter) -> Undo:
-        """Drop an optimizer's state (moments) of a parameter: stale Adam moments overshoot up to 6.6 times."""
+        """Drop an optimizer's state (moments) of a parameter: stale Adam moments overshoot 6.6 times."""
         undos = [_pop_state(o, parameter) for o in self._optimizers if parameter in o.state]
         return _all(undos)
 
     def scale_rates(self, factor: float) -> Undo:
-        """Multiply lr (and a scheduler's initial_lr) of every group that holds one of the model's parameters."""
-        undos = []
-        for group in self._groups():
-            if not any(id(p) in self._own for p in group["params"]):
-                continue
-            for key in ("lr", "initial_lr"):
-                if key in group:
-                    undos.append(_set_rate(group, key, factor))
-        return _all(undos)
+        """Multiply lr (and a scheduler's initial_lr) of every group with parameters of the model."""
+        own = [g for g in self._groups() if any(id(p) in self._own for p in g["params"])]
+        return _all([_set_rate(g, key, factor) for g in own for key in ("lr", "initial_lr") if key in g])
 
     def settle(self, root: nn.Module, before: Iterable[nn.Parameter]) -> Undo:
         """Take out what left the model; put what is new into its anchor's group."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import get_args
+from typing import Any, get_args
 
 from unvanish.errors import SurgeryError, UsageError
 from unvanish.schema.finding import TreatmentName
@@ -35,10 +35,11 @@ class Registry:
         Raises:
             UsageError: it is abstract, unnamed, named outside of the contract, undocumented, or named twice.
         """
-        label = getattr(kind, "__name__", repr(kind))
-        if not (inspect.isclass(kind) and issubclass(kind, Treatment)) or inspect.isabstract(kind):
+        given: Any = kind  # python callers are not held to the annotation
+        label = getattr(given, "__name__", repr(given))
+        if not (inspect.isclass(given) and issubclass(given, Treatment)) or inspect.isabstract(given):
             raise UsageError(f"{label} is not a concrete Treatment", "subclass Treatment and write operate()")
-        name = getattr(kind, "name", None)
+        name = str(getattr(given, "name", None))
         if name not in get_args(TreatmentName):
             raise UsageError(f"{label}: name {name!r} is not one of the contract's", "use one of those")
         if name in self._known:

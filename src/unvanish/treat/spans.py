@@ -23,8 +23,8 @@ class Span:
 def span_of(surgery: Surgery, layer: Layer) -> tuple[Span | None, str]:
     """The layer's block as one piece, or None and why there is none.
 
-    A piece is a run of neighbours in one nn.Sequential, or one custom module that holds layer and activation and
-    stands in an nn.Sequential or nn.ModuleList.
+    A piece is a run of neighbours in one nn.Sequential, or one custom module that holds layer and
+    activation and stands in an nn.Sequential or nn.ModuleList.
     """
     if layer.calls > 1:
         return None, f"{layer.path} is called {layer.calls} times in one forward pass"
@@ -65,10 +65,8 @@ def keeps_shape(module: nn.Module) -> bool:
 def _run(children: Sequence[nn.Module], layer: Layer) -> tuple[nn.Module, ...]:
     start = next(i for i, c in enumerate(children) if c is layer.module)
     for end in range(start + 1, len(children)):
-        if (
-            children[end] is layer.activation
-            or (type(children[end]) is nn.Sequential
-            and _ends(children[end], layer))
+        if children[end] is layer.activation or (
+            type(children[end]) is nn.Sequential and _ends(children[end], layer)
         ):
             return tuple(children[start : end + 1])
         if any(c is not layer.module and hasattr(c, "out_features") for c in children[end].modules()):

@@ -16,8 +16,9 @@ from unvanish.treat.registers import OptimizerRegister
 class Surgery:
     """A model on the table. The root object stays the same object throughout, since scripts hold on to it.
 
-    `order` lists the modules in execution order where the caller knows it (the probe recorded it); the edits keep
-    it up to date. New modules take device, dtype, training mode and requires_grad from their neighbour.
+    `order` lists the modules in execution order where the caller knows it (the probe recorded it); the
+    edits keep it up to date. New modules take device, dtype, training mode and requires_grad from their
+    neighbour.
     """
 
     def __init__(
@@ -130,13 +131,13 @@ class Surgery:
     # --- values ---------------------------------------------------------------------------------------------
 
     def write(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
-        """Give a parameter new values in place; it stays the same object (ties, optimizers and views hold)."""
+        """Give a parameter new values in place; it stays the same object (ties and optimizers hold)."""
         self.touch(parameter)
         with torch.no_grad():
             parameter.copy_(value)
 
     def touch(self, parameter: nn.Parameter) -> None:
-        """Journal a parameter whose values are about to be written, and drop its stale gradient and moments."""
+        """Journal a parameter that is about to be written, and drop its stale gradient and moments."""
         saved, gradient = parameter.detach().clone(), parameter.grad
 
         def undo() -> None:
@@ -160,7 +161,7 @@ class Surgery:
     # --- the end --------------------------------------------------------------------------------------------
 
     def settle_optimizers(self) -> None:
-        """Take parameters that left the model out of the optimizers and put new ones beside their neighbours."""
+        """Take what left the model out of the optimizers, and put new parameters beside their neighbours."""
         self._journal.append(self._register.settle(self.root, self._before))
 
     def key_map(self) -> dict[str, str]:

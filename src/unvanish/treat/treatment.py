@@ -61,7 +61,7 @@ class Operation:
 
 
 class Treatment(ABC):
-    """One kind of change. Subclasses are final; their docstring says what, why, when it is wrong, and the source.
+    """One kind of change. Subclasses are final; their docstring says what, why, when it is wrong, source.
 
     `safety`: safe = same inputs and outputs, no weighted layer lost; unsafe = takes something away and is
     only applied by opt-in; display_only = is proposed in words and never applied.
@@ -79,7 +79,7 @@ class Treatment(ABC):
             SurgeryError: it can't be made on this model; the caller takes back what was done.
         """
 
-    def wants_batch(self, settings: Settings) -> bool:
+    def wants_batch(self, settings: Settings) -> bool:  # noqa: ARG002  # subclasses look at it
         """Whether a real batch is needed to make the change."""
         return False
 

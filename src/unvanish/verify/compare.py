@@ -1,4 +1,4 @@
-"""What may be said of a candidate after its paired trials: stuck or learnt, and cured, improved, no better, worse."""
+"""What may be said of a candidate after its paired trials: stuck or learnt, cured or not, and why."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def judge(candidate: Sample, baseline: Sample) -> tuple[Outcome, str]:
 def _learnt(
     candidate: Sample, baseline: Sample, gaps: Sequence[float], *, better: bool
 ) -> tuple[Outcome, str]:
-    """It learnt on all seeds; a cure also needs enough pairs, an interval, and the mechanism that was claimed."""
+    """It learnt on all seeds; a cure also needs enough pairs, an interval, and the claimed mechanism."""
     lower = sum(g < 0 for g in gaps)
     facts = (
         f"loss {mean(candidate.last):.3g} against {mean(baseline.last):.3g} untreated, "

@@ -1,4 +1,4 @@
-"""The plan of an experiment: a grid of rates for every side, then paired seeds, then a judgement and a choice."""
+"""An experiment: a grid of rates for every side, then paired seeds, then a judgement and a choice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from unvanish.errors import UsageError
 from unvanish.schema.treatment import LossInterval, Prescription, Safety, TreatmentResult, TrialResult
 from unvanish.treat.catalogue import Candidate
-from unvanish.verify.compare import Sample, baseline_words, judge
+from unvanish.verify.compare import Sample, baseline_words, judge, learnt
 from unvanish.verify.small_samples import interval, mean
 from unvanish.verify.trial import BASELINE, Engine, Target, TrialOutcome, TrialSpec
 
@@ -18,12 +18,13 @@ RATE_FACTORS = (0.1, 0.3, 1.0, 3.0)
 SEEDS = (1, 2, 3, 4, 5)
 SCREEN_SEED = 0  # chooses the rates; not one of the seeds that are compared
 CURVE_POINTS = 50
+ENOUGH_OF_THE_WAY = 0.9
 _SAFETY_ORDER = ("safe", "unsafe", "display_only")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far an experiment is. `seconds_left` is a guess from the trials so far (None = none is done yet)."""
+    """How far an experiment is. `seconds_left` is a guess from the trials so far (None = none yet)."""
 
     done: int
     total: int
@@ -107,8 +108,8 @@ def run_experiment(
 ) -> TreatmentResult:
     """Run the plan and judge it. Out of budget or on Ctrl-C, judge what is known (`stopped` says so).
 
-    First one seed over the whole grid of rates for every side; then each side's best rate (by last loss) on all
-    paired seeds, which the choice of the rate has not seen.
+    First one seed over the whole grid of rates for every side; then each side's best rate (by last loss)
+    on all paired seeds, which the choice of the rate has not seen.
     """
     sides = len(plan.sides())
     book = _Book(
@@ -124,7 +125,8 @@ def run_experiment(
             for side in plan.sides()
         ]
         _run(grid, book.screened, "learning rates", book, engine, tell)
-        rates = {side: best_rate(book.screened, side) for side in plan.sides()}
+        chance = _chance(plan, book)
+        rates = {side: best_rate(book.screened, side, chance) for side in plan.sides()}
         final = [
             plan.spec(side, seed, rates[side] or 1.0, trace=True)
             for seed in plan.seeds
@@ -139,16 +141,28 @@ def run_experiment(
     return _result(plan, book)
 
 
-def best_rate(outcomes: Iterable[TrialOutcome], side: str) -> float | None:
-    """The factor with the lowest last loss that neither failed nor diverged; where all diverged, the lowest one.
+def best_rate(outcomes: Iterable[TrialOutcome], side: str, chance: float | None = None) -> float | None:
+    """The lowest factor that goes nine tenths of the way that the best one goes; None where all ended in errors.
 
-    None where every trial of this side ended in an error.
+    The way is from chance (unknown: the first loss) down to the last loss. The very best rate on one seed often
+    lies at the edge of divergence, where the next seed falls over. Where none learns, the lowest last loss.
     """
     ran = [o for o in outcomes if o.spec.candidate == side and o.error is None and o.losses]
-    calm = [o for o in ran if not o.diverged]
-    if calm:
-        return min(calm, key=lambda o: o.last).spec.learning_rate_factor
-    return min((o.spec.learning_rate_factor for o in ran), default=None)
+    calm = sorted((o for o in ran if not o.diverged), key=lambda o: o.spec.learning_rate_factor)
+    if not calm:
+        return min((o.spec.learning_rate_factor for o in ran), default=None)
+    best = min(calm, key=lambda o: o.last)
+    if not learnt(best, chance):
+        return best.spec.learning_rate_factor
+    bar = min(o.first for o in calm) if chance is None else chance
+    far = [o for o in calm if bar - o.last >= ENOUGH_OF_THE_WAY * (bar - best.last)]
+    return far[0].spec.learning_rate_factor if far else best.spec.learning_rate_factor
+
+
+def _chance(plan: Plan, book: _Book) -> float | None:
+    """The best constant guess's loss: as given, else as the trials measured it."""
+    known = [o.chance for o in book.screened + book.final if o.chance is not None]
+    return plan.chance if plan.chance is not None else (mean(known) if known else None)
 
 
 def choose(
@@ -202,8 +216,7 @@ def _from_the_middle(factors: Sequence[float]) -> list[float]:
 
 
 def _result(plan: Plan, book: _Book) -> TreatmentResult:
-    known = [o.chance for o in book.screened + book.final if o.chance is not None]
-    chance = plan.chance if plan.chance is not None else (mean(known) if known else None)
+    chance = _chance(plan, book)
     untreated = _sample(BASELINE, book, chance)
     baseline = _trial(BASELINE, "untreated", (), "safe", untreated, plan)
     baseline = replace(baseline, outcome="no_better", why=baseline_words(untreated))

@@ -35,7 +35,7 @@ def sign_test(differences: Sequence[float]) -> float:
     """One-sided exact p that differences below 0 are as frequent as this by chance (ties are left out)."""
     below = sum(d < 0 for d in differences)
     count = below + sum(d > 0 for d in differences)
-    return sum(math.comb(count, k) for k in range(below, count + 1)) / 2**count
+    return sum(math.comb(count, k) for k in range(below, count + 1)) / 2.0**count
 
 
 def student_quantile(probability: float, freedom: int) -> float:
@@ -52,7 +52,7 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 
 def student_cdf(t: float, freedom: int) -> float:
-    """P(T < t) for t >= 0 and a whole number of degrees of freedom: the finite sums of A&S 26.7.3 and 26.7.4."""
+    """P(T < t) for t >= 0 and whole degrees of freedom: the finite sums of Abramowitz & Stegun 26.7.3-4."""
     angle = math.atan(t / math.sqrt(freedom))
     sine, cosine = math.sin(angle), math.cos(angle)
     if freedom % 2:

@@ -1,4 +1,4 @@
-"""One trial: what to run, and what came of it. Both travel between processes, so they hold plain values only."""
+"""One trial: what to run, and what came of it. Both travel between processes: plain values only."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """What one trial runs: a candidate (or the baseline, which has no prescriptions), a seed, a rate, a length.
+    """What one trial runs: a candidate (or the baseline, without prescriptions), a seed, a rate, a length.
 
-    Trials of the same seed see the same data in the same order and start from the same weights, treated or not.
-    `trace` asks for the measured gain (one traced backward pass at step 0).
+    Trials of the same seed see the same data in the same order and start from the same weights, treated or
+    not. `trace` asks for the measured gain (one traced backward pass at step 0).
     """
 
     candidate: str
@@ -48,8 +48,9 @@ class TrialOutcome:
     """What one trial came to.
 
     `losses[i]` is the training loss of step i, before that step's update: of a batch not trained on in this
-    epoch. Gains per layer are squared-norm gains at step 0, as in TrialResult; `depth` counts the weighted layers
-    of the treated net. `chance` is the best constant guess's loss. `error` is one plain sentence (None = it ran).
+    epoch. Gains per layer are squared-norm gains at step 0, as in TrialResult; `depth` counts the weighted
+    layers of the treated net. `chance` is the best constant guess's loss. `error` is one plain sentence
+    (None = it ran).
     """
 
     spec: TrialSpec
@@ -109,7 +110,7 @@ def _mean(values: tuple[float, ...]) -> float:
 
 
 class Engine(Protocol):
-    """Runs trials somewhere. Outcomes come as they are ready; a trial that fails is an outcome with an error."""
+    """Runs trials somewhere. Outcomes come as they are ready; a failed trial is an outcome with an error."""
 
     @property
     def workers(self) -> int:

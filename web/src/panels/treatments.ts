@@ -139,6 +139,7 @@ function files(view: TreatmentView): HTMLElement {
   const add = (name: string, value: string | null) => value && list.append(h("div", {}, h("dt", {}, name), h("dd", {}, value)));
   add("recipe", view.recipe);
   add("patch", view.diff);
+  add("stopped early", view.stopped);
   add("tried in", view.wall_seconds === null ? null : `${plain(view.wall_seconds, 2)} s`);
   return list;
 }

@@ -20,11 +20,12 @@ from unvanish.treat.treatment import Operation, Treatment
 class Activation(Treatment):
     """Replace the hidden activations by another kind, at every place where they are registered.
 
-    Why: a sigmoid's derivative is at most 1/4, so that every layer takes at least 0.6 decades of the signal (and
-    2 log10(1/4) of its square); a rectifier's is 1 for the half that is on.
-    When it is wrong: alone, where the weights are too small as well. torch's default init loses a factor of 6 per
-    layer (squared) under ReLU, so the init has to change with it. ReLU units can die: LeakyReLU can't.
-    Output activations and gates are left as they are, since the loss or the mechanism counts on their range.
+    Why: a sigmoid's derivative is at most 1/4, so that every layer takes at least 0.6 decades of the
+    signal (and 2 log10(1/4) of its square); a rectifier's is 1 for the half that is on.
+    When it is wrong: alone, where the weights are too small as well. torch's default init loses a factor
+    of 6 per layer (squared) under ReLU, so the init has to change with it. ReLU units can die: LeakyReLU
+    can't. Output activations and gates are left as they are, since the loss or the mechanism counts on
+    their range.
     Source: Glorot, Bordes & Bengio 2011; Maas et al. 2013 (leaky).
     """
 
@@ -43,7 +44,7 @@ class Activation(Treatment):
             names = ", ".join(sorted(set(anatomy.functional)))
             raise SurgeryError(
                 f"forward calls {names} as a function, which is not in the module tree",
-                f"make it a module in __init__ (self.act = nn.{_class_name(anatomy.functional[0])}()) and call that",
+                f"make it a module (self.act = nn.{_class_name(anatomy.functional[0])}()) and call that",
             )
         paths = {id(m): p for p, m in operation.root.named_modules()}
         fresh = activations.build(kind, slope)

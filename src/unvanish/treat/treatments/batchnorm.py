@@ -19,8 +19,8 @@ from unvanish.treat.treatment import Operation, Treatment
 class BatchNorm(Treatment):
     """Put a batch norm between every layer and its activation (BatchNorm1d, 2d or 3d by the layer's type).
 
-    Why: it holds the pre-activations at variance 1 whatever the weights are, so that no layer saturates and the
-    gain per layer no longer depends on the init: 1.03 (squared) for sigmoid, 1.18 for tanh.
+    Why: it holds the pre-activations at variance 1 whatever the weights are, so that no layer saturates
+    and the gain per layer no longer depends on the init: 1.03 (squared) for sigmoid, 1.18 for tanh.
     When it is wrong: batches under 16 rows (group norm there); recurrent steps; and deep ReLU nets without
     skips, where gradients explode by 1.47 per layer. The layer's own bias stops to matter.
     Source: Ioffe & Szegedy 2015; Yang et al. 2019 for the explosion.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import ClassVar, cast, final
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
 from unvanish.treat import activations, draw
-from unvanish.treat.anatomy import Anatomy, Layer, weighted_modules
+from unvanish.treat.anatomy import Anatomy, Layer, weight_of, weighted_modules
 from unvanish.treat.lsuv import scale_to_unit_variance
 from unvanish.treat.parameters import Choice, Number, Settings, Spec
 from unvanish.treat.refuse import refuse_reparametrised
@@ -26,10 +26,10 @@ Site = tuple[str, nn.Module, Layer | None]
 class Init(Treatment):
     """Draw the weights of every Linear and convolution anew, and set their biases.
 
-    Schemes: he (sqrt(2 / (1 + a^2)) for rectifiers with negative slope a, output layer 1), xavier, lecun, orthogonal
-    (with `gain`), lsuv (orthonormal, then every layer scaled to unit output variance on a real batch), and
-    critical_centred for sigmoid: orthogonal with gain 4 and b = -W 1/2, which takes away the sigmoid's
-    mean of 1/2 and puts the layer at its critical point (sigmoid's slope is 1/4).
+    Schemes: he (sqrt(2 / (1 + a^2)) for rectifiers with negative slope a, output layer 1), xavier, lecun,
+    orthogonal (with `gain`), lsuv (orthonormal, then every layer scaled to unit output variance on a real
+    batch), and critical_centred for sigmoid: orthogonal with gain 4 and b = -W 1/2, which takes away the
+    sigmoid's mean of 1/2 and puts the layer at its critical point (sigmoid's slope is 1/4).
     Why: the product over layers of fan_in Var(W) E[phi'^2] must stay near 1 for the signal to arrive.
     When it is wrong: on a trained net, which it erases; and with xavier or lsuv under sigmoid: those keep the
     forward pass alive and not the backward pass (.056 and .153 per layer; 12 layers stay stuck).
@@ -64,8 +64,7 @@ class Init(Treatment):
         seed = operation.seed if own is None else int(own)
         done: set[int] = set()
         for path, module, layer in sites:
-            weight = module.weight
-            assert isinstance(weight, nn.Parameter)
+            weight = cast(nn.Parameter, module.weight)
             if id(weight) in done:
                 continue  # tied: drawn once
             done.add(id(weight))
@@ -74,8 +73,7 @@ class Init(Treatment):
             operation.surgery.write(weight, value)
             if bias is not None:
                 operation.surgery.write(*bias)
-        if scheme == "lsuv":
-            assert operation.batch is not None
+        if scheme == "lsuv" and operation.batch is not None:
             scale_to_unit_variance(operation.root, [(p, m) for p, m, _ in sites], operation.batch)
 
 
@@ -84,8 +82,7 @@ def _sites(operation: Operation, anatomy: Anatomy) -> list[Site]:
     sites: list[Site] = []
     for path, module in weighted_modules(operation.root, operation.target):
         refuse_reparametrised(path, module)
-        assert isinstance(module.weight, torch.Tensor)
-        if module.weight.requires_grad:
+        if weight_of(module).requires_grad:
             sites.append((path, module, anatomy.layer_of(module)))
     if not sites:
         raise SurgeryError(
@@ -103,23 +100,19 @@ def _weight(
         settings.word("distribution"),
         settings.optional("gain"),
     )
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
+    shape = weight_of(module).shape
     inward, outward = draw.fan_in(module), draw.fan_out(module)
     if scheme in ("orthogonal", "lsuv", "critical_centred"):
         gain = 1.0 if asked is None else asked
         if scheme == "critical_centred":
             gain = _centred_gain(path, layer)
-        return draw.orthogonal(weight.shape, gain, generator)
-    if scheme == "xavier":
-        deviation = math.sqrt(2.0 / (inward + outward))
-    else:
-        deviation = math.sqrt(1.0 / inward)
+        return draw.orthogonal(shape, gain, generator)
+    deviation = math.sqrt(2.0 / (inward + outward)) if scheme == "xavier" else math.sqrt(1.0 / inward)
     if asked is not None:
         deviation *= asked
     elif scheme == "he":
         deviation *= _he_gain(path, layer)
-    return draw.scaled(weight.shape, deviation, distribution, generator)
+    return draw.scaled(shape, deviation, distribution, generator)
 
 
 def _he_gain(path: str, layer: Layer | None) -> float:
@@ -160,8 +153,7 @@ def _bias(
                 "the centred init needs a bias in every layer", "build the layers with bias=True"
             )
         return None
-    if centred:
-        assert layer is not None
+    if centred and layer is not None:
         over = (
             (0, *range(2, value.dim()))
             if getattr(module, "transposed", False)

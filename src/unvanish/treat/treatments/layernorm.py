@@ -19,8 +19,8 @@ from unvanish.treat.treatment import Operation, Treatment
 class LayerNorm(Treatment):
     """Put a layer norm between every layer and its activation (over the features; one group in convolutions).
 
-    Why: as batch norm, it holds the pre-activations at variance 1; it needs no batch, and is the same in training
-    and in use.
+    Why: as batch norm, it holds the pre-activations at variance 1; it needs no batch, and is the same in
+    training and in use.
     When it is wrong: on a few features (two values normalised are always +1 and -1), and where the size of
     the vector as a whole carries the information.
     Source: Ba, Kiros & Hinton 2016; for convolutions Wu & He 2018 (group norm with one group).

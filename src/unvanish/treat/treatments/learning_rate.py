@@ -16,10 +16,10 @@ from unvanish.treat.treatment import Operation, Treatment
 class LearningRate(Treatment):
     """Multiply the learning rate of every parameter group of this model by `factor`.
 
-    Why: a net whose signal is fine may still crawl or jump; and a treated net has other gradients, so that its best
-    rate is another one (the trials look for it on a grid, for treated and untreated alike).
-    When it is wrong: as the only answer to a vanished signal. No rate mends a factor of 1e-9 without blowing up
-    the layers that get theirs. A scheduler that was built before keeps the old base rate.
+    Why: a net whose signal is fine may still crawl or jump; and a treated net has other gradients, so that
+    its best rate is another one (the trials look for it on a grid, for treated and untreated alike).
+    When it is wrong: as the only answer to a vanished signal. No rate mends a factor of 1e-9 without
+    blowing up the layers that get theirs. A scheduler that was built before keeps the old base rate.
     Source: LeCun et al. 1998, Efficient BackProp.
     """
 

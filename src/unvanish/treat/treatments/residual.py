@@ -20,8 +20,8 @@ from unvanish.treat.treatment import Operation, Treatment
 class Residual(Treatment):
     """Put an identity skip around every [layer, activation] block of equal shape: x + scale * F(x).
 
-    Why: the skip hands the signal on with gain 1, so that the product over layers no longer shrinks, whatever F's own
-    derivative is (1 + small instead of small).
+    Why: the skip hands the signal on with gain 1, so that the product over layers no longer shrinks,
+    whatever F's own derivative is (1 + small instead of small).
     When it is wrong: where shapes differ (those blocks are left out), or where the sum grows too large: with
     He-initialised branches it doubles per block (2^L); use scale = 1/sqrt(L) there.
     Source: He et al. 2016.

@@ -17,11 +17,12 @@ from unvanish.treat.treatment import Operation, Treatment
 
 @final
 class Simplify(Treatment):
-    """Keep the first blocks and the output, `layers` weighted layers in all; drop whole blocks of equal width.
+    """Keep the first blocks and the output, `layers` weighted layers in all; drop whole equal blocks.
 
-    Why: the signal is a product over layers. A gain of .02 per layer (squared) leaves 1e-2 of the amplitude after 3
-    layers and 1e-9 after 12.
-    When it is wrong: where the depth is needed. It takes capacity away, and old checkpoints no longer fit: unsafe.
+    Why: the signal is a product over layers. A gain of .02 per layer (squared) leaves 1e-2 of the
+    amplitude after 3 layers and 1e-9 after 12.
+    When it is wrong: where the depth is needed. It takes capacity away, and old checkpoints no longer fit:
+    unsafe.
     Source: Schoenholz et al. 2017: trainable depth is about 6 / |ln chi|.
     """
 

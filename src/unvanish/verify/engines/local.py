@@ -1,4 +1,4 @@
-"""Trials on this machine: a pool of processes of our own, since one crash breaks the standard pool as a whole."""
+"""Trials on this machine: a pool of our own, since one crash breaks the standard one as a whole."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unvanish.errors import UsageError
 from unvanish.verify.engines.worker import last_words, serve
 from unvanish.verify.trial import TrialOutcome, TrialSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from 3.11 on
 
 START_SECONDS = 120.0  # to import torch on a slow disk
 Runner = Callable[[TrialSpec], TrialOutcome]
@@ -48,8 +52,8 @@ class _Worker:
 class LocalEngine:
     """Runs trials in `workers` spawned processes with `threads` torch threads each; they live until close().
 
-    A trial that hangs past its limit, or takes its process with it, becomes an outcome with an error, and a new
-    process takes its place. The caller's own script is not run again in the workers.
+    A trial that hangs past its limit, or takes its process with it, becomes an outcome with an error, and
+    a new process takes its place. The caller's own script is not run again in the workers.
     """
 
     def __init__(self, workers: int, runner: Runner | str, *, threads: int = 1) -> None:
@@ -74,14 +78,14 @@ class LocalEngine:
         """How many trials run at the same time."""
         return self._count
 
-    def __enter__(self) -> LocalEngine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def run(self, specs: Iterable[TrialSpec]) -> Iterator[TrialOutcome]:
-        """Run all; outcomes come as they are ready. Leaving early (also by Ctrl-C) ends what is running at once."""
+        """Run all; outcomes come as they are ready. Leaving early (by Ctrl-C, say) ends what is running."""
         queue = deque(specs)
         try:
             while queue or any(w.spec is not None for w in self._pool):
@@ -123,7 +127,7 @@ class LocalEngine:
 
     def _collect(self, queue: deque[TrialSpec]) -> Iterator[TrialOutcome]:
         """Wait for news: outcomes, deaths and time-outs."""
-        patience = max(0.0, min(min(w.limit - w.seconds for w in self._pool), 1.0))
+        patience = max(0.0, min(1.0, *(w.limit - w.seconds for w in self._pool)))
         wait([w.pipe for w in self._pool] + [w.process.sentinel for w in self._pool], timeout=patience)
         for worker in list(self._pool):
             outcome, dead = self._hear(worker)

@@ -1,4 +1,4 @@
-"""The far side of the local engine: a process that runs one trial after the other and sends back what came of it."""
+"""The far side of the local engine: a process that runs one trial after the other."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 def serve(pipe: Connection, runner: str, threads: int, log: str) -> None:
     """Answer every TrialSpec on the pipe with a TrialOutcome, until None comes or the pipe closes.
 
-    `runner` is "module:function". It is imported here, after the thread limits are set, which torch reads once. What
-    the trials print goes to the file `log`, not to the user's terminal.
+    `runner` is "module:function". It is imported here, after the thread limits are set, which torch reads
+    once. What the trials print goes to the file `log`, not to the user's terminal.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     _redirect(log)

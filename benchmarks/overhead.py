@@ -1,0 +1,290 @@
+"""What watching costs: step time with and without, interleaved in one process, and peak memory in processes of their own.
+
+For each net, blocks of steps without and with `unvanish.watch` at its defaults follow each other (A B, B A, A B ...), always the
+same model. Reported, as medians over the pairs of blocks with the 10-90 % interval of a bootstrap:
+
+- plain step: a watched step that is not traced, against a step without watching. This is what nearly all steps cost.
+- traced step: a traced one, against a step without watching. Which steps are traced is read off the record.
+- over 1,000 steps: the two put together, by the number of steps that the default schedule traces among the first 1,000. Computed,
+  as a net of 300 ms a step is not run for so long; blocks are shorter, and hold mostly early, traced steps.
+
+    python benchmarks/overhead.py [--quick] [--write docs/performance.md] [--only mlp,resnet,transformer] [--threads 1,2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from workloads import Workload, mlp, resnet, transformer
+
+import unvanish
+from unvanish.probe.schedule import TRACE_RATIO, Schedule
+
+HORIZON = 1000  # steps that the third column speaks of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One net: how it is built, and how many steps make a block."""
+
+    title: str
+    build: Callable[[], Workload]
+    steps: int
+    quick_steps: int
+
+
+CASES = {
+    "mlp": Case(title="MLP 20 x 256, batch 128", build=mlp, steps=300, quick_steps=120),
+    "resnet": Case(
+        title="ResNet-18 at a quarter of its width, 32 x 32, batch 64",
+        build=lambda: resnet(width=16),
+        steps=50,
+        quick_steps=24,
+    ),
+    "transformer": Case(
+        title="transformer 6 x 256, T = 128, batch 8", build=transformer, steps=40, quick_steps=20
+    ),
+}
+# for memory alone: a model that is large beside the allocator's noise
+WIDE = Case(title="MLP 12 x 2048, batch 8", build=lambda: mlp(12, 2048, 8), steps=12, quick_steps=12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """A median over pairs of blocks with its 10-90 % bootstrap interval; 1 = as without watching."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """1.012 [1.004, 1.021]."""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCost:
+    """What one net on so many threads came to."""
+
+    title: str
+    threads: int
+    pairs: int
+    step_ms: float
+    plain: Ratio
+    traced: Ratio
+    horizon: Ratio
+
+
+def timed(work: Workload, steps: int) -> list[float]:
+    """Seconds of each of `steps` steps."""
+    seconds = []
+    before = time.perf_counter()
+    for _ in range(steps):
+        work.step()
+        now = time.perf_counter()
+        seconds.append(now - before)
+        before = now
+    return seconds
+
+
+def watched(work: Workload, steps: int, out: Path) -> tuple[list[float], list[float]]:
+    """The same while watched: seconds of the steps that were not traced, and of those that were."""
+    with unvanish.watch(work.model, work.optimizer, out=out) as w:
+        seconds = timed(work, steps)
+        traced = {trace.step for trace in w.run().models[0].traces}
+    assert traced, "nothing was traced, so there is nothing to compare"
+    return (
+        [s for i, s in enumerate(seconds) if i not in traced],
+        [s for i, s in enumerate(seconds) if i in traced],
+    )
+
+
+def traced_within(steps: int) -> int:
+    """How many of the first `steps` steps the default schedule traces."""
+    schedule = Schedule(ratio=TRACE_RATIO)
+    count = 0
+    for step in range(steps):
+        if schedule.due(step):
+            schedule.done(step)
+            count += 1
+    return count
+
+
+def ratio(values: Sequence[float]) -> Ratio:
+    """The median of the values with its bootstrap interval."""
+    rng = random.Random(0)
+    medians = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(2000))
+    return Ratio(value=statistics.median(values), low=medians[199], high=medians[1799])
+
+
+def step_cost(case: Case, threads: int, pairs: int, *, quick: bool) -> StepCost:
+    """Interleaved blocks of one net."""
+    torch.set_num_threads(threads)
+    work = case.build()
+    steps = case.quick_steps if quick else case.steps
+    share = traced_within(HORIZON) / HORIZON
+    alone_ms, plain, traced, horizon = [], [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        timed(work, max(3, steps // 10))  # warm: allocator, threads, caches
+        watched(work, 3 + steps // 10, Path(folder))
+        for pair in range(pairs):
+            if pair % 2:
+                usual, close = watched(work, steps, Path(folder))
+                without = timed(work, steps)
+            else:
+                without = timed(work, steps)
+                usual, close = watched(work, steps, Path(folder))
+            base = statistics.fmean(without)
+            alone_ms.append(1e3 * base)
+            plain.append(statistics.fmean(usual) / base)
+            traced.append(statistics.fmean(close) / base)
+            horizon.append((1 - share) * plain[-1] + share * traced[-1])
+    return StepCost(
+        title=case.title,
+        threads=threads,
+        pairs=pairs,
+        step_ms=statistics.median(alone_ms),
+        plain=ratio(plain),
+        traced=ratio(traced),
+        horizon=ratio(horizon),
+    )
+
+
+def peak_mib() -> float:
+    """The largest resident size that this process has had, in MiB."""
+    import resource  # noqa: PLC0415 - not on Windows, where the memory half is left out
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def memory_child(name: str, *, watch: bool) -> None:
+    """Runs in a process of its own: train a few steps and print the peak, all imports being the same."""
+    torch.set_num_threads(1)
+    tiny = mlp(2, 8, 4)
+    with tempfile.TemporaryDirectory() as folder:
+        watched(tiny, 3, Path(folder))  # what unvanish imports and allocates once is in both peaks
+        case = WIDE if name == "wide" else CASES[name]
+        work = case.build()
+        if watch:
+            watched(work, 12, Path(folder))
+        else:
+            timed(work, 12)
+    print(peak_mib())
+
+
+def memory_growth(name: str, repeats: int) -> tuple[float, float, float]:
+    """MiB of the parameters, median peak without watching, median growth of the peak with it."""
+    case = WIDE if name == "wide" else CASES[name]
+    peaks: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(repeats):
+        for watch in (False, True):
+            command = [sys.executable, __file__, "--memory-child", name, *(["--watch"] if watch else [])]
+            peaks[watch].append(
+                float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            )
+    alone, with_watch = statistics.median(peaks[False]), statistics.median(peaks[True])
+    return case.build().parameter_bytes / 2**20, alone, with_watch - alone
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its columns padded so that it also reads well in a terminal."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
+
+
+def page(costs: Sequence[StepCost], memory: Sequence[Sequence[str]], *, quick: bool) -> str:
+    """docs/performance.md."""
+    head = [["net", "threads", "step alone, ms", "plain step", "traced step", f"over {HORIZON:,} steps"]]
+    rows = [
+        [c.title, str(c.threads), f"{c.step_ms:.1f}", str(c.plain), str(c.traced), str(c.horizon)]
+        for c in costs
+    ]
+    pairs = costs[0].pairs
+    parts = [
+        "# Performance",
+        f"Measured on {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d} by `make bench`"
+        f"{' --quick: a first impression, not a figure to quote' if quick else ''}, on a machine of {os.cpu_count()} cores "
+        f"({platform.machine()}, {platform.system()}, no GPU used), torch {torch.__version__.partition('+')[0]}, "
+        f"Python {platform.python_version()}, unvanish {unvanish.__version__} at its defaults.",
+        "## Step time, watched over unwatched",
+        table(head + rows),
+        f"Medians over {pairs} pairs of interleaved blocks in one process, with the 10-90 % interval of a bootstrap over the pairs; "
+        "1.000 is a step without watching. A plain step is a watched one that is not traced; of the first "
+        f"{HORIZON:,} steps, {traced_within(HORIZON)} are traced, and the last column puts the two together (computed from "
+        "them; later steps are traced at most once in 1,000). The ResNet has 16, 32, 64 and 128 channels instead of 64 to 512, so "
+        "that the benchmark ends in minutes on two cores; a wider net makes the ratios smaller.",
+    ]
+    if memory:
+        head = [["net", "parameters, MiB", "peak alone, MiB", "growth, MiB", "growth / parameters"]]
+        parts += [
+            "## Memory",
+            table(head + [list(row) for row in memory]),
+            "Peak resident size of processes of their own, after the same imports, over 12 steps, which are mostly traced ones; "
+            "medians of repeats. For a small model the growth is a fixed amount of buffers and not a share of it.",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter blocks: under a minute or two"
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page")
+    parser.add_argument("--only", default=",".join(CASES), help="nets, separated by commas")
+    parser.add_argument("--threads", default="1,2", help="numbers of threads, separated by commas")
+    parser.add_argument("--pairs", type=int, help="pairs of blocks (default 9, quick 3)")
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory half out")
+    parser.add_argument("--memory-child", help=argparse.SUPPRESS)
+    parser.add_argument("--watch", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_child:
+        memory_child(options.memory_child, watch=options.watch)
+        return
+    names = [name.strip() for name in options.only.split(",")]
+    if unknown := [name for name in names if name not in CASES]:
+        parser.error(f"no net called {unknown[0]!r}; there are {', '.join(CASES)}")
+    pairs = options.pairs or (3 if options.quick else 9)
+    costs = []
+    for threads in (int(n) for n in options.threads.split(",")):
+        for name in names:
+            print(f"{CASES[name].title}, {threads} thread(s) ...", file=sys.stderr, flush=True)
+            costs.append(step_cost(CASES[name], threads, pairs, quick=options.quick))
+            print(
+                f"  plain {costs[-1].plain}, over {HORIZON} {costs[-1].horizon}", file=sys.stderr, flush=True
+            )
+    memory = []
+    if not options.no_memory and sys.platform != "win32":
+        for name in [*names, "wide"]:
+            title = WIDE.title if name == "wide" else CASES[name].title
+            print(f"memory of {title} ...", file=sys.stderr, flush=True)
+            size, alone, growth = memory_growth(name, 1 if options.quick else 3)
+            memory.append([title, f"{size:.1f}", f"{alone:.0f}", f"{growth:.1f}", f"{growth / size:+.1%}"])
+    text = page(costs, memory, quick=options.quick)
+    print(text)
+    if options.write:
+        options.write.parent.mkdir(parents=True, exist_ok=True)
+        options.write.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
