@@ -1,20 +1,20 @@
-"""What watching costs: step time with and without, interleaved in one process, and peak memory in processes of their own.
+"""What watching costs: step time with and without, interleaved, and peak memory in processes of their own.
 
-For each net, blocks of steps without and with `unvanish.watch` at its defaults follow each other (A B, B A, A B ...), always the
-same model. Reported, as medians over the pairs of blocks with the 10-90 % interval of a bootstrap:
+For each net, blocks of steps without and with `unvanish.watch` at its defaults follow each other (A B, B A,
+A B ...) in one process, always on the same model. Reported are medians over the pairs of blocks, with the
+10-90 % interval of a bootstrap:
 
-- plain step: a watched step that is not traced, against a step without watching. This is what nearly all steps cost.
-- traced step: a traced one, against a step without watching. Which steps are traced is read off the record.
-- over 1,000 steps: the two put together, by the number of steps that the default schedule traces among the first 1,000. Computed,
-  as a net of 300 ms a step is not run for so long; blocks are shorter, and hold mostly early, traced steps.
+- plain step: a watched step that is not traced, against one without watching. Nearly all steps are such.
+- traced step: a traced one, against one without watching. Which steps are traced is read off the record.
+- over 1,000 steps: the two put together, by the number of steps that the default schedule traces among the
+  first 1,000. Computed, as a net of 300 ms a step is not run for so long; blocks are richer in traced steps.
 
-    python benchmarks/overhead.py [--quick] [--write docs/performance.md] [--only mlp,resnet,transformer] [--threads 1,2]
+    python benchmarks/overhead.py [--quick] [--write docs/performance.md] [--only mlp,resnet] [--threads 1,2]
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import platform
 import random
@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -165,10 +166,13 @@ def step_cost(case: Case, threads: int, pairs: int, *, quick: bool) -> StepCost:
 
 def peak_mib() -> float:
     """The largest resident size that this process has had, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux hands getrusage's peak down from parent to child; this one starts anew
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**10
     import resource  # noqa: PLC0415 - not on Windows, where the memory half is left out
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
 
 
 def memory_child(name: str, *, watch: bool) -> None:
@@ -217,29 +221,29 @@ def page(costs: Sequence[StepCost], memory: Sequence[Sequence[str]], *, quick: b
         [c.title, str(c.threads), f"{c.step_ms:.1f}", str(c.plain), str(c.traced), str(c.horizon)]
         for c in costs
     ]
-    pairs = costs[0].pairs
-    parts = [
-        "# Performance",
-        f"Measured on {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d} by `make bench`"
-        f"{' --quick: a first impression, not a figure to quote' if quick else ''}, on a machine of {os.cpu_count()} cores "
-        f"({platform.machine()}, {platform.system()}, no GPU used), torch {torch.__version__.partition('+')[0]}, "
-        f"Python {platform.python_version()}, unvanish {unvanish.__version__} at its defaults.",
-        "## Step time, watched over unwatched",
-        table(head + rows),
-        f"Medians over {pairs} pairs of interleaved blocks in one process, with the 10-90 % interval of a bootstrap over the pairs; "
-        "1.000 is a step without watching. A plain step is a watched one that is not traced; of the first "
-        f"{HORIZON:,} steps, {traced_within(HORIZON)} are traced, and the last column puts the two together (computed from "
-        "them; later steps are traced at most once in 1,000). The ResNet has 16, 32, 64 and 128 channels instead of 64 to 512, so "
-        "that the benchmark ends in minutes on two cores; a wider net makes the ratios smaller.",
-    ]
+    warning = " --quick: a first impression, not a figure to quote" if quick else ""
+    machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()}, no GPU used)"
+    versions = (
+        f"torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}, "
+        f"unvanish {unvanish.__version__} at its defaults"
+    )
+    reading = (
+        f"Medians over {costs[0].pairs} pairs of interleaved blocks in one process, with the 10-90 % range "
+        "of a bootstrap; 1.000 is a step without watching. A plain step is a watched one that is not traced. "
+        f"Of the first {HORIZON:,} steps, {traced_within(HORIZON)} are traced on schedule, and the "
+        "last column puts the two together: it is computed from them. The ResNet has 16, 32, 64 and 128 "
+        "channels instead of 64 to 512, so that the benchmark ends in minutes on two cores."
+    )
+    date = datetime.now(timezone.utc).date().isoformat()
+    parts = ["# Performance", f"Measured on {date} by `make bench`{warning}, on {machine}, {versions}."]
+    parts += ["## Step time, watched over unwatched", table(head + rows), reading]
     if memory:
         head = [["net", "parameters, MiB", "peak alone, MiB", "growth, MiB", "growth / parameters"]]
-        parts += [
-            "## Memory",
-            table(head + [list(row) for row in memory]),
-            "Peak resident size of processes of their own, after the same imports, over 12 steps, which are mostly traced ones; "
-            "medians of repeats. For a small model the growth is a fixed amount of buffers and not a share of it.",
-        ]
+        reading = (
+            "Peak resident size of processes of their own, after the same imports, over 12 steps, most of "
+            "them traced; medians of repeats. Beside a small model, fixed buffers are a large share."
+        )
+        parts += ["## Memory", table(head + [list(row) for row in memory]), reading]
     return "\n\n".join(parts) + "\n"
 
 

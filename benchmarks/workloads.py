@@ -68,7 +68,7 @@ class BasicBlock(nn.Module):
 
 
 def resnet(width: int = 64, batch: int = 64) -> Workload:
-    """ResNet-18 in its form for 32x32 images: a 3x3 stem, four stages of two blocks. `width` is the first stage's."""
+    """ResNet-18 in its form for 32x32 images; `width` is the channels of the first of its four stages."""
     torch.manual_seed(0)
     blocks: list[nn.Module] = []
     inputs = width

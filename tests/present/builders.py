@@ -7,6 +7,7 @@ from array import array
 from dataclasses import replace
 
 import numpy as np
+
 from unvanish.schema.chain import Chain, Factor
 from unvanish.schema.finding import (
     Attribution,
@@ -83,7 +84,9 @@ def _plain(index: int, name: str, kind: str, module: str | None) -> Operation:
     )
 
 
-def stats(operation: int, norm: float, *, nonfinite: int = 0, output_std: float | None = 0.25) -> OperationStats:
+def stats(
+    operation: int, norm: float, *, nonfinite: int = 0, output_std: float | None = 0.25
+) -> OperationStats:
     return OperationStats(
         operation=operation,
         count=2048,
@@ -107,8 +110,7 @@ def vanishing_norm(layer: int, count: int, trace: int, gain: float = SIGMOID * W
 
 def traces(names: list[str], made: Graph, count: int = TRACES) -> tuple[Trace, ...]:
     weights = [o for o in made.operations if o.kind == "weight"]
-    steps = sorted({round(STEPS ** (i / (count - 1))) - 1 if i else 0 for i in range(count)} | set(range(count)))
-    steps = steps[: count - 1] + [STEPS - 1]
+    steps = [round(i * (STEPS - 1) / (count - 1)) for i in range(count)]
     out = []
     for t, step in enumerate(steps):
         measured = []
@@ -206,7 +208,7 @@ def run(*models: ModelRun, status: str = "finished") -> Run:
         ended=None,
         message=None,
         models=models or (model_run(),),
-        incidents=(Incident(step=17, where="probe.backward", what="a tensor of an unknown layout was left out"),),
+        incidents=(Incident(step=17, where="probe.backward", what="a tensor of unknown layout"),),
     )
 
 
@@ -270,7 +272,9 @@ def chain(names: list[str] | None = None, *, name: str = "net") -> Chain:
     factors: list[Factor] = []
     for i in range(len(names) - 1, 0, -1):
         factors.append(
-            Factor(name="Addmm", kind="weight", module=names[i], operation=2 * i, gain=WEIGHT, predicted=0.5774)
+            Factor(
+                name="Addmm", kind="weight", module=names[i], operation=2 * i, gain=WEIGHT, predicted=0.5774
+            )
         )
         factors.append(
             Factor(
@@ -321,9 +325,33 @@ _TRIALS = (
     ("relu_he", "ReLU + He", 1.0, 1.006, 0.87, "cured", "the signal now reaches layers.0"),
     ("batchnorm", "Batch norm before sigmoid", 1.034, 1.074, 1.00, "cured", "each norm restores the scale"),
     ("residual", "Identity skips", 1.02, 1.10, 0.83, "cured", "the skip carries the signal past the sigmoid"),
-    ("simplify", "Three layers instead of twelve", 0.020, 0.018, 1.10, "improved", "fewer factors, same gain"),
-    ("relu", "ReLU alone", 0.167, 0.175, 2.28, "no_better", "torch's default init still loses 0.8 decades a layer"),
-    ("xavier", "Xavier init", 0.056, 0.057, 2.30, "no_better", "the sigmoid's derivative is the larger factor"),
+    (
+        "simplify",
+        "Three layers, not twelve",
+        0.020,
+        0.018,
+        1.10,
+        "improved",
+        "fewer factors",
+    ),
+    (
+        "relu",
+        "ReLU alone",
+        0.167,
+        0.175,
+        2.28,
+        "no_better",
+        "still 0.8 decades lost per layer",
+    ),
+    (
+        "xavier",
+        "Xavier init",
+        0.056,
+        0.057,
+        2.30,
+        "no_better",
+        "the derivative is the larger factor",
+    ),
     ("lsuv", "LSUV init", None, 0.159, 2.31, "no_better", "forward scale is not backward scale"),
     ("hot", "Rate 10", 0.020, None, None, "failed", "the loss turned NaN"),
 )

@@ -65,7 +65,7 @@ def run(spec: TrialSpec) -> TrialOutcome:
 
 
 def measured_gain(net: nn.Module, x: torch.Tensor) -> float:
-    """Gauge-free squared gain per layer: (rms(dL/dz) std(z)) over the next layer's, hidden layers, random cotangent."""
+    """Squared gain per layer, gauge-free: rms(dL/dz) std(z) over the next layer's; random cotangent."""
     seen: list[torch.Tensor] = []
     hooks = [
         layer.module.register_forward_hook(lambda _m, _i, out: seen.append(out))

@@ -58,6 +58,7 @@ export interface ChainRow {
 export interface ChainView {
   parameter: string;
   layer: string;
+  place: string;
   step: number;
   depth: number;
   output_layer: string;

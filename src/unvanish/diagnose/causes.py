@@ -7,6 +7,7 @@ from unvanish.schema.chain import Factor
 from unvanish.schema.finding import Attribution, Cause, TreatmentName
 
 RECURRENT = 4  # the same weight this often on one path is a recurrence
+_SATURATING = frozenset("Sigmoid Tanh Hardtanh Hardsigmoid LogSigmoid Softmax Erf Sin Cos".split())
 _GENTLE = 0.1  # decades lost per weighted layer below which no factor is to blame but their number
 _AMPLIFIES = 0.3  # weights that undo this share of what the activations lose are too large, not too small
 
@@ -52,6 +53,9 @@ def cause_of_loss(traced: Traced, target: int) -> tuple[Cause, Attribution, tupl
     layers = sum(f.kind == "weight" for f in factors)
     if layers and parts.total / layers > -_GENTLE:
         return "too_deep", parts, factors
+    saturating = sum(f.decades < 0 and f.name in _SATURATING for f in factors)
+    if worst == "activation" and not saturating:
+        return "init_too_small", parts, factors  # a ReLU halves the signal by nature: the weights must make up for it
     if worst == "activation":
         overdone = parts.weight > _AMPLIFIES * -parts.activation
         return ("init_too_large" if overdone else "saturating_activation"), parts, factors

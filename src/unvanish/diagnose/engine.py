@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unvanish.diagnose.facts import Facts, facts_of
-from unvanish.diagnose.learning import Learning
+from unvanish.diagnose.facts import THRESHOLD, Facts, facts_of
+from unvanish.diagnose.learning import Learning, contested_models
 from unvanish.diagnose.rule import Rule
 from unvanish.diagnose.rules import dead_units, exploding, non_finite, vanishing
 from unvanish.schema.finding import Diagnosis, Finding, LossSummary, ModelDiagnosis, NotChecked, Verdict
@@ -26,16 +26,19 @@ NOT_YET = (
 
 def diagnose_run(run: Run, *, version: str, rules: Sequence[Rule] = RULES) -> Diagnosis:
     """Judge all models of a run."""
+    contested = contested_models(run.models)
     return Diagnosis(
         version=version,
-        models=tuple(_diagnose_model(model, run, rules) for model in run.models),
+        models=tuple(
+            _diagnose_model(model, run, rules, contested=model.info.index in contested) for model in run.models
+        ),
         run=run.path,
         status=run.status,
     )
 
 
-def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule]) -> ModelDiagnosis:
-    facts = facts_of(model)
+def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule], *, contested: bool) -> ModelDiagnosis:
+    facts = facts_of(model, contested=contested)
     skipped = [NotChecked(what=what, why=why) for what, why in NOT_YET]
     findings: list[Finding] = []
     for rule in rules:
@@ -77,7 +80,8 @@ def _verdict(facts: Facts, findings: Sequence[Finding]) -> tuple[Verdict, str]:
     learning = facts.learning
     if any(f.severity != "note" for f in findings):
         return "sick", findings[0].summary
-    if learning.learns:
+    fed = facts.recent and facts.recent[-1].entry > THRESHOLD
+    if learning.learns or (learning.status == "contested" and fed):
         return "healthy", f"{learning.sentence}; {_flow(facts)}"
     return "inconclusive", _missing(facts, learning)
 

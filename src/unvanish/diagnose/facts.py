@@ -15,6 +15,7 @@ from unvanish.schema.run import PARAMETER_STATISTICS, ModelRun
 # Total RMS gain beyond which plain SGD does not train any more: e^-3 (Schoenholz et al. 2016: trainable to about
 # six depth scales xi of the squared gain; amplitude exp(-6/2)).
 THRESHOLD = -3 / math.log(10)
+SAME = 0.5  # decades: layers that differ by less are equally starved
 PERSISTENT = 3  # traces in a row that a condition must hold in
 ADAPTIVE = ("adam", "adamw", "nadam", "radam", "adamax", "rmsprop", "adagrad", "adadelta", "lamb", "lion", "adafactor")
 
@@ -51,9 +52,10 @@ class Profile:
     leverage: float
 
     @property
-    def signals(self) -> tuple[LayerSignal, ...]:
-        """The layers by starvation, the most starved first; by execution order where equal."""
-        return tuple(sorted(self.layers, key=lambda s: s.starvation))
+    def most_starved(self) -> LayerSignal:
+        """The most starved weighted operation; of those within half a decade, the one nearest to the data."""
+        least = min(s.starvation for s in self.layers)
+        return next(s for s in self.layers if s.starvation <= least + SAME)
 
     @cached_property
     def entry(self) -> float:
@@ -112,8 +114,8 @@ class Facts:
         return best
 
 
-def facts_of(model: ModelRun) -> Facts:
-    """Compute the facts."""
+def facts_of(model: ModelRun, *, contested: bool = False) -> Facts:
+    """Compute the facts. `contested` as in learning_of."""
     profiles = [
         profile
         for trace in model.traces
@@ -121,7 +123,7 @@ def facts_of(model: ModelRun) -> Facts:
         for profile in [_profile(Traced(trace, model.graphs[trace.graph]))]
         if profile.layers
     ]
-    return Facts(model=model, learning=learning_of(model), profiles=tuple(profiles))
+    return Facts(model=model, learning=learning_of(model, contested=contested), profiles=tuple(profiles))
 
 
 def _profile(traced: Traced) -> Profile:
@@ -150,11 +152,24 @@ def _profile(traced: Traced) -> Profile:
                 operation=index,
                 raw=raw,
                 scaled=scaled,
-                starvation=scaled + handicap if scaled == scaled else raw,
+                starvation=_starvation(raw, scaled, handicap),
                 nonfinite=stats.nonfinite > 0 or not math.isfinite(stats.norm),
             )
         )
     return Profile(step=trace.step, traced=traced, layers=tuple(layers), leverage=leverage)
+
+
+def _starvation(raw: float, scaled: float, handicap: float) -> float:
+    """Scale-free, but not on its word alone where it is near the threshold and the plain norms say otherwise.
+
+    The spread of an output holds the differences between its units (targets of 2 and -1, say), which no
+    gradient has to carry: that alone makes up to a decade.
+    """
+    if scaled != scaled:
+        return raw
+    if raw >= THRESHOLD and scaled >= 2 * THRESHOLD:
+        return max(raw, scaled) if scaled < THRESHOLD else scaled
+    return scaled + handicap
 
 
 def _size(traced: Traced, index: int) -> float | None:
@@ -174,6 +189,18 @@ def median_starvation(profiles: Sequence[Profile]) -> dict[str, float]:
         for layer, value in best.items():
             values.setdefault(layer, []).append(value)
     return {layer: statistics.median(v) for layer, v in values.items()}
+
+
+def most_starved_first(levels: dict[str, float]) -> list[str]:
+    """Layers by starvation; those within SAME of the least come in execution order (that of `levels`), and so on."""
+    left, out = dict(levels), list[str]()
+    while left:
+        least = min(left.values())
+        group = [name for name, value in left.items() if value <= least + SAME]
+        out += group
+        for name in group:
+            del left[name]
+    return out
 
 
 def lasting_since(profiles: Sequence[Profile], holds: Sequence[bool]) -> int | None:

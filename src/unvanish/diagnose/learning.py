@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from unvanish.schema.run import ModelRun
 
-LearningStatus = Literal["learns", "stuck", "worse", "non_finite", "too_short", "no_loss"]
+LearningStatus = Literal["learns", "stuck", "worse", "non_finite", "too_short", "no_loss", "contested"]
 
 FEWEST_STEPS = 10
 BELOW_CHANCE = 0.05  # share of the chance loss
@@ -43,8 +43,29 @@ class Learning:
         return self.status in ("stuck", "worse", "non_finite")
 
 
-def learning_of(model: ModelRun) -> Learning:
-    """Judge a model's loss curve."""
+def learning_of(model: ModelRun, *, contested: bool = False) -> Learning:
+    """Judge a model's loss curve. `contested`: other models work against it, so that its loss says little."""
+    judged = _learning_of(model)
+    if contested and judged.status in ("stuck", "worse", "learns"):
+        words = "models of this run train against each other, so the loss alone can't tell"
+        return replace(judged, status="contested", sentence=words)
+    return judged
+
+
+def contested_models(models: Sequence[ModelRun]) -> set[int]:
+    """Indices of models that are trained on losses of their own through each other's weights, as a GAN's nets are."""
+    series = {m.info.index: tuple(m.losses) for m in models}
+    through = {
+        m.info.index
+        for m in models
+        if any("" in o.parameters for g in m.graphs.values() for o in g.operations if o.kind == "weight")
+    }
+    if any(all(series[i] != s for j, s in series.items() if j != i) for i in through) and len(models) > 1:
+        return set(series)
+    return set()
+
+
+def _learning_of(model: ModelRun) -> Learning:
     pairs = list(zip(model.steps, model.losses, strict=True))
     known = [(s, v) for s, v in pairs if s not in model.unseen_losses]
     chance = _chance(model)

@@ -17,10 +17,9 @@ def most_starved_parameter(model: ModelRun) -> str | None:
     """The weight that gets the least of the signal (first traced backward pass with a finite signal)."""
     facts = facts_of(model)
     for profile in facts.profiles:
-        finite = [s for s in profile.layers if not s.nonfinite]
-        if not finite:
+        if any(s.nonfinite for s in profile.layers):
             continue
-        target = min(finite, key=lambda s: (s.starvation, s.operation))
+        target = profile.most_starved
         names = [p for p in profile.traced.operations[target.operation].parameters if p]
         heavy = [p for p in names if not p.rsplit(".", 1)[-1].startswith("bias")]
         if heavy or names:

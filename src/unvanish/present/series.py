@@ -116,7 +116,7 @@ def _loss_summary(diagnosis: ModelDiagnosis | None, missing: int, unseen: int) -
     loss = diagnosis.loss
     text = f"From {words.plain(loss.first, 4)} to {words.plain(loss.last, 4)}"
     if loss.chance is not None:
-        text += f"; guessing gives {words.plain(loss.chance, 4)}"
+        text += f"; the best constant guess gives {words.plain(loss.chance, 4)}"
     if missing:
         text += f"; NaN or infinite at {missing} steps"
     if unseen:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from unvanish.present import words
 from unvanish.schema.graph import Graph, Operation, OperationStats, Trace
 from unvanish.schema.run import ModelRun
 
 MAP_COLUMNS = 400
+SLACK = 0.1  # of the span, by which the colour scale stretches rather than clip a few cells by a hair
 MIN_SPAN = 2.0  # decades; a net whose layers differ by less than this must not look dramatic
 Cell = float | str  # a log10, or one of the marks below
 NAN, ZERO, UNMEASURED = "nan", "zero", "unmeasured"
@@ -113,14 +115,19 @@ def colour_limits(cells: Sequence[Sequence[Cell]]) -> tuple[float, float]:
     A quantile over all cells would clip the one starved layer of a deep net; a quantile per row clips only
     spikes in time. A healthy net is not made to look dramatic: the span is at least MIN_SPAN, 0 included.
     """
-    lows, highs = [0.0 - MIN_SPAN], [0.0]
+    lows, highs, everything = [-MIN_SPAN], [0.0], [0.0]
     for row in cells:
         values = [c for c in row if isinstance(c, float)]
         if values:
             low, high = np.quantile(np.array(values), (0.1, 0.9), method="closest_observation")
             lows.append(float(low))
             highs.append(float(high))
-    return round(min(lows), 2), round(max(highs), 2)
+            everything += (min(values), max(values))
+    low, high = min(lows), max(highs)
+    room = SLACK * (high - low)
+    low = min(low, max(min(everything), low - room))
+    high = max(high, min(max(everything), high + room))
+    return math.floor(low * 100) / 100, math.ceil(high * 100) / 100
 
 
 def _stem(operation: Operation) -> str:
@@ -192,7 +199,7 @@ def _summary(rows: Sequence[str], cells: Sequence[Sequence[Cell]]) -> str:
     best = max(values, key=lambda r: values[r])
     when = "At the last traced step"
     if values[worst] < -MIN_SPAN / 2:
-        return f"{when} {worst} gets {-values[worst]:.1f} decades less than the output layer."
+        return f"{when} {words.place(worst)} gets {-values[worst]:.1f} decades less than the output layer."
     if values[best] > MIN_SPAN / 2:
-        return f"{when} {best} gets {values[best]:.1f} decades more than the output layer."
+        return f"{when} {words.place(best)} gets {values[best]:.1f} decades more than the output layer."
     return "At the last traced step every layer gets the signal within a factor of ten of the output layer."

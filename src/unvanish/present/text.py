@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unvanish.present import words
-from unvanish.present.trials import loss_text, trials_sentence
+from unvanish.present.trials import gain_text, loss_text, trials_sentence
 from unvanish.present.waterfall import Row, chain_rows
 from unvanish.schema.chain import Chain
 from unvanish.schema.finding import Diagnosis, Finding, ModelDiagnosis
@@ -83,7 +83,7 @@ def print_treatment(result: TreatmentResult, console: Console) -> None:
     page.line("Gain per layer: the share of the squared signal that one layer passes on; 1 keeps it.", "dim")
     page.labelled("Verdict", words.capital(trials_sentence(result)), "bold")
     chosen = next((t for t in result.trials if t.name == result.chosen), None)
-    page.labelled("Why", words.capital(chosen.why if chosen else _why_none(result)))
+    page.labelled("Why", words.sentence(words.capital(chosen.why if chosen else _why_none(result))))
     page.labelled("Next", _treatment_next(result, chosen))
 
 
@@ -221,8 +221,8 @@ def _ratio(chain: Chain) -> float | None:
 def _trial_cells(trial: TrialResult, outcome: str) -> tuple[str, ...]:
     return (
         words.shortened(trial.title or trial.name, NAME),
-        words.plain(trial.predicted_gain_per_layer),
-        words.plain(trial.measured_gain_per_layer),
+        gain_text(trial.predicted_gain_per_layer),
+        gain_text(trial.measured_gain_per_layer),
         loss_text(trial),
         f"{trial.stuck_seeds}/{trial.seeds}",
         outcome,

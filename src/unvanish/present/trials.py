@@ -53,6 +53,11 @@ def loss_text(trial: TrialResult) -> str:
     return text
 
 
+def gain_text(value: float | None) -> str:
+    """A gain per layer: near 1 the third digit tells, far below it does not."""
+    return words.plain(value, 3 if value is not None and value >= 0.1 else 2)
+
+
 def _trial(trial: TrialResult, role: str, chosen: bool) -> dict[str, Any]:
     return {
         "name": trial.name,
@@ -62,8 +67,8 @@ def _trial(trial: TrialResult, role: str, chosen: bool) -> dict[str, Any]:
         "safety": trial.safety,
         "predicted": _gain(trial.predicted_gain_per_layer),
         "measured": _gain(trial.measured_gain_per_layer),
-        "predicted_text": words.plain(trial.predicted_gain_per_layer),
-        "measured_text": words.plain(trial.measured_gain_per_layer),
+        "predicted_text": gain_text(trial.predicted_gain_per_layer),
+        "measured_text": gain_text(trial.measured_gain_per_layer),
         "first": number(trial.loss.first),
         "last": number(trial.loss.last),
         "interval": [number(v) for v in trial.loss.interval],

@@ -69,6 +69,7 @@ def _chain_view(chain: Chain) -> dict[str, Any]:
     return {
         "parameter": chain.parameter,
         "layer": chain.layer,
+        "place": words.place(chain.layer),
         "step": chain.step,
         "depth": chain.depth,
         "output_layer": chain.output_layer,

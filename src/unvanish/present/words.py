@@ -123,6 +123,11 @@ def listed(items: Sequence[str], limit: int = 3) -> str:
     return " and ".join((", ".join(items[:-1]), items[-1])) if len(items) > 1 else "".join(items)
 
 
+def place(layer: str) -> str:
+    """A layer's name in a sentence: the "0" of an nn.Sequential alone would read like a number."""
+    return f"layer {layer}" if layer[:1].isdigit() else layer
+
+
 def shortened(name: str, length: int) -> str:
     """A long name with its middle left out; both ends of a dotted path tell something."""
     if len(name) <= length:
@@ -153,15 +158,15 @@ def claim(model: ModelDiagnosis) -> str:
 def why_line(model: ModelDiagnosis) -> str:
     """Why: the first finding's own sentence, else the reason of the verdict."""
     if model.verdict in ("sick", "not_learning") and model.findings:
-        return _sentence(capital(model.findings[0].summary))
-    return _sentence(capital(model.reason)) or "Nothing out of range was seen in what was checked."
+        return sentence(capital(model.findings[0].summary))
+    return sentence(capital(model.reason)) or "Nothing out of range was seen in what was checked."
 
 
 def next_line(model: ModelDiagnosis) -> str:
     """What to do now, in plain words."""
     if model.verdict == "healthy":
         notes = [f.summary for f in model.findings]
-        return "Keep training." + (f" Keep an eye on this: {_sentence(notes[0])}" if notes else "")
+        return "Keep training." + (f" Keep an eye on this: {sentence(notes[0])}" if notes else "")
     if model.verdict == "inconclusive":
         # a rule that this version does not have is nothing that the user could supply
         missing = [f"{s.what} ({s.why})" for s in model.skipped if s.what not in KIND_WORDS]
@@ -170,7 +175,7 @@ def next_line(model: ModelDiagnosis) -> str:
     if not steps:
         return "Look at the evidence; there is no standard treatment for this one."
     if len(steps) == 1:
-        return _sentence(capital(steps[0]))
+        return sentence(capital(steps[0]))
     first, *others = steps
     return f"{capital(first)}. If that does not fit: {'; or '.join(others[:2])}."
 
@@ -193,7 +198,7 @@ def status_line(run: Run) -> str:
 def attribution_sentence(chain: Chain) -> str:
     """Who took how much: "Of the 10.2 decades lost between 11 and 0, sigmoid derivatives took 9.1 ..."."""
     total = chain.decades
-    where = f"between {chain.output_layer or 'the output'} and {chain.layer}"
+    where = f"between {place(chain.output_layer) or 'the output'} and {place(chain.layer)}"
     if math.isnan(total):
         return f"The signal {where} is not a number."
     if math.isinf(total):
@@ -226,7 +231,8 @@ def factor_label(factor: Factor) -> str:
     return f"{factor.module} {factor.name}" if factor.module else factor.name
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """The text with a full stop, unless it ends already."""
     text = text.strip()
     return text if not text or text[-1] in ".!?" else text + "."
 

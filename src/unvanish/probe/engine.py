@@ -18,7 +18,7 @@ from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, index_of, walk
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.discover import LooseParameters
-from unvanish.probe.forward import ForwardWatch
+from unvanish.probe.forward import ForwardWatch, sequence_number
 from unvanish.probe.models import Models, Watched
 from unvanish.probe.reduce import quantiles
 from unvanish.probe.sites import Sited, output_operation, site
@@ -80,6 +80,7 @@ class Probe:
         self._losses: list[Tensor] = []
         self._tracings: list[Tracing] = []
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
+        self._stepped_at: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._incidents = 0
         self._compiled = False
         self._start = time.perf_counter()
@@ -195,7 +196,7 @@ class Probe:
             self._measure(optimizer)  # gradients exist only inside the step
         try:
             self._models.stepped(optimizer)
-            self._rearm()
+            self._rearm(optimizer)
         except Exception as error:
             self._fault("step", error)
         self.steps += 1
@@ -206,7 +207,7 @@ class Probe:
         try:
             if not self._models.ours(optimizer):
                 return
-            called = list(self._forward.roots.values())
+            called = self._forward.roots
             losses, tracings = self._take()
             for watched in self._models.of(optimizer, called, self._announce):
                 if watched.primary() is optimizer:
@@ -226,8 +227,7 @@ class Probe:
     ) -> None:
         step, seconds = watched.step, time.perf_counter() - self._start
         scale = getattr(optimizer, "grad_scale", None)
-        measured = watched.sampler.step(scale) if self._parameters else None
-        table = measured[0] if measured is not None else None
+        table = watched.sampler.step(scale) if self._parameters else None
 
         def events() -> list[Event]:
             values = [float(v) for v in losses]
@@ -237,9 +237,9 @@ class Probe:
             return [StepEvent(model=watched.index, step=step, seconds=seconds, loss=loss, rows=rows)]
 
         self._buffer.put(events)
-        if measured is not None and watched.snapshots.due(step):
+        if table is not None and watched.snapshots.due(step):
             watched.snapshots.done(step)
-            self._snapshot(watched, step, measured[1])
+            self._snapshot(watched, step, watched.sampler.snapshot())
         if self._forward.armed and watched.traces.due(step):
             watched.traces.done(step)
             for number, tracing in enumerate(tracings):
@@ -287,13 +287,13 @@ class Probe:
 
     # --- arming, announcing, faults ------------------------------------------------------------------------
 
-    def _rearm(self) -> None:
+    def _rearm(self, optimizer: Any) -> None:
         if self._compiled:
             return
         if self._forward.armed and self._traces_left is not None:
             self._traces_left -= 1
         if self._traces_left != 0 and self._models.any_due():
-            self._forward.forget()
+            self._forward.forget(self._models.optimizers - 1)
             self._forward.arm()
         else:
             self._forward.disarm()

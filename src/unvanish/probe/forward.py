@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as nn_module
 
 from unvanish.probe.reduce import spread
 
@@ -19,10 +18,10 @@ class Call:
     """One call of one module. Operations with first <= sequence number < last were made inside of it."""
 
     module: nn.Module
-    index: int  # which call of this module within the step
     first: int
     last: int = -1
     depth: int = 0
+    root: bool = False  # called by the script itself, not by another module
     output_count: int | None = None
     output_spread: Tensor | None = None  # [std, rms] of the output
     input_spread: Tensor | None = None
@@ -35,48 +34,66 @@ def sequence_number() -> int:
 
 @dataclass
 class ForwardWatch:
-    """Global forward hooks, in place only while a step is traced.
+    """Sees every module call, in place only while a step is traced.
 
-    `roots` are the modules that were called by the script itself (not by another module). Calls in other
-    threads, without grad mode, or during a backward pass (recomputation) are not noted.
+    It stands in for nn.Module.__call__ rather than using torch's global forward hooks: those send every call
+    through another branch of torch's own code, which would show in the traceback of a script that crashes.
+    Calls in other threads, without grad mode, or during a backward pass (recomputation) are not noted.
     """
 
     on_fault: Callable[[str, Exception], None]
     calls: list[Call] = field(default_factory=list)
-    roots: dict[int, nn.Module] = field(default_factory=dict)
     in_backward: bool = False
-    _stack: list[Call | None] = field(default_factory=list)
-    _handles: list[Any] = field(default_factory=list)
-    _counts: dict[int, int] = field(default_factory=dict)
+    _original: Callable[..., Any] | None = None
+    _depth: int = 0
+    _marks: list[int] = field(default_factory=list)
     _thread: int = field(default_factory=threading.get_ident)
 
     @property
     def armed(self) -> bool:
-        """Whether the hooks are in place."""
-        return bool(self._handles)
+        """Whether calls are seen."""
+        return self._original is not None
 
     def arm(self) -> None:
-        """Put the hooks in place. Called between steps, so that no forward is under way."""
-        if not self._handles:
-            self._thread = threading.get_ident()
-            self._handles = [
-                nn_module.register_module_forward_pre_hook(self._enter),
-                nn_module.register_module_forward_hook(self._leave, always_call=True),
-            ]
+        """Begin to see calls. Called between steps, so that no forward is under way."""
+        if self._original is not None:
+            return
+        self._thread = threading.get_ident()
+        original = self._original = nn.Module.__call__
+
+        def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807 - it stands in for it
+            call = self._enter(module)
+            if call is None:
+                return original(module, *args, **kwargs)
+            try:
+                output = original(module, *args, **kwargs)
+            finally:
+                self._depth -= 1
+            self._leave(call, args, output)
+            return output
+
+        nn.Module.__call__ = __call__
 
     def disarm(self) -> None:
-        """Take the hooks away and forget the calls."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self.forget()
+        """See nothing any more, and forget the calls."""
+        if self._original is not None:
+            nn.Module.__call__ = self._original
+            self._original = None
+        self._depth = 0
+        self._marks = []
+        self.forget(0)
 
-    def forget(self) -> None:
-        """Forget the calls of the step that has passed (they hold references to modules)."""
-        self.calls = []
-        self.roots = {}
-        self._stack = []
-        self._counts = {}
+    def forget(self, keep: int) -> None:
+        """Forget the calls from before the last `keep` optimizer steps (they hold references to modules).
+
+        A GAN's generator runs before the discriminator's step and is stepped after it: its calls must outlive that.
+        """
+        self._marks.append(sequence_number())
+        self._marks = self._marks[-keep - 1 :] if keep else []
+        since = self._marks[0] if self._marks else None
+        self.calls = [c for c in self.calls if since is not None and c.first >= since]
+        alive = {id(c.module) for c in self.calls}
+        self.roots = {key: module for key, module in self.roots.items() if key in alive}
 
     def _ignored(self) -> bool:
         return (
@@ -86,28 +103,19 @@ class ForwardWatch:
             or torch.jit.is_tracing()
         )
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        if self._ignored():
-            return
-        if not torch.is_grad_enabled():
-            self._stack.append(None)
-            return
-        index = self._counts.get(id(module), 0)
-        self._counts[id(module)] = index + 1
-        call = Call(module=module, index=index, first=sequence_number(), depth=len(self._stack))
-        if not any(self._stack):
+    def _enter(self, module: nn.Module) -> Call | None:
+        if self._ignored() or not torch.is_grad_enabled():
+            return None
+        call = Call(module=module, first=sequence_number(), depth=self._depth)
+        if self._depth == 0:
             self.roots[id(module)] = module
-        self._stack.append(call)
+        self._depth += 1
         self.calls.append(call)
+        return call
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._ignored() or not self._stack:
-            return
-        call = self._stack.pop()
-        if call is None or call.module is not module:
-            return  # an exception unwound part of the stack
+    def _leave(self, call: Call, args: Any, output: Any) -> None:
         call.last = sequence_number()
-        if any(p is not None and p.dim() > 1 for p in module._parameters.values()):
+        if any(p is not None and p.dim() > 1 for p in call.module._parameters.values()):
             try:
                 self._measure(call, args, output)
             except Exception as error:

@@ -120,6 +120,11 @@ class Models:
         self._all: list[Watched] = []
         self._tracing = True
 
+    @property
+    def optimizers(self) -> int:
+        """How many optimizers are at work."""
+        return max(1, len(self._by_optimizer))
+
     def ours(self, optimizer: Any) -> bool:
         """Whether this optimizer's steps are to be watched."""
         return self._only is None or any(optimizer is o for o in self._only[1])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unvanish.schema.run import PARAMETER_STATISTICS, SNAPSHOT_QUANTILES
 
-SAMPLE = 1024  # elements looked at per tensor and step
+SAMPLE = 256  # elements looked at per tensor and step
 TOTAL = 131_072  # elements looked at per step, over all tensors
 TRACE_SAMPLE = 32_768  # elements looked at per tensor at a traced step
 
@@ -70,8 +70,9 @@ def spread(tensor: Tensor) -> Tensor:
 class ParameterSampler:
     """Looks at the same elements of every parameter at every step.
 
-    One [parameters x sample] matrix per step for weights and one for gradients; small tensors are padded
-    with zeros that are not counted. Parameters that can't be read so (sparse, complex, meta, sharded) give NaN.
+    One [parameters x width] matrix each for the weights before and after a step and for the gradients, filled
+    by one foreach copy; small tensors leave the rest of their row zero, which is not counted. Parameters that
+    can't be read so (sparse, complex, meta, sharded) give NaN.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -83,68 +84,92 @@ class ParameterSampler:
             min(-(-p.numel() // stride), self.width)
             for p, stride in zip(self.parameters, self._strides, strict=True)
         ]
-        self._readable = [_readable(p) for p in self.parameters]
-        self._device = next((p.device for p, ok in zip(self.parameters, self._readable, strict=True) if ok), None)
-        self._zeros = torch.zeros(self.width, device=self._device)
+        self._rows = [i for i, p in enumerate(self.parameters) if _readable(p)]
+        self._device = self.parameters[self._rows[0]].device if self._rows else None
+        shape = (len(self.parameters), self.width)
+        self._gradients, self._weights, self._before = (torch.zeros(shape, device=self._device) for _ in range(3))
         self._counts = torch.tensor([max(1, n) for n in self.counts], dtype=torch.float64, device=self._device)
-        self._before: Tensor | None = None
+        self._unreadable = torch.tensor([i not in set(self._rows) for i in range(len(self.parameters))])
+        self._gradient_rows, self._weight_rows, self._before_rows = (
+            [m[i, :n] for i, n in enumerate(self.counts)]
+            for m in (self._gradients, self._weights, self._before)
+        )
+        self._pointers: list[int] = []
+        self._sources: list[Tensor] = []
+        self._started = False
 
-    def snapshot(self) -> Tensor | None:
-        """The sampled weights, [parameters x width] float32; None where nothing can be read."""
-        return self._matrix(self.parameters)
-
-    def step(self, grad_scale: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
-        """Statistics at this optimizer step: ([parameters x PARAMETER_STATISTICS] float64, weights' sample).
+    def step(self, grad_scale: Tensor | None = None) -> Tensor | None:
+        """Statistics at this optimizer step, [parameters x PARAMETER_STATISTICS] float64; None: nothing to read.
 
         The update columns describe the change since the call before (NaN in the first).
         """
-        weights = self._matrix(self.parameters)
-        if weights is None:
+        if self._device is None:
             return None
-        gradients = self._matrix([p.grad for p in self.parameters])
-        assert gradients is not None
-        missing = torch.tensor([p.grad is None for p in self.parameters], device=self._device)
+        self._weights, self._before = self._before, self._weights
+        self._weight_rows, self._before_rows = self._before_rows, self._weight_rows
+        self._read_weights()
+        missing = self._read_gradients()
         if grad_scale is not None:
-            gradients = gradients / grad_scale
-        first = self._before is None
-        update = torch.zeros_like(weights) if self._before is None else weights - self._before
-        self._before = weights
+            self._gradients /= grad_scale
+        update = self._weights - self._before
         columns = [
-            self._rms(gradients),
-            torch.linalg.vector_norm(gradients, math.inf, dim=1).double(),
-            1 - self._share(torch.count_nonzero(gradients, dim=1)),
-            self._share(self.width - torch.isfinite(gradients).sum(1)),
-            self._rms(weights),
+            self._rms(self._gradients),
+            torch.linalg.vector_norm(self._gradients, math.inf, dim=1).double(),
+            1 - self._share(torch.count_nonzero(self._gradients, dim=1)),
+            self._share(self.width - torch.isfinite(self._gradients).sum(1)),
+            self._rms(self._weights),
             self._rms(update),
             self._share(torch.count_nonzero(update, dim=1)),
         ]
         table = torch.stack(columns, dim=1)
-        table[missing, :4] = math.nan
-        if first:
+        if missing:
+            table[missing, :4] = math.nan
+        if len(self._rows) < len(self.parameters):
+            table[self._unreadable] = math.nan
+        if not self._started:
             table[:, 5:] = math.nan
-        return table, weights
+            self._started = True
+        return table
+
+    def snapshot(self) -> Tensor:
+        """A copy of the weights' sample as of the last step, [parameters x width] float32."""
+        return self._weights.clone()
+
+    def _read_weights(self) -> None:
+        pointers = [self.parameters[i].data_ptr() for i in self._rows]
+        if pointers != self._pointers:  # the first time, and when the script gave a parameter new storage
+            self._sources = [self._view(self.parameters[i], i) for i in self._rows]
+            views = all(self.parameters[i].is_contiguous() for i in self._rows)
+            self._pointers = pointers if views else []  # a copy would be stale at the next step
+        torch._foreach_copy_([self._weight_rows[i] for i in self._rows], self._sources)
+
+    def _read_gradients(self) -> list[int]:
+        """Fill the gradients' matrix; gives the rows that have none."""
+        rows: list[Tensor] = []
+        sources: list[Tensor] = []
+        missing: list[int] = []
+        for i in self._rows:
+            gradient = self.parameters[i].grad
+            if gradient is None or gradient.layout is not torch.strided:
+                missing.append(i)
+                continue
+            sources.append(self._view(gradient, i))
+            rows.append(self._gradient_rows[i])
+        if rows:
+            torch._foreach_copy_(rows, sources)
+        return missing
+
+    def _view(self, tensor: Tensor, row: int) -> Tensor:
+        count, stride = self.counts[row], self._strides[row]
+        if tensor.is_contiguous():
+            return torch.as_strided(tensor.detach(), (count,), (stride,))
+        return tensor.detach().reshape(-1)[::stride][:count]
 
     def _rms(self, matrix: Tensor) -> Tensor:
         return torch.linalg.vector_norm(matrix, dim=1, dtype=torch.float64) / self._counts.sqrt()
 
     def _share(self, count: Tensor) -> Tensor:
         return count.double() / self._counts
-
-    def _matrix(self, tensors: Sequence[Tensor | None]) -> Tensor | None:
-        if self._device is None:
-            return None
-        rows: list[Tensor] = []
-        for tensor, count, stride, ok in zip(tensors, self.counts, self._strides, self._readable, strict=True):
-            if tensor is None or not ok or tensor.layout is not torch.strided:
-                rows.append(self._zeros)
-                continue
-            flat = tensor.detach().reshape(-1)
-            rows.append(flat if count == flat.numel() else flat[::stride][:count])
-            if tensor.device != self._device:
-                rows[-1] = rows[-1].to(self._device, non_blocking=True)
-            if count < self.width:
-                rows.append(self._zeros[: self.width - count])
-        return torch.cat(rows).view(len(self.parameters), self.width).float()
 
 
 def quantiles(weights: Tensor, counts: Sequence[int], numels: Sequence[int]) -> list[tuple[float, tuple[float, ...]]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unvanish.probe.backward import Node, Tracing, graph_key, node_kind
+from unvanish.probe.forward import Call
 from unvanish.schema.graph import Graph, Operation, OperationStats
 
 
@@ -94,6 +95,7 @@ def site(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str]) -
         for node, call in zip(tracing.nodes, tracing.calls, strict=True)
         if call is not None and node_kind(node) == "weight"
     )
+    numbers = _call_numbers(tracing.calls)
     operations: list[Operation] = []
     spreads: list[tuple[int | None, Tensor | None, Tensor | None]] = []
     for node, call in zip(tracing.nodes, tracing.calls, strict=True):
@@ -106,7 +108,7 @@ def site(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str]) -
                 kind=kind,
                 module=paths[id(call.module)] if call is not None and ours else None,
                 module_class=type(call.module).__name__ if call is not None and ours else None,
-                call=call.index if call is not None and ours else 0,
+                call=numbers[id(call)] if ours else 0,
                 parents=tuple(parent for _, parent in node.parents),
                 parameters=tuple(names.get(id(leaf), "") for _, leaf, _ in node.leaves),
             )
@@ -118,6 +120,17 @@ def site(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str]) -
             spreads.append((None, None, None))
     key = graph_key([(o.name, o.module, o.call, o.parents, o.parameters) for o in operations])
     return Sited(graph=Graph(key=key, operations=tuple(operations)), nodes=tracing.nodes, spreads=spreads)
+
+
+def _call_numbers(calls: Sequence[Call | None]) -> dict[int, int]:
+    """Which call of its module each call is, among those that made operations of this loss (by id of the call)."""
+    numbers: dict[int, int] = {}
+    counts: Counter[int] = Counter()
+    for call in calls:  # in execution order
+        if call is not None and id(call) not in numbers:
+            numbers[id(call)] = counts[id(call.module)]
+            counts[id(call.module)] += 1
+    return numbers
 
 
 def output_operation(graph: Graph, counts: Sequence[int]) -> int | None:

@@ -7,6 +7,7 @@ import math
 import sqlite3
 from array import array
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from unvanish.schema.architecture import LayerSpec
 from unvanish.schema.graph import Graph, Operation, OperationStats, Trace
 from unvanish.schema.run import PARAMETER_STATISTICS, ModelInfo, ModelRun, Snapshot
 from unvanish.store.encode import Row, untext
-from unvanish.store.layout import select_statement
+from unvanish.store.layout import columns, select_statement
 
-_ROWS_AT_ONCE = 20_000
+_ROWS_AT_ONCE = 4_000
 _WHOLE = (-(2**62), 2**62)
 
 
@@ -61,12 +62,14 @@ def _parameter_stats(
         (len(PARAMETER_STATISTICS), len(measured), parameters), np.nan, dtype=np.float64
     )
     cursor = connection.execute(select_statement("parameter_stats", where, "model, step, parameter"))
+    width = len(columns("parameter_stats"))
     while table.size and (rows := cursor.fetchmany(_ROWS_AT_ONCE)):
-        places = np.array([row[1:3] for row in rows], dtype=np.int64)
-        values = np.array([row[3:] for row in rows], dtype=np.float64)  # None becomes NaN
+        flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width)  # None becomes NaN
+        values = flat.reshape(-1, width)
+        places = values[:, 1:3].astype(np.int64)
         at = np.searchsorted(steps, places[:, 0])
         keep = (places[:, 1] < parameters) & (steps[np.minimum(at, len(steps) - 1)] == places[:, 0])
-        table[:, at[keep], places[keep, 1]] = values[keep].T
+        table[:, at[keep], places[keep, 1]] = values[keep, 3:].T
     stats = {}
     for name, matrix in zip(PARAMETER_STATISTICS, table, strict=True):
         stats[name] = array("d")

@@ -21,7 +21,7 @@ class Residual(nn.Module):
         """Add the block's output to its input; shapes [*, n] -> [*, n], never broadcast."""
         y: torch.Tensor = self.body(x)
         # a plain `if` on shapes would end a symbolic trace
-        torch._assert(y.shape == x.shape, _KEEPS_SHAPE)  # type: ignore[no-untyped-call]
+        torch._assert(y.shape == x.shape, _KEEPS_SHAPE)
         return x + (y if self.scale == 1.0 else self.scale * y)
 
     def extra_repr(self) -> str:

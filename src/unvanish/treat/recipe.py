@@ -165,10 +165,13 @@ def parse_recipe(text: str) -> Recipe:
     mark = _text(model["fingerprint"], '"model.fingerprint"')
     if not _FINGERPRINT.fullmatch(mark):
         raise RecipeError('"model.fingerprint" is not "sha256:" and 64 hex digits', _MEND)
+    count = _whole(_number(model["parameters"], '"model.parameters"', 0, 2**62, whole=True))
+    if count is None:
+        raise RecipeError('"model.parameters" is null', _MEND)
     return Recipe(
         model_class=_text(model["class"], '"model.class"'),
         fingerprint=mark,
-        parameters=int(_number(model["parameters"], '"model.parameters"', 0, 2**62, whole=True) or 0),
+        parameters=count,
         prescriptions=_prescriptions(data["prescriptions"]),
         learning_rate=_number(data.get("learning_rate"), '"learning_rate"', 1e-12, 1e6),
         seed=_whole(_number(data.get("seed"), '"seed"', 0, 2**64 - 1, whole=True)),

@@ -108,8 +108,8 @@ def run_experiment(
 ) -> TreatmentResult:
     """Run the plan and judge it. Out of budget or on Ctrl-C, judge what is known (`stopped` says so).
 
-    First one seed over the whole grid of rates for every side; then each side's best rate (by last loss)
-    on all paired seeds, which the choice of the rate has not seen.
+    First one seed over the whole grid of rates for every side; then the rate that each side does well
+    at, on all paired seeds, which the choice of the rate has not seen.
     """
     sides = len(plan.sides())
     book = _Book(
@@ -142,10 +142,10 @@ def run_experiment(
 
 
 def best_rate(outcomes: Iterable[TrialOutcome], side: str, chance: float | None = None) -> float | None:
-    """The lowest factor that goes nine tenths of the way that the best one goes; None where all ended in errors.
+    """The lowest factor that goes nine tenths of the way that the best one goes; None if all failed.
 
-    The way is from chance (unknown: the first loss) down to the last loss. The very best rate on one seed often
-    lies at the edge of divergence, where the next seed falls over. Where none learns, the lowest last loss.
+    The way is from chance (unknown: the first loss) down to the last loss. The very best rate on one seed
+    often lies at the edge of divergence, where the next seed falls over. None learns: the lowest last loss.
     """
     ran = [o for o in outcomes if o.spec.candidate == side and o.error is None and o.losses]
     calm = sorted((o for o in ran if not o.diverged), key=lambda o: o.spec.learning_rate_factor)

@@ -19,7 +19,7 @@ function card(finding: FindingView): HTMLElement {
     "article",
     { class: "finding", "data-kind": finding.kind, "data-severity": finding.severity },
     h("h3", {}, h("span", { class: `pill pill-${finding.severity}` }, finding.severity), capital(finding.kind_text)),
-    h("p", {}, finding.summary),
+    h("p", {}, capital(finding.summary)),
     h("p", { class: "fine" }, `Cause: ${finding.cause_text}; ${sure}first seen at step ${finding.first_step}.`),
     finding.layers.length
       ? h("ul", { class: "chips", "aria-label": "Layers, the most starved first" },

@@ -1,7 +1,7 @@
 // The loss over the steps, with what guessing gives and where the findings begin.
 
 import { chart, stepAxis, tip, valueAxis } from "../charts";
-import { panel, spread, table } from "../dom";
+import { h, panel, spread, table } from "../dom";
 import { plain } from "../format";
 import type { Tokens } from "../theme";
 import type { LossView } from "../types";
@@ -16,6 +16,7 @@ export function lossPanel(loss: LossView): HTMLElement {
     "loss",
     "Loss",
     loss.summary,
+    keys(loss),
     drawn.box,
     table("Loss by step", ["Step", "Loss"], rows),
   );
@@ -25,6 +26,16 @@ export function lossPanel(loss: LossView): HTMLElement {
   section.dataset.marks = String(loss.marks.length);
   section.dataset.nonFinite = String(loss.non_finite);
   return section;
+}
+
+function keys(loss: LossView): HTMLElement {
+  const key = (name: string, text: string) => h("li", {}, h("i", { class: name }), text);
+  const list = h("ul", { class: "keys" }, key("raw", "loss"));
+  if (loss.smooth) list.append(key("median", "smoothed"));
+  if (loss.chance !== null) list.append(key("guess", `best constant guess: ${plain(loss.chance, 4)}`));
+  for (const mark of loss.marks) list.append(key(`mark mark-${mark.severity}`, `from step ${mark.step}: ${mark.label}`));
+  if (loss.non_finite) list.append(key("mark mark-critical", `NaN or infinite at ${loss.non_finite} steps`));
+  return list;
 }
 
 function option(loss: LossView, look: Tokens, low: number, high: number): object {
@@ -54,7 +65,7 @@ function option(loss: LossView, look: Tokens, low: number, high: number): object
   }
   if (loss.non_finite_steps.length) series.push(notFinite(loss, look));
   return {
-    grid: { left: 56, right: 20, top: 34, bottom: 46 },
+    grid: { left: 48, right: 20, top: 26, bottom: 46 },
     xAxis: stepAxis(look, low, high, { name: "step", nameLocation: "middle", nameGap: 28 }),
     yAxis: yAxis(loss, look),
     series,
@@ -88,7 +99,7 @@ function markLine(loss: LossView, look: Tokens): object {
     data.push({
       yAxis: loss.chance,
       lineStyle: { color: look.soft, type: [5, 5], width: 1.25 },
-      label: { ...label, formatter: `guessing: ${plain(loss.chance, 4)}`, position: "insideEndTop" },
+      label: { show: false },
     });
   }
   const seen = new Set<number>();

@@ -142,13 +142,17 @@ class MapView {
     pen.fillStyle = look.soft;
     pen.textBaseline = "top";
     pen.textAlign = "center";
-    let free = -Infinity;
-    this.signal.steps.forEach((step, c) => {
-      const text = step.toLocaleString("en");
-      const x = left + (c + 0.5) * column;
-      const half = pen.measureText(text).width / 2;
-      if (x - half < Math.max(free, left - 4) || x + half > left + width + 2) return;
-      pen.fillText(text, x, top + height + 8);
+    const steps = this.signal.steps;
+    const size = (c: number) => pen.measureText((steps[c] ?? 0).toLocaleString("en")).width;
+    const final = steps.length - 1;
+    // the last step has its name first, right under its column or flush with the edge
+    const end = Math.min(left + (final + 0.5) * column, left + width - size(final) / 2 + 2);
+    let free = left - 6;
+    steps.forEach((step, c) => {
+      const half = size(c) / 2;
+      const x = c === final ? end : left + (c + 0.5) * column;
+      if (c !== final && (x - half < free || x + half > end - size(final) / 2 - 14)) return;
+      pen.fillText(step.toLocaleString("en"), x, top + height + 8);
       free = x + half + 14;
     });
     pen.fillText("traced step", left + width / 2, top + height + 28);

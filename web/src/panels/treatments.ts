@@ -24,10 +24,21 @@ export function treatmentPanel(view: TreatmentView): HTMLElement {
     draw();
   };
   const hasCurves = view.rows.some((r) => r.curve);
-  section.append(trialTable(view, colours, light));
-  if (hasCurves) section.append(h("h3", {}, "Loss of every trial"), h("p", { class: "caption" }, "Mean over the seeds, and their range. Grey: what did not help."), drawn.box);
+  section.append(laneKeys(), trialTable(view, colours, light));
+  if (hasCurves) section.append(h("h3", {}, "Loss of every trial"), h("p", { class: "caption" }, "Mean over the seeds, and their range. Grey: what did not help. Point at a row above to single it out."), curveKeys(view), drawn.box);
   section.append(files(view));
   return section;
+}
+
+function laneKeys(): HTMLElement {
+  const key = (name: string, text: string) => h("li", {}, h("i", { class: name }), text);
+  return h("ul", { class: "keys" }, key("ring", "predicted by theory"), key("full", "measured"), key("one", "1: the signal keeps its size"));
+}
+
+function curveKeys(view: TreatmentView): HTMLElement {
+  const list = h("ul", { class: "keys" }, h("li", {}, h("i", { class: "guess" }), "as it is"));
+  if (view.chance !== null) list.append(h("li", {}, h("i", { class: "guess fine-dash" }), `best constant guess: ${plain(view.chance, 4)}`));
+  return list;
 }
 
 function colouring(view: TreatmentView): Map<string, string | null> {
@@ -60,12 +71,12 @@ function trialRow(row: TrialRow, view: TreatmentView, colours: Map<string, strin
   const element = h(
     "tr",
     { class: row.chosen ? "chosen" : "", "data-trial": row.name, "data-outcome": outcome, tabindex: 0, title: row.why },
-    h("th", { scope: "row" }, dot, h("span", {}, short(row.title, 60), row.chosen ? h("b", { class: "tag" }, "chosen") : null, h("small", {}, row.why))),
+    h("th", { scope: "row" }, h("span", { class: "variant" }, dot, h("span", {}, short(row.title, 60), row.chosen ? h("b", { class: "tag" }, "chosen") : null, h("small", {}, row.why)))),
     cell("Gain per layer", lane(row, view)),
     cell("Predicted", h("span", { class: "n" }, row.predicted_text)),
     cell("Measured", h("span", { class: "n" }, row.measured_text)),
     cell("Loss", h("span", {}, h("span", { class: "n" }, row.loss_text), h("small", {}, `rate ${row.learning_rate}, ${stuck}`))),
-    cell("Outcome", h("span", { class: `outcome outcome-${outcome}` }, h("i", { "aria-hidden": "true" }, GLYPHS[outcome] ?? ""), row.outcome_text)),
+    cell("Outcome", h("span", { class: `outcome outcome-${outcome}` }, GLYPHS[outcome] ? h("i", { "aria-hidden": "true" }, GLYPHS[outcome]!) : null, row.outcome_text)),
   );
   for (const event of ["pointerenter", "focus"]) element.addEventListener(event, () => light(row.name));
   for (const event of ["pointerleave", "blur"]) element.addEventListener(event, () => light(null));
@@ -83,7 +94,7 @@ function lane(row: TrialRow, view: TreatmentView): Element {
   if (row.predicted !== null) children.push(svg("circle", { cx: x(row.predicted), cy: 12, r: 5, class: "lane-predicted" }));
   if (row.measured !== null) children.push(svg("circle", { cx: x(row.measured), cy: 12, r: 3.2, class: "lane-measured" }));
   const label = `predicted ${row.predicted_text}, measured ${row.measured_text}; 1 keeps the signal`;
-  return svg("svg", { class: "lane", viewBox: "0 0 160 24", role: "img", "aria-label": label }, ...children);
+  return svg("svg", { class: "lane", viewBox: "0 0 160 24", preserveAspectRatio: "xMinYMid", role: "img", "aria-label": label }, ...children);
 }
 
 function option(view: TreatmentView, look: Tokens, colours: Map<string, string | null>, lit: string | null): object {
@@ -95,12 +106,11 @@ function option(view: TreatmentView, look: Tokens, colours: Map<string, string |
   if (first && view.chance !== null) {
     first.markLine = {
       silent: true, symbol: "none",
-      data: [{ yAxis: view.chance, lineStyle: { color: look.soft, type: [5, 5], width: 1.25 },
-        label: { formatter: `guessing: ${plain(view.chance, 4)}`, position: "insideEndTop", color: look.soft, fontSize: 12, fontFamily: "inherit" } }],
+      data: [{ yAxis: view.chance, lineStyle: { color: look.soft, type: [2, 3], width: 1.25 }, label: { show: false } }],
     };
   }
   return {
-    grid: { left: 56, right: 20, top: 24, bottom: 46 },
+    grid: { left: 48, right: 20, top: 24, bottom: 46 },
     xAxis: stepAxis(look, 0, high, { name: "step of the trial", nameLocation: "middle", nameGap: 28 }),
     yAxis: valueAxis(look, { type: view.log ? "log" : "value", scale: true }),
     series,

@@ -139,7 +139,7 @@ function ends(chain: ChainView): HTMLElement {
     "dl",
     { class: "ends" },
     step("signal at the output", chain.ends.output_norm),
-    step(`signal at ${short(chain.layer, 30)}`, chain.ends.signal_norm),
+    step(`signal at ${short(chain.place, 30)}`, chain.ends.signal_norm),
     step("times its input", chain.ends.last_factor),
     step(`gradient of ${short(chain.parameter, 36)}`, chain.ends.gradient_norm),
   );

@@ -54,12 +54,12 @@ function option(parameter: WeightParameter, look: Tokens): object {
   const y = (gridIndex: number, extra: object) => valueAxis(look, { gridIndex, scale: true, splitNumber: 3, ...extra });
   return {
     grid: [
-      { left: 52, right: 12, top: 12, height: 138 },
-      { left: 52, right: 12, top: 172, height: 46 },
+      { left: 44, right: 12, top: 10, height: 140 },
+      { left: 44, right: 12, top: 178, height: 42 },
     ],
     axisPointer: { link: [{ xAxisIndex: "all" }] },
     xAxis: [x(0, false), x(1, true)],
-    yAxis: [y(0, {}), y(1, { splitNumber: 1, ...normRange(parameter) })],
+    yAxis: [y(0, {}), y(1, { splitNumber: 1, ...normRange(parameter, look) })],
     series: [
       ...band(parameter, 0, 6, look, 0.18),
       ...band(parameter, 1, 5, look, 0.3),
@@ -71,13 +71,13 @@ function option(parameter: WeightParameter, look: Tokens): object {
   };
 }
 
-function normRange(parameter: WeightParameter): object {
+function normRange(parameter: WeightParameter, look: Tokens): object {
   const values = parameter.norm.filter((v): v is number => v !== null);
   if (!values.length) return {};
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const room = Math.max((high - low) * 0.15, Math.abs(high) * 0.02, 1e-12);
   const [min, max] = [low - room, high + room];
-  return { min, max, interval: max - min, axisLabel: { fontSize: 11, formatter: (v: number) => plain(v, 3) } };
+  return { min, max, interval: max - min, axisLabel: { color: look.soft, fontSize: 11, formatter: (v: number) => plain(v, 3) } };
 }
 
 /** The area between two quantiles: a line that is not seen, and what is stacked on it. */

@@ -9,7 +9,7 @@ from unvanish.diagnose.causes import TREATMENTS, cause_of_growth
 from unvanish.diagnose.facts import THRESHOLD, Facts, Profile
 from unvanish.diagnose.path import decades
 from unvanish.diagnose.rule import Rule
-from unvanish.schema.finding import Attribution, Cause, Evidence, Finding
+from unvanish.schema.finding import Attribution, Evidence, Finding
 
 GIANT_STEP = 0.5  # update_rms over weight_rms in one step
 RISEN = 10.0  # the loss, over its first value
@@ -22,17 +22,20 @@ def _check(facts: Facts) -> Iterable[Finding]:
         return
     start = next((p for p in facts.profiles if not any(s.nonfinite for s in p.layers)), None)
     size, layer, at = facts.heaviest_step()
-    harmed = facts.learning.status in ("non_finite", "worse") or _peak(facts) > RISEN
+    broken = facts.learning.status == "non_finite" or _peak(facts) > RISEN
+    harmed = broken or facts.learning.status == "worse"
     grown = _growth(start) if start is not None else None
-    if grown is not None and (harmed or size > GIANT_STEP) and facts.learning.unmoved:
-        yield _by_init(facts, start, grown)  # type: ignore[arg-type]
-    elif harmed and (size > GIANT_STEP or _gradient_growth(facts) > GROWN):
-        yield _by_rate(facts, size, layer, at)
+    if start is not None and grown is not None and (harmed or size > GIANT_STEP) and facts.learning.unmoved:
+        yield _by_init(facts, start, grown)
+    elif harmed and size > GIANT_STEP:
+        yield _by_rate(facts, layer, at, size, GIANT_STEP, "update over weight in one step")
+    elif broken and (growth := _gradient_growth(facts))[0] > GROWN:
+        yield _by_rate(facts, growth[1], growth[2], growth[0], GROWN, "gradient over its first")
 
 
 def _growth(profile: Profile) -> tuple[str, float, str, int] | None:
     """(layer, decades, which way, operation) where the signal grows by more than e^3 over the depth at the start."""
-    first, last = profile.layers[0], profile.layers[-1]
+    first = profile.layers[0]
     backward = max(profile.layers, key=lambda s: s.raw if s.raw == s.raw else -math.inf)
     spreads = [
         (profile.traced.stats[s.operation].output_std, s) for s in profile.layers if s.operation != first.operation
@@ -49,7 +52,6 @@ def _growth(profile: Profile) -> tuple[str, float, str, int] | None:
     recurrent = _time_growth(profile)
     if recurrent is not None:
         found.append(recurrent)
-    del last
     return max(found, key=lambda f: f[1], default=None)
 
 
@@ -74,13 +76,15 @@ def _peak(facts: Facts) -> float:
     return max(values) / first if values and first and first > 0 else 0.0
 
 
-def _gradient_growth(facts: Facts) -> float:
-    """The largest finite gradient of any weight over that weight's first."""
-    best = 0.0
+def _gradient_growth(facts: Facts) -> tuple[float, str, int]:
+    """(largest finite gradient of any weight over that weight's first, its layer, its step)."""
+    best = (0.0, "", 0)
     for parameter in facts.model.info.parameters:
-        column = [v for v in facts.column("gradient_rms", parameter.index) if math.isfinite(v) and v > 0]
-        if len(parameter.shape) > 1 and column:
-            best = max(best, max(column) / column[0])
+        rows = zip(facts.model.parameter_steps, facts.column("gradient_rms", parameter.index), strict=True)
+        known = [(step, v) for step, v in rows if math.isfinite(v) and v > 0]
+        if len(parameter.shape) > 1 and known:
+            step, top = max(known, key=lambda pair: pair[1])
+            best = max(best, (top / known[0][1], parameter.name.removesuffix(".weight"), step))
     return best
 
 
@@ -116,26 +120,23 @@ def _from_the_start(start: Profile, layer: str, way: str) -> tuple[str, ...]:
     return (layer, *(n for n in through if n != layer)) if way == "backward" else tuple(through)
 
 
-def _by_rate(facts: Facts, size: float, layer: str, at: int) -> Finding:
-    cause: Cause = "learning_rate"
+def _by_rate(facts: Facts, layer: str, at: int, value: float, threshold: float, statistic: str) -> Finding:
     step = max(0, at)
-    value = size if size > GIANT_STEP else _gradient_growth(facts)
-    statistic = "update over weight in one step" if size > GIANT_STEP else "largest gradient over the first"
     return Finding(
         kind="exploding_gradients",
-        cause=cause,
+        cause="learning_rate",
         severity="critical",
         confidence=0.85,
         layers=(layer,) if layer else (),
         first_step=step,
-        summary=f"the steps outgrow the weights: at step {step} {layer} was changed by {size:.2g} times its own size, "
+        summary=f"the steps outgrow the weights: at step {step} the {statistic} is {value:.2g} in {layer}, "
         f"while the signal over the depth was fine at the start; {facts.learning.sentence}.",
         evidence=(
-            Evidence(layer=layer, statistic=statistic, value=value,
-                     threshold=GIANT_STEP if size > GIANT_STEP else GROWN, steps=(step, step), source=_SOURCE),  # fmt: skip
+            Evidence(layer=layer, statistic=statistic, value=value, threshold=threshold,
+                     steps=(step, step), source=_SOURCE),  # fmt: skip
         ),
         attribution=Attribution(),
-        treatments=TREATMENTS[cause],
+        treatments=TREATMENTS["learning_rate"],
     )
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from unvanish.diagnose.causes import TREATMENTS, cause_of_loss, recurrent_weight
-from unvanish.diagnose.facts import THRESHOLD, Facts, Profile, lasting_since, median_starvation
+from unvanish.diagnose.facts import THRESHOLD, Facts, Profile, lasting_since, median_starvation, most_starved_first
 from unvanish.diagnose.path import decades
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Cause, Evidence, Finding
@@ -54,8 +54,8 @@ def _suppressed(facts: Facts) -> bool:
 def _finding(facts: Facts, since: int) -> Finding:
     profile = facts.recent[-1]
     levels = median_starvation(facts.recent)
-    starved = sorted((layer for layer, v in levels.items() if v < THRESHOLD), key=lambda n: levels[n])
-    target = min((s for s in profile.layers), key=lambda s: (s.starvation, s.operation))
+    starved = most_starved_first({layer: v for layer, v in levels.items() if v < THRESHOLD})
+    target = profile.most_starved
     cause, parts, factors = cause_of_loss(profile.traced, target.operation)
     lost = -parts.total
     blame = _blame(cause, parts.activation, parts.weight, len([f for f in factors if f.kind == "weight"]))

@@ -1,0 +1,72 @@
+"""The page as text: data is data, one file, no way out to the network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import builders as b
+import pytest
+
+from unvanish.errors import UnvanishError
+from unvanish.present import html
+from unvanish.present.html import embed_json, render_html
+from unvanish.present.view import build_view
+
+ASSETS = Path(html.__file__).parent / "assets"
+
+
+def test_embedded_json_cannot_end_its_element_and_reads_back() -> None:
+    value = {"a": f"{b.HOSTILE}\u2028\u2029&", "b": "\ud800", "c": "\u00e9\U0001f600"}
+    text = embed_json(value)
+    assert not set(text) & set("<>&\u2028\u2029")
+    assert text.encode()
+    assert json.loads(text) == value
+
+
+def test_embedded_json_refuses_nan() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        embed_json({"x": float("nan")})
+
+
+def test_the_policy_lets_only_the_viewer_run_and_nothing_out() -> None:
+    page = render_html(build_view(b.run(), b.diagnosis(), (b.chain(),)))
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+    assert policy is not None
+    digest = base64.b64encode(hashlib.sha256((ASSETS / "viewer.js").read_bytes()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy.group(1)
+    assert policy.group(1).startswith("default-src 'none';")
+    assert not re.search(r'(?:src|href)="', page.split("<script>")[0])
+
+
+def test_a_hostile_name_appears_escaped_wherever_it_appears() -> None:
+    run = b.run(b.model_run([b.HOSTILE, b.MARKUP, "out"], name=b.HOSTILE))
+    page = render_html(build_view(run, b.diagnosis([b.HOSTILE], name=b.HOSTILE), ()))
+    assert b.HOSTILE not in page
+    assert b.MARKUP not in page
+    assert page.lower().count("</script") == 2
+
+
+def test_a_reader_without_javascript_gets_the_three_lines() -> None:
+    page = render_html(build_view(b.run(), b.diagnosis(), ()))
+    without = page.split("<noscript>")[1].split("</noscript>")[0]
+    assert "Sick: the gradients vanish" in without
+    assert "Swap the saturating activations" in without
+
+
+def test_the_viewer_is_small_and_holds_no_end_tag_and_no_address_to_call() -> None:
+    script = (ASSETS / "viewer.js").read_text(encoding="utf-8")
+    assert len(script) + (ASSETS / "viewer.css").stat().st_size < 1_500_000
+    assert "</script" not in script.lower()
+    assert not re.search(r"\b(?:fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon)\(", script)
+    assert "url(" not in (ASSETS / "viewer.css").read_text(encoding="utf-8")
+    assert "Apache License" in (ASSETS / "THIRD_PARTY.txt").read_text(encoding="utf-8")
+
+
+def test_a_missing_viewer_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(html.resources, "files", lambda _: tmp_path)
+    with pytest.raises(UnvanishError, match="reinstall"):
+        render_html(build_view(b.run(), b.diagnosis(), ()))

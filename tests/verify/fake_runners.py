@@ -1,0 +1,69 @@
+"""Runners that train nothing: they return known curves, hang, crash or die."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+
+from unvanish.verify.trial import TrialOutcome, TrialSpec
+
+CHANCE = 2.0
+
+
+def curve(spec: TrialSpec, last: float, noise: float = 0.02) -> tuple[float, ...]:
+    """From chance down to `last`, with noise that depends on the seed alone: paired between candidates."""
+    rng = random.Random(spec.seed)
+    fall = [CHANCE + (last - CHANCE) * min(1.0, i / (0.8 * spec.steps)) for i in range(spec.steps)]
+    return tuple(x + rng.gauss(0, noise) for x in fall)
+
+
+def by_name(spec: TrialSpec) -> TrialOutcome:
+    """Candidates by name; the gain of "lucky" does not move."""
+    name = spec.candidate
+    if name == "breaks":
+        raise RuntimeError("no such\nlayer")
+    learns = name in ("learns", "simple", "big", "lucky", "cut") or (
+        name == "sometimes" and spec.seed % 2 == 0
+    )
+    best = spec.learning_rate_factor == 1.0
+    losses = curve(spec, (0.2 if best else 0.9) if learns else CHANCE)
+    if name == "wild":
+        losses = (*losses[:10], float("nan"))
+    gains = {"learns": (0.9, 1.0), "simple": (0.9, 1.0), "big": (0.9, 1.0), "cut": (0.02, 0.02)}
+    measured, predicted = gains.get(name, (0.02, 1.0 if name == "lucky" else 0.02))
+    return TrialOutcome(
+        spec=spec,
+        losses=losses,
+        measured_gain=measured if spec.trace else None,
+        predicted_gain=predicted if spec.trace else None,
+        depth=3 if name == "cut" else 12,
+        learning_rate=0.1 * spec.learning_rate_factor,
+        chance=CHANCE,
+    )
+
+
+def troubled(spec: TrialSpec) -> TrialOutcome:
+    """Trouble by name; anything else is fine after a tenth of a second."""
+    name = spec.candidate
+    if name == "exits":
+        print("last words of a script", file=sys.stderr, flush=True)
+        os._exit(7)
+    if name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "hangs":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    if name == "sys.exit":
+        sys.exit("bye")
+    if name == "nonsense":
+        return "not an outcome"  # type: ignore[return-value]
+    time.sleep(0.1)
+    return TrialOutcome(spec=spec, losses=(float(os.getpid()), float(os.environ["OMP_NUM_THREADS"])))
+
+
+def slow(spec: TrialSpec) -> TrialOutcome:
+    time.sleep(0.3)
+    return by_name(spec)
