@@ -44,7 +44,9 @@ def run_demo(out: Path, json_path: str | None, console: Console) -> int:
     """Run the demo; runs are kept below `out`. Returns the exit code; raises UnvanishError in one line."""
     began = time.monotonic()
     script = script_path()
-    _say(console, f"A 12-layer sigmoid classifier on handwritten digits, an ordinary script: {_short(script)}")
+    _say(
+        console, f"A 12-layer sigmoid classifier on handwritten digits, an ordinary script: {_short(script)}"
+    )
     _say(console, "1/3  Watching it train, unchanged")
     path = _watch(script, out, console)
     run = session.load(path)
@@ -67,7 +69,9 @@ def run_demo(out: Path, json_path: str | None, console: Console) -> int:
     _say(console, f"     Page    {_short(page)}")
     _say(console, f"     ({time.monotonic() - began:.0f} s)")
     if json_path is not None:
-        _write_json({"diagnosis": diagnosis.to_dict(), "treatment": treatment.to_dict(), "page": str(page)}, json_path)
+        _write_json(
+            {"diagnosis": diagnosis.to_dict(), "treatment": treatment.to_dict(), "page": str(page)}, json_path
+        )
     return 0
 
 
@@ -85,7 +89,17 @@ def _watch(script: Path, out: Path, console: Console) -> Path:
     known = {path for path, _, _ in list_runs(out)} if out.exists() else set()
     with tempfile.TemporaryDirectory() as folder, _progress(console) as tell:
         result, log = Path(folder, "diagnosis.json"), Path(folder, "log")
-        command = [sys.executable, "-m", "unvanish", "run", "--quiet", "--out", str(out), "--json", str(result)]
+        command = [
+            sys.executable,
+            "-m",
+            "unvanish",
+            "run",
+            "--quiet",
+            "--out",
+            str(out),
+            "--json",
+            str(result),
+        ]
         with log.open("wb") as sink:
             process = subprocess.Popen([*command, str(script)], stdout=sink, stderr=sink, env=_one_thread())
             try:
@@ -162,7 +176,9 @@ def _progress(console: Console) -> Iterator[Tell]:
         task = progress.add_task("starting", total=None)
 
         def tell(what: str, share: float | None) -> None:
-            progress.update(task, description=what, total=None if share is None else 1.0, completed=share or 0.0)
+            progress.update(
+                task, description=what, total=None if share is None else 1.0, completed=share or 0.0
+            )
 
         yield tell
 
@@ -203,4 +219,6 @@ def _write_json(data: dict[str, Any], json_path: str) -> None:
     try:
         Path(json_path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UnvanishError(f"{json_path} can't be written ({error.strerror})", "name another file") from error
+        raise UnvanishError(
+            f"{json_path} can't be written ({error.strerror})", "name another file"
+        ) from error

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from unvanish.diagnose.engine import diagnose_run
 from unvanish.errors import CaptureError, RecordError, UsageError
@@ -124,7 +124,9 @@ class Session:
 class Watch:
     """What `unvanish.watch` gives: a context manager around the training loop."""
 
-    def __init__(self, session: Session, only: tuple[torch.nn.Module, Sequence[torch.optim.Optimizer]]) -> None:
+    def __init__(
+        self, session: Session, only: tuple[torch.nn.Module, Sequence[torch.optim.Optimizer]]
+    ) -> None:
         """Starts to watch at once, so that it also works without `with` (then call `close`)."""
         self._session = session
         self.path = session.path
@@ -176,7 +178,9 @@ def watch(
     Training stays bit-identical. Misuse raises here and at once (UsageError, CaptureError, RecordError), nothing
     is raised into the loop later. `every` traces each so many steps instead of the log-spaced schedule.
     """
-    optimizers = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+    optimizers: list[torch.optim.Optimizer] = (
+        list(optimizer) if isinstance(optimizer, list | tuple) else [cast("torch.optim.Optimizer", optimizer)]
+    )
     _check_watch(model, optimizers)
     session = Session(out=Path(out), command=tuple(sys.argv), script=sys.argv[0] or None, every=every)
     return Watch(session, (model, optimizers))
@@ -186,15 +190,20 @@ def _check_watch(model: object, optimizers: Sequence[object]) -> None:
     if isinstance(model, type):
         raise UsageError(f"received the class {model.__name__}, not a model", "instantiate it first")
     if not hasattr(model, "named_parameters"):
-        raise UsageError(f"received a {type(model).__name__}, not an nn.Module", "pass the model that is trained")
+        raise UsageError(
+            f"received a {type(model).__name__}, not an nn.Module", "pass the model that is trained"
+        )
     for optimizer in optimizers:
         if isinstance(optimizer, type) or not hasattr(optimizer, "param_groups"):
             raise UsageError(
-                f"received {optimizer!r:.60} as the optimizer", "pass a torch.optim.Optimizer, or a list of them"
+                f"received {optimizer!r:.60} as the optimizer",
+                "pass a torch.optim.Optimizer, or a list of them",
             )
     parameters = {id(p) for _, p in model.named_parameters()}
     if not parameters:
-        raise CaptureError("the model has no parameters", "there is nothing to train in it; pass the trained model")
+        raise CaptureError(
+            "the model has no parameters", "there is nothing to train in it; pass the trained model"
+        )
     stepped = {id(p) for o in optimizers for g in o.param_groups for p in g["params"]}  # type: ignore[attr-defined]
     if not parameters & stepped:
         raise CaptureError(
@@ -233,7 +242,9 @@ def chains(run: Run, model: str | None = None, parameter: str | None = None) -> 
         if chain is not None:
             found.append(chain)
     if parameter is not None and parameter not in known:
-        raise UsageError(f"no model of the run has a parameter {parameter!r}", f"there are: {', '.join(known[:12])}")
+        raise UsageError(
+            f"no model of the run has a parameter {parameter!r}", f"there are: {', '.join(known[:12])}"
+        )
     return tuple(found)
 
 
@@ -257,7 +268,8 @@ def load_treatment(folder: str | Path) -> TreatmentResult | None:
         return TreatmentResult.from_dict(json.loads(stored))
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(
-            f"{Path(folder) / 'treatment.json'} is not a treatment result ({error})", "delete it and try again"
+            f"{Path(folder) / 'treatment.json'} is not a treatment result ({error})",
+            "delete it and try again",
         ) from error
 
 

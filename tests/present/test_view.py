@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from unvanish.present.series import bucket_extremes, number, spread
 from unvanish.present.signal import colour_limits, relative_signal, signal_map, weighted_operations
 from unvanish.present.view import build_view
-from unvanish.present.waterfall import chain_rows
+from unvanish.present.waterfall import chain_rows, power
 from unvanish.schema.graph import Graph
 
 
@@ -250,3 +250,14 @@ def test_spread_keeps_first_and_last(count: int, limit: int) -> None:
 def test_number_is_finite_or_none(value: float) -> None:
     rounded = number(value)
     assert rounded is None if not math.isfinite(value) else math.isclose(rounded or 0.0, value, rel_tol=1e-4)
+
+
+def test_gains_beyond_what_a_float_holds_are_told_as_infinite() -> None:
+    whole = b.chain()
+    grown = replace(
+        whole, factors=tuple(replace(f, gain=1e250) for f in whole.factors[:4]), signal_norm=1e300
+    )
+    rows = build_view(b.run(), b.diagnosis(), (grown,))["models"][0]["chains"][0]["rows"]
+    assert rows[-1]["to"] == pytest.approx(1000)
+    assert rows[0]["gain"] == "1.00e250"
+    assert (power(400), power(-400), power(-math.inf)) == (math.inf, 0.0, 0.0)

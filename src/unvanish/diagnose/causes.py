@@ -35,8 +35,8 @@ def recurrent_weight(traced: Traced, path: tuple[int, ...] | list[int]) -> str |
             for name in operation.parameters:
                 if name and not name.rsplit(".", 1)[-1].startswith("bias"):
                     counts[name] = counts.get(name, 0) + 1
-    name = max(counts, key=lambda n: counts[n], default=None)
-    return name if name is not None and counts[name] >= RECURRENT else None
+    often = [name for name, count in counts.items() if count >= RECURRENT]
+    return max(often, key=lambda n: counts[n], default=None)
 
 
 def cause_of_loss(traced: Traced, target: int) -> tuple[Cause, Attribution, tuple[Factor, ...]]:
@@ -55,7 +55,11 @@ def cause_of_loss(traced: Traced, target: int) -> tuple[Cause, Attribution, tupl
         return "too_deep", parts, factors
     saturating = sum(f.decades < 0 and f.name in _SATURATING for f in factors)
     if worst == "activation" and not saturating:
-        return "init_too_small", parts, factors  # a ReLU halves the signal by nature: the weights must make up for it
+        return (
+            "init_too_small",
+            parts,
+            factors,
+        )  # a ReLU halves the signal by nature: the weights must make up for it
     if worst == "activation":
         overdone = parts.weight > _AMPLIFIES * -parts.activation
         return ("init_too_large" if overdone else "saturating_activation"), parts, factors

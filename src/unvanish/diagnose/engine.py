@@ -30,7 +30,8 @@ def diagnose_run(run: Run, *, version: str, rules: Sequence[Rule] = RULES) -> Di
     return Diagnosis(
         version=version,
         models=tuple(
-            _diagnose_model(model, run, rules, contested=model.info.index in contested) for model in run.models
+            _diagnose_model(model, run, rules, contested=model.info.index in contested)
+            for model in run.models
         ),
         run=run.path,
         status=run.status,
@@ -45,9 +46,13 @@ def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule], *, contest
         try:
             findings.extend(rule.check(facts))
         except Exception as error:  # one broken rule must not take the diagnosis with it
-            skipped.append(NotChecked(what=rule.kind, why=f"the rule failed: {type(error).__name__}: {error}"))
+            skipped.append(
+                NotChecked(what=rule.kind, why=f"the rule failed: {type(error).__name__}: {error}")
+            )
     findings = _root_first(findings)
-    skipped += [NotChecked(what=s.what, why=s.why) for s in run.skipped if s.model in (None, model.info.index)]
+    skipped += [
+        NotChecked(what=s.what, why=s.why) for s in run.skipped if s.model in (None, model.info.index)
+    ]
     skipped += [NotChecked(what=f"fault in {i.where}", why=f"step {i.step}: {i.what}") for i in run.incidents]
     if not facts.profiles:
         skipped.append(NotChecked(what="backprop signal by layer", why="no traced backward pass"))
@@ -90,7 +95,11 @@ def _flow(facts: Facts) -> str:
     if not facts.recent:
         return "the signal was not traced"
     entry = facts.recent[-1].entry
-    return f"the first layers get 10^{entry:.1f} of the output's signal" if entry == entry else "the signal was traced"
+    return (
+        f"the first layers get 10^{entry:.1f} of the output's signal"
+        if entry == entry
+        else "the signal was traced"
+    )
 
 
 def _missing(facts: Facts, learning: Learning) -> str:

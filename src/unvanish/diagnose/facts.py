@@ -10,14 +10,26 @@ from functools import cached_property
 
 from unvanish.diagnose.learning import Learning, learning_of
 from unvanish.diagnose.path import Traced, decades, layer_name
-from unvanish.schema.run import PARAMETER_STATISTICS, ModelRun
+from unvanish.schema.run import ModelRun
 
 # Total RMS gain beyond which plain SGD does not train any more: e^-3 (Schoenholz et al. 2016: trainable to about
 # six depth scales xi of the squared gain; amplitude exp(-6/2)).
 THRESHOLD = -3 / math.log(10)
 SAME = 0.5  # decades: layers that differ by less are equally starved
 PERSISTENT = 3  # traces in a row that a condition must hold in
-ADAPTIVE = ("adam", "adamw", "nadam", "radam", "adamax", "rmsprop", "adagrad", "adadelta", "lamb", "lion", "adafactor")
+ADAPTIVE = (
+    "adam",
+    "adamw",
+    "nadam",
+    "radam",
+    "adamax",
+    "rmsprop",
+    "adagrad",
+    "adadelta",
+    "lamb",
+    "lion",
+    "adafactor",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +97,13 @@ class Facts:
     @cached_property
     def recent(self) -> tuple[Profile, ...]:
         """The last traces, at most PERSISTENT steps of them, whose signal is finite."""
-        steps = sorted({p.step for p in self.profiles if not any(s.nonfinite for s in p.layers)})[-PERSISTENT:]
+        steps = sorted({p.step for p in self.profiles if not any(s.nonfinite for s in p.layers)})[
+            -PERSISTENT:
+        ]
         return tuple(p for p in self.profiles if p.step in steps and not any(s.nonfinite for s in p.layers))
 
     def column(self, statistic: str, parameter: int) -> list[float]:
         """One statistic of one parameter over `model.parameter_steps`."""
-        assert statistic in PARAMETER_STATISTICS
         width = len(self.model.info.parameters)
         return list(self.model.parameter_stats[statistic][parameter::width])
 
@@ -109,7 +122,11 @@ class Facts:
             for step, update, weight in rows:
                 # the row's update led to this step's weight: compare with what was there before it
                 before = math.sqrt(max(weight**2 - update**2, 0.0)) if weight > update else weight
-                if first <= step <= (last if last is not None else step) and before > 0 and update / before > best[0]:
+                if (
+                    first <= step <= (last if last is not None else step)
+                    and before > 0
+                    and update / before > best[0]
+                ):
                     best = (update / before, parameter.name.removesuffix(".weight"), step - 1)
         return best
 

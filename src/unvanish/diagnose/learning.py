@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from unvanish.schema.run import ModelRun
@@ -120,7 +121,7 @@ def _noise(values: Sequence[float]) -> float:
     """Standard deviation from batch to batch, from successive differences: blind to the trend."""
     if len(values) < 3:
         return 0.0
-    squares = sorted((b - a) ** 2 for a, b in zip(values, values[1:], strict=False))
+    squares = sorted((b - a) ** 2 for a, b in pairwise(values))
     trimmed = squares[: max(2, int(len(squares) * 0.95))]
     return math.sqrt(statistics.fmean(trimmed) / 2)
 

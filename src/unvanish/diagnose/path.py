@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from unvanish.schema.chain import Factor
 from unvanish.schema.finding import Attribution
@@ -75,7 +76,7 @@ class Traced:
         """One factor per operation of the path, and one where several paths add up. Their product telescopes."""
         users = self.consumers()
         out: list[Factor] = []
-        for current, parent in zip(path, path[1:], strict=False):
+        for current, parent in pairwise(path):
             operation = self.operations[current]
             contribution = max((n for u, n in users[parent] if u == current), key=_order)
             out.append(

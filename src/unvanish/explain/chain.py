@@ -56,7 +56,11 @@ def _chain(model: ModelRun, parameter: str, traced: Traced, target: int) -> Chai
     factors = _with_theory(measured, model) if at_start else measured  # theory speaks of the init alone
     operation, stats = traced.operations[target], traced.stats[target]
     gradient = next(
-        (n for p, n in zip(operation.parameters, stats.parameter_norms, strict=True) if p == parameter and n is not None),
+        (
+            n
+            for p, n in zip(operation.parameters, stats.parameter_norms, strict=True)
+            if p == parameter and n is not None
+        ),
         math.nan,
     )
     return Chain(

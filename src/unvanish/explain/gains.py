@@ -30,14 +30,14 @@ def measured_gain_per_layer(model: ModelRun) -> float | None:
     first, last = (_mean_square(traced, i, normed) for i in (indices[0], indices[-1]))
     if not first or not last or not math.isfinite(first / last):
         return None
-    return (first / last) ** (1 / (len(indices) - 1))
+    return float((first / last) ** (1 / (len(indices) - 1)))
 
 
 def _mean_square(traced: Traced, index: int, normed: bool) -> float | None:
     stats = traced.stats[index]
     if stats.count == 0:
         return None
-    square = stats.norm**2 / stats.count
-    if normed:
-        return square * stats.output_std**2 if stats.output_std else None
-    return square
+    square: float = stats.norm * stats.norm / stats.count
+    if not normed:
+        return square
+    return square * stats.output_std * stats.output_std if stats.output_std else None

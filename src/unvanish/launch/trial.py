@@ -11,6 +11,7 @@ import runpy
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def _outcome(
 def _run(target: Target) -> str | None:
     """Run the script; its output is not shown. The error in one line, or None."""
     os.chdir(target.directory)
-    folder = target.directory if target.is_module else os.path.dirname(os.path.abspath(target.program))
+    folder = target.directory if target.is_module else str(Path(target.program).absolute().parent)
     sys.argv = [target.program, *target.arguments]
     sys.path.insert(0, folder)
     quiet = io.StringIO()
@@ -92,7 +93,7 @@ def _run(target: Target) -> str | None:
         return None
     except SystemExit as end:
         return None if end.code in (None, 0) else f"the script ended with exit code {end.code}"
-    except Exception as failure:
+    except Exception as failure:  # noqa: BLE001 - whatever the script raises is the outcome
         return f"{type(failure).__name__}: {failure}"
     return None
 
@@ -116,7 +117,7 @@ class _Surgeon:
 
     @contextlib.contextmanager
     def at_work(self, factor: float) -> Iterator[None]:
-        """While this lasts, optimizers are built with `factor` times their rate, and the treatment waits for its moment."""
+        """While this lasts, optimizers get `factor` times their rate, and the treatment waits for its moment."""
         original = torch.optim.Optimizer.__init__
 
         def scaled(optimizer: Any, *args: Any, **kwargs: Any) -> None:
@@ -129,7 +130,7 @@ class _Surgeon:
                 self.learning_rate = float(optimizer.param_groups[0].get("lr", float("nan")))
 
         handle = nn_module.register_module_forward_pre_hook(self._before_forward)
-        torch.optim.Optimizer.__init__ = scaled  # type: ignore[method-assign]
+        torch.optim.Optimizer.__init__ = scaled  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:
@@ -145,7 +146,9 @@ class _Surgeon:
         if self._done or not self._prescriptions or not torch.is_grad_enabled():
             return
         own = {id(p) for p in module.parameters()}
-        holding = [o for o in self._optimizers if any(id(p) in own for g in o.param_groups for p in g["params"])]
+        holding = [
+            o for o in self._optimizers if any(id(p) in own for g in o.param_groups for p in g["params"])
+        ]
         if not own or not holding:
             return
         self._done = True
@@ -160,7 +163,7 @@ class _Surgeon:
 @contextlib.contextmanager
 def _process_state() -> Iterator[None]:
     """What a script may change of its process, put back for the next trial."""
-    main, argv, path, cwd = sys.modules["__main__"], sys.argv, list(sys.path), os.getcwd()
+    main, argv, path, cwd = sys.modules["__main__"], sys.argv, list(sys.path), Path.cwd()
     dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
     deterministic = torch.are_deterministic_algorithms_enabled()
     # the same start whatever ran before in this process, for scripts that seed nothing

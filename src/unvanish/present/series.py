@@ -26,7 +26,8 @@ def number(value: float | None, digits: int = 5) -> float | None:
     """The value rounded to `digits` significant digits; None where JSON can't hold it."""
     if value is None or not math.isfinite(value):
         return None
-    return float(f"{value:.{digits - 1}e}")
+    rounded = float(f"{value:.{digits - 1}e}")
+    return rounded if math.isfinite(rounded) else value  # the largest floats round up to infinity
 
 
 def mark(value: float | None) -> str | None:

@@ -125,8 +125,9 @@ def colour_limits(cells: Sequence[Sequence[Cell]]) -> tuple[float, float]:
             everything += (min(values), max(values))
     low, high = min(lows), max(highs)
     room = SLACK * (high - low)
-    low = min(low, max(min(everything), low - room))
-    high = max(high, min(max(everything), high + room))
+    low = min(everything) if min(everything) >= low - room else low
+    high = max(everything) if max(everything) <= high + room else high
+    low, high = min(low, -MIN_SPAN), max(high, 0.0)
     return math.floor(low * 100) / 100, math.ceil(high * 100) / 100
 
 

@@ -8,7 +8,6 @@ as markup, and its control characters are made visible.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from rich.text import Text
 
 from unvanish.present import words
 from unvanish.present.trials import gain_text, loss_text, trials_sentence
-from unvanish.present.waterfall import Row, chain_rows
+from unvanish.present.waterfall import Row, chain_rows, power
 from unvanish.schema.chain import Chain
 from unvanish.schema.finding import Diagnosis, Finding, ModelDiagnosis
 from unvanish.schema.treatment import TreatmentResult, TrialResult
@@ -181,7 +180,7 @@ def _factors(page: _Page, chain: Chain, limit: int) -> None:
         rows.append(
             (
                 words.shortened(row.label, NAME),
-                words.plain(math.nan if math.isnan(row.decades) else _power(row.decades), 3),
+                words.plain(power(row.decades), 3),
                 words.decades(row.decades),
                 words.decades(level),
                 words.decades(row.predicted),
@@ -208,10 +207,6 @@ def _outer(rows: Sequence[Row], limit: int) -> list[Row]:
         bound=None,
     )
     return [*rows[:side], middle, *rows[len(rows) - side :]]
-
-
-def _power(level: float) -> float:
-    return 10.0**level if level < 300 else math.inf
 
 
 def _ratio(chain: Chain) -> float | None:

@@ -53,7 +53,7 @@ def _chain_view(chain: Chain) -> dict[str, Any]:
                 "label": row.label,
                 "kind": row.kind,
                 "factors": row.factors,
-                "gain": words.plain(10**row.decades if not math.isnan(row.decades) else math.nan, 3),
+                "gain": words.plain(power(row.decades), 3),
                 "decades": number(row.decades),
                 "text": words.decades(row.decades),
                 "from": number(level) if math.isfinite(level) else None,
@@ -109,7 +109,8 @@ def _row(group: Sequence[Factor]) -> Row:
     predicted = [f.predicted for f in group]
     label = words.factor_label(first)
     if len(group) > 1:
-        label += f" to {words.factor_label(last)}"
+        modules = [f.module for f in group if f.module] or [first.name, last.name]
+        label = f"{modules[0]} to {modules[-1]}"
     return Row(
         label=label,
         kind=first.kind if len(kinds) == 1 else "several",
@@ -118,6 +119,11 @@ def _row(group: Sequence[Factor]) -> Row:
         predicted=sum(_log(p) for p in predicted if p) if all(predicted) else None,
         bound=_log(first.bound) if len(group) == 1 and first.bound else None,
     )
+
+
+def power(decades: float) -> float:
+    """10 to the power of `decades`, infinite where a float can't hold it, NaN for NaN."""
+    return math.inf if decades > 308 else 10.0**decades
 
 
 def _log(gain: float) -> float:

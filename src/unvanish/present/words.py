@@ -202,8 +202,9 @@ def attribution_sentence(chain: Chain) -> str:
     if math.isnan(total):
         return f"The signal {where} is not a number."
     if math.isinf(total):
-        stop = next((factor_label(f) for f in chain.factors if not f.gain > 0), "the way")
-        return f"Nothing arrives {where}: the signal is exactly zero from {stop} on."
+        stop = next((factor_label(f) for f in chain.factors if not f.gain > 0), None)
+        how = f"is exactly zero from {stop} on" if stop else "rounds to zero on the way"
+        return f"Nothing arrives {where}: the signal {how}."
     parts = {p: getattr(chain.attribution, p) for p in PARTS}
     if abs(total) < 0.05:
         return f"The signal keeps its size {where}."

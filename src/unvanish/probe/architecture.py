@@ -79,7 +79,11 @@ def describe(sited: Sited, weights: dict[int, Weights]) -> tuple[LayerSpec, ...]
 
 
 def _layer(
-    index: int, measured: Weights, sited: Sited, operations: Sequence[Operation], consumers: Sequence[Sequence[int]]
+    index: int,
+    measured: Weights,
+    sited: Sited,
+    operations: Sequence[Operation],
+    consumers: Sequence[Sequence[int]],
 ) -> LayerSpec:
     sw2, sb2, centring = measured.numbers.tolist()
     norm: NormName = "none"
@@ -89,7 +93,7 @@ def _layer(
     current = index
     while len(users := [u for u in consumers[current] if operations[u].module is not None]) == 1:
         user = operations[users[0]]
-        if user.kind == "weight" or user.kind == "loss":
+        if user.kind in ("weight", "loss"):
             break
         if user.kind == "norm" and activation == "identity":
             norm = _norm(user.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -87,11 +87,12 @@ def _measure(
         passed = grad_inputs[position]
         if _dense(passed):
             node.edges[position] = l2_norm(passed)
-    if node.unit_dim is not None and len(arriving) == 1 and _dense(grad_inputs[0]):
-        node.units = _closed_units(arriving[0], grad_inputs[0], node.unit_dim)
+    passed = grad_inputs[0] if grad_inputs else None
+    if node.unit_dim is not None and len(arriving) == 1 and _dense(passed):
+        node.units = _closed_units(arriving[0], passed, node.unit_dim)
 
 
-def _dense(tensor: Tensor | None) -> Any:
+def _dense(tensor: Tensor | None) -> TypeGuard[Tensor]:
     return tensor is not None and tensor.layout is torch.strided and tensor.numel() > 0
 
 
@@ -122,45 +123,56 @@ def index_of(tracing: Tracing, handle_number: int) -> int | None:
 
 def walk(loss: Tensor, calls: list[Call], on_fault: Callable[[str, Exception], None]) -> Tracing | None:
     """The graph behind `loss` in execution order; None where there is none or it is too large."""
-    root = loss.grad_fn
-    if root is None:
+    nodes, edges = _collect(loss.grad_fn)
+    if not nodes:
         return None
+    ordered = sorted(nodes.values(), key=lambda n: n.handle._sequence_nr())
+    for index, node in enumerate(ordered):
+        node.index = index
+    for node, position, above in edges:
+        nodes[above].consumers += 1
+        node.parents.append((position, nodes[above].index))
+    for node in ordered:
+        node.leaves.sort(key=lambda leaf: -leaf[1].dim())  # the weight first, whatever it is called
+        if node.name in GATES:
+            node.unit_dim = _unit_dim(node, ordered)
+    numbers = [n.handle._sequence_nr() for n in ordered]
+    return Tracing(
+        loss=loss.detach().clone(), nodes=ordered, calls=innermost(calls, numbers), on_fault=on_fault
+    )
+
+
+def _collect(root: Any) -> tuple[dict[Any, Node], list[tuple[Node, int, Any]]]:
+    """All operations behind `root`, and the edges between them; nothing where they are too many."""
     nodes: dict[Any, Node] = {}
-    parents: dict[Any, list[tuple[int, Any]]] = {}
-    stack: list[Any] = [root]
+    edges: list[tuple[Node, int, Any]] = []
+    stack: list[Any] = [] if root is None else [root]
     while stack:
         handle = stack.pop()
         if handle in nodes:
             continue
         if len(nodes) >= MAX_NODES:
-            return None
-        node = nodes[handle] = Node(handle=handle, name=plain_name(handle.name()))
-        if node.name == "Elu" and getattr(handle, "_saved_scale", 1) != 1:
-            node.name = "Selu"  # torch computes both with the same operation
-        node.slope = getattr(handle, _SLOPES[node.name], None) if node.name in _SLOPES else None
-        parents[handle] = []
+            return {}, []
+        node = nodes[handle] = _node(handle)
         for position, (above, _) in enumerate(handle.next_functions):
             if above is None:
                 continue
             leaf = _leaf(above)
             if leaf is not None:
-                node.leaves.append((position, leaf, plain_name(above.name()) in ("T", "Transpose", "Permute")))
+                transposed = plain_name(above.name()) in ("T", "Transpose", "Permute")
+                node.leaves.append((position, leaf, transposed))
             else:
-                parents[handle].append((position, above))
+                edges.append((node, position, above))
                 stack.append(above)
-        node.leaves.sort(key=lambda leaf: -leaf[1].dim())  # the weight first, whatever it is called
-    ordered = sorted(nodes.values(), key=lambda n: n.handle._sequence_nr())
-    for index, node in enumerate(ordered):
-        node.index = index
-    for handle, edges in parents.items():
-        for position, above in edges:
-            nodes[above].consumers += 1
-            nodes[handle].parents.append((position, nodes[above].index))
-    for node in ordered:
-        if node.name in GATES:
-            node.unit_dim = _unit_dim(node, ordered)
-    numbers = [n.handle._sequence_nr() for n in ordered]
-    return Tracing(loss=loss.detach().clone(), nodes=ordered, calls=innermost(calls, numbers), on_fault=on_fault)
+    return nodes, edges
+
+
+def _node(handle: Any) -> Node:
+    name = plain_name(handle.name())
+    if name == "Elu" and getattr(handle, "_saved_scale", 1) != 1:
+        name = "Selu"  # torch computes both with the same operation
+    slope = getattr(handle, _SLOPES[name], None) if name in _SLOPES else None
+    return Node(handle=handle, name=name, slope=slope)
 
 
 def _leaf(handle: Any) -> Tensor | None:

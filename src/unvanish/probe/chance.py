@@ -51,7 +51,9 @@ def _cross_entropy(handle: Any) -> Tensor | None:
     share = counts / counts.sum()
     entropy = -(share * share.log()).sum() + (counts.numel() - 1) / (2 * counts.sum())
     # never above the entropy of equal shares
-    entropy = torch.minimum(entropy, torch.log(torch.tensor(float(handle._saved_self.shape[1]), dtype=torch.float64)))
+    entropy = torch.minimum(
+        entropy, torch.log(torch.tensor(float(handle._saved_self.shape[1]), dtype=torch.float64))
+    )
     return entropy * (labels.numel() if handle._saved_reduction == 2 else 1)
 
 
@@ -61,7 +63,8 @@ def _squared_error(handle: Any) -> Tensor | None:
     if reduction == 0 or target.shape[0] < 2:
         return None
     variance = target.double().var(dim=0, unbiased=True)
-    return variance.sum() * target.shape[0] if reduction == 2 else variance.mean()
+    value: Tensor = variance.sum() * target.shape[0] if reduction == 2 else variance.mean()
+    return value
 
 
 def _binary_cross_entropy(handle: Any) -> Tensor | None:
@@ -70,7 +73,8 @@ def _binary_cross_entropy(handle: Any) -> Tensor | None:
         return None
     rate = target.reshape(target.shape[0], -1).mean(0).clamp(1e-9, 1 - 1e-9)
     entropy = -(rate * rate.log() + (1 - rate) * (1 - rate).log())
-    return entropy.sum() * target.shape[0] if handle._saved_reduction == 2 else entropy.mean()
+    value: Tensor = entropy.sum() * target.shape[0] if handle._saved_reduction == 2 else entropy.mean()
+    return value
 
 
 _READERS = {

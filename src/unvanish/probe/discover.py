@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -35,7 +36,9 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def holders(optimizer: torch.optim.Optimizer, called: Iterable[nn.Module]) -> list[nn.Module | LooseParameters]:
+def holders(
+    optimizer: torch.optim.Optimizer, called: Iterable[nn.Module]
+) -> list[nn.Module | LooseParameters]:
     """The models that an optimizer steps: the outermost modules that hold its parameters.
 
     A module counts where the script called it itself, or where all its trainable parameters are in this
@@ -54,10 +57,10 @@ def holders(optimizer: torch.optim.Optimizer, called: Iterable[nn.Module]) -> li
     inner = {id(m) for top in found.values() for m in top.modules() if m is not top}
     tops: list[nn.Module | LooseParameters] = []
     held: set[int] = set()
-    for key, top in found.items():
+    for key, module in found.items():
         if key in inner:
             continue
-        top = unwrap(top)
+        top = unwrap(module)
         if any(top is t for t in tops):
             continue
         tops.append(top)
@@ -86,13 +89,13 @@ def _living_modules() -> list[nn.Module]:
 def script_name(target: Any) -> str | None:
     """What the script calls an object: a variable in a calling frame, a global of __main__, or an attribute."""
     spaces: list[dict[str, Any]] = []
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     for _ in range(_FRAMES):
         if frame is None:
             break
         if frame.f_globals.get("__name__", "").split(".", 1)[0] not in ("torch", "unvanish", "contextlib"):
             spaces.append(frame.f_locals)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     if "__main__" in sys.modules:
         spaces.append(vars(sys.modules["__main__"]))
     for space in spaces:

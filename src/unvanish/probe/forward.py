@@ -20,8 +20,7 @@ class Call:
     module: nn.Module
     first: int
     last: int = -1
-    depth: int = 0
-    root: bool = False  # called by the script itself, not by another module
+    depth: int = 0  # 0 = called by the script itself, not by another module
     output_count: int | None = None
     output_spread: Tensor | None = None  # [std, rms] of the output
     input_spread: Tensor | None = None
@@ -54,6 +53,11 @@ class ForwardWatch:
         """Whether calls are seen."""
         return self._original is not None
 
+    @property
+    def roots(self) -> list[nn.Module]:
+        """The modules that the script itself called, each once."""
+        return list({id(c.module): c.module for c in self.calls if c.depth == 0}.values())
+
     def arm(self) -> None:
         """Begin to see calls. Called between steps, so that no forward is under way."""
         if self._original is not None:
@@ -72,12 +76,12 @@ class ForwardWatch:
             self._leave(call, args, output)
             return output
 
-        nn.Module.__call__ = __call__
+        nn.Module.__call__ = __call__  # type: ignore[method-assign]
 
     def disarm(self) -> None:
         """See nothing any more, and forget the calls."""
         if self._original is not None:
-            nn.Module.__call__ = self._original
+            nn.Module.__call__ = self._original  # type: ignore[method-assign]
             self._original = None
         self._depth = 0
         self._marks = []
@@ -86,29 +90,26 @@ class ForwardWatch:
     def forget(self, keep: int) -> None:
         """Forget the calls from before the last `keep` optimizer steps (they hold references to modules).
 
-        A GAN's generator runs before the discriminator's step and is stepped after it: its calls must outlive that.
+        A GAN's generator runs before the discriminator's step and is stepped after it: its calls must
+        outlive that.
         """
         self._marks.append(sequence_number())
         self._marks = self._marks[-keep - 1 :] if keep else []
         since = self._marks[0] if self._marks else None
         self.calls = [c for c in self.calls if since is not None and c.first >= since]
-        alive = {id(c.module) for c in self.calls}
-        self.roots = {key: module for key, module in self.roots.items() if key in alive}
 
     def _ignored(self) -> bool:
         return (
             self.in_backward
             or threading.get_ident() != self._thread
             or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()
+            or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         )
 
     def _enter(self, module: nn.Module) -> Call | None:
         if self._ignored() or not torch.is_grad_enabled():
             return None
         call = Call(module=module, first=sequence_number(), depth=self._depth)
-        if self._depth == 0:
-            self.roots[id(module)] = module
         self._depth += 1
         self.calls.append(call)
         return call

@@ -116,7 +116,9 @@ class Models:
         """`only`: watch this model, stepped by these optimizers, and nothing else."""
         self._every = every
         self._only = only
-        self._by_optimizer: weakref.WeakKeyDictionary[Any, tuple[int, list[Watched]]] = weakref.WeakKeyDictionary()
+        self._by_optimizer: weakref.WeakKeyDictionary[Any, tuple[int, list[Watched]]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._all: list[Watched] = []
         self._tracing = True
 

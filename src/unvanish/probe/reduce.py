@@ -41,7 +41,7 @@ def l2_norm(tensor: Tensor) -> Tensor:
     """L2 norm of a tensor in float64, from a sample where it is large; a 0-d tensor (no sync)."""
     part = sample(tensor)
     part = part.abs() if part.is_complex() else part
-    norm = torch.linalg.vector_norm(part, dtype=torch.float64)
+    norm: Tensor = torch.linalg.vector_norm(part, dtype=torch.float64)
     return norm if part.numel() == tensor.numel() else norm * math.sqrt(tensor.numel() / part.numel())
 
 
@@ -79,7 +79,9 @@ class ParameterSampler:
         """`parameters` in the order of the rows."""
         self.parameters = list(parameters)
         self.width = max(64, min(SAMPLE, TOTAL // max(1, len(self.parameters))))
-        self._strides = [stride_for(p.shape, self.width) if p.numel() > self.width else 1 for p in self.parameters]
+        self._strides = [
+            stride_for(p.shape, self.width) if p.numel() > self.width else 1 for p in self.parameters
+        ]
         self.counts = [
             min(-(-p.numel() // stride), self.width)
             for p, stride in zip(self.parameters, self._strides, strict=True)
@@ -87,8 +89,12 @@ class ParameterSampler:
         self._rows = [i for i, p in enumerate(self.parameters) if _readable(p)]
         self._device = self.parameters[self._rows[0]].device if self._rows else None
         shape = (len(self.parameters), self.width)
-        self._gradients, self._weights, self._before = (torch.zeros(shape, device=self._device) for _ in range(3))
-        self._counts = torch.tensor([max(1, n) for n in self.counts], dtype=torch.float64, device=self._device)
+        self._gradients, self._weights, self._before = (
+            torch.zeros(shape, device=self._device) for _ in range(3)
+        )
+        self._counts = torch.tensor(
+            [max(1, n) for n in self.counts], dtype=torch.float64, device=self._device
+        )
         self._unreadable = torch.tensor([i not in set(self._rows) for i in range(len(self.parameters))])
         self._gradient_rows, self._weight_rows, self._before_rows = (
             [m[i, :n] for i, n in enumerate(self.counts)]
@@ -166,13 +172,16 @@ class ParameterSampler:
         return tensor.detach().reshape(-1)[::stride][:count]
 
     def _rms(self, matrix: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(matrix, dim=1, dtype=torch.float64) / self._counts.sqrt()
+        norm: Tensor = torch.linalg.vector_norm(matrix, dim=1, dtype=torch.float64)
+        return norm / self._counts.sqrt()
 
     def _share(self, count: Tensor) -> Tensor:
         return count.double() / self._counts
 
 
-def quantiles(weights: Tensor, counts: Sequence[int], numels: Sequence[int]) -> list[tuple[float, tuple[float, ...]]]:
+def quantiles(
+    weights: Tensor, counts: Sequence[int], numels: Sequence[int]
+) -> list[tuple[float, tuple[float, ...]]]:
     """Per row: (estimated L2 norm of the whole tensor, quantiles at SNAPSHOT_QUANTILES), NaN where not finite."""
     at = torch.tensor(SNAPSHOT_QUANTILES, dtype=torch.float64)
     out: list[tuple[float, tuple[float, ...]]] = []
@@ -185,7 +194,12 @@ def quantiles(weights: Tensor, counts: Sequence[int], numels: Sequence[int]) -> 
 
 def _readable(tensor: Tensor) -> bool:
     plain = type(tensor) is torch.nn.Parameter or type(tensor) is Tensor
-    return plain and tensor.layout is torch.strided and tensor.is_floating_point() and tensor.device.type != "meta"
+    return (
+        plain
+        and tensor.layout is torch.strided
+        and tensor.is_floating_point()
+        and tensor.device.type != "meta"
+    )
 
 
 assert len(PARAMETER_STATISTICS) == 7  # noqa: S101 - the columns of ParameterSampler.step, in this order

@@ -155,12 +155,24 @@ def output_operation(graph: Graph, counts: Sequence[int]) -> int | None:
         outside = has_modules and operation.module is None
         into_loss = any(operations[u].kind in ("loss", "softmax") for u in users)
         prelude = operation.kind in ("softmax", "shape") and into_loss
-        if operation.kind == "loss" or counts[operation.index] == 1 or outside or prelude or _arithmetic(operation, users):
+        if (
+            operation.kind == "loss"
+            or counts[operation.index] == 1
+            or outside
+            or prelude
+            or _arithmetic(operation, users)
+        ):
             loss.add(operation.index)
-    borders = [o.index for o in operations if o.index not in loss and any(u in loss for u in consumers[o.index])]
+    borders = [
+        o.index for o in operations if o.index not in loss and any(u in loss for u in consumers[o.index])
+    ]
     return max(borders, default=None)
 
 
 def _arithmetic(operation: Operation, users: Sequence[int]) -> bool:
     """A hand-written loss in a net without modules: ((y - t) ** 2).mean() and its kind."""
-    return bool(users) and operation.module is None and operation.name in ("Pow", "Sub", "Mean", "Sum", "Neg", "Abs")
+    return (
+        bool(users)
+        and operation.module is None
+        and operation.name in ("Pow", "Sub", "Mean", "Sum", "Neg", "Abs")
+    )

@@ -41,7 +41,7 @@ class Graph:
 class OperationStats:
     """What was measured at one operation in one backward pass.
 
-    `count` elements of dL/d(output); `norm` is its L2 norm, in float64 and over the finite elements; `rms` is norm / sqrt(count).
+    `count` elements of dL/d(output); `norm` is its L2 norm in float64 (NaN or Inf where an element is).
     `edge_norms[i]` is the L2 norm of what the operation handed to `parents[i]` (None = not measured);
     `parameter_norms[i]` the same for `parameters[i]`. The gain along an edge is edge_norm / norm; where several
     operations feed one parent, the parent's norm over the edge's norm is the factor of the sum ("skip").
@@ -71,7 +71,8 @@ class Trace:
 
     `backward` counts the backward passes since the step before (0 for the first; more under accumulation).
     `chance` is the loss of the best constant prediction for the targets of this very batch (label entropy,
-    target variance, in the units of the loss), where the loss is a plain cross-entropy or squared error (None = not known).
+    target variance, in the units of the loss), where the loss is a plain cross-entropy or squared error; None =
+    not known.
     """
 
     model: int

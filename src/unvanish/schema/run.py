@@ -154,9 +154,7 @@ class Skipped:
     why: str
 
 
-Event = (
-    ModelEvent | StepEvent | GraphEvent | TraceEvent | Snapshot | ArchitectureEvent | Incident | Skipped
-)
+Event = ModelEvent | StepEvent | GraphEvent | TraceEvent | Snapshot | ArchitectureEvent | Incident | Skipped
 
 
 # --- the run as it is read back ---------------------------------------------------------------------------
@@ -166,8 +164,9 @@ Event = (
 class ModelRun:
     """Everything recorded of one model. Columns of equal length are arrays of float64 or int64.
 
-    `losses[i]` belongs to `steps[i]`; NaN is a loss that was NaN, save at `unseen_losses`, the steps without any. `parameter_stats[name]` is row-major
-    [len(parameter_steps) x len(info.parameters)] for every name in PARAMETER_STATISTICS.
+    `losses[i]` belongs to `steps[i]`; NaN is a loss that was NaN, save at `unseen_losses`, the steps without any.
+    `parameter_stats[name]` is row-major [len(parameter_steps) x len(info.parameters)] for every name in
+    PARAMETER_STATISTICS.
     """
 
     info: ModelInfo

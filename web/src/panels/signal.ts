@@ -82,7 +82,7 @@ class MapView {
     const left = Math.min(Math.max(longest * 7.2 + 14, 48), Math.min(width * 0.3, 210));
     const row = Math.max(Math.min(520 / rows, 26), rows > 260 ? 760 / rows : 3);
     const columns = this.signal.steps.length;
-    this.frame = { left, top: 4, width: width - left - 2, height: row * rows, row, column: (width - left - 2) / columns };
+    this.frame = { left, top: row < 12 ? 9 : 4, width: width - left - 2, height: row * rows, row, column: (width - left - 2) / columns };
     const ratio = Math.min(devicePixelRatio || 1, 3);
     const height = Math.ceil(this.frame.height + 48);
     this.canvas.style.height = `${height}px`;

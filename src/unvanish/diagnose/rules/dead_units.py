@@ -14,7 +14,9 @@ from unvanish.schema.finding import Cause, Evidence, Finding
 ALL = 0.999  # the layer cuts the signal
 MOST = 0.8  # of a layer's units; healthy ReLU nets close a good part of them for a whole batch
 GIANT_STEP = 0.5  # update over weight: a single step that rewrites the layer
-_SOURCE = "Lu et al. 2019 (dying ReLU): a unit that is closed for every input gets no gradient and stays closed"
+_SOURCE = (
+    "Lu et al. 2019 (dying ReLU): a unit that is closed for every input gets no gradient and stays closed"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,14 @@ def _finding(facts: Facts, dead: Sequence[tuple[float, list[Gate]]]) -> Finding:
         summary=f"{what} of the {gate.units} units behind {gate.layer} are closed for every sample since step {since}"
         f"{' and cut off everything before them' if cuts else ''}; {facts.learning.sentence}.",
         evidence=tuple(
-            Evidence(layer=g[-1].place, statistic="share of units that pass no signal for any sample of the batch",
-                     value=g[-1].closed, threshold=ALL if g[-1].closed >= ALL else MOST,
-                     steps=(g[0].step, g[-1].step), source=_SOURCE)  # fmt: skip
+            Evidence(
+                layer=g[-1].place,
+                statistic="share of units that pass no signal for any sample of the batch",
+                value=g[-1].closed,
+                threshold=ALL if g[-1].closed >= ALL else MOST,
+                steps=(g[0].step, g[-1].step),
+                source=_SOURCE,
+            )
             for _, g in dead[:5]
         ),
         treatments=TREATMENTS[cause],
@@ -109,7 +116,11 @@ def _cause(facts: Facts, layer: str, since: int) -> Cause:
     size, _, _ = facts.heaviest_step(last=since + 1)
     if since > 0 and size > GIANT_STEP:
         return "learning_rate"
-    names = {p.index for p in facts.model.info.parameters if p.name in (f"{layer}.bias", layer.replace("weight", "bias"))}
+    names = {
+        p.index
+        for p in facts.model.info.parameters
+        if p.name in (f"{layer}.bias", layer.replace("weight", "bias"))
+    }
     snaps = [s for s in facts.model.snapshots if s.parameter in names and s.step <= max(since, 1)]
     if snaps and snaps[-1].quantiles[3] < 0 and snaps[-1].quantiles[5] < 0:
         return "bias_drift"

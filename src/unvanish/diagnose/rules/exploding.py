@@ -38,7 +38,9 @@ def _growth(profile: Profile) -> tuple[str, float, str, int] | None:
     first = profile.layers[0]
     backward = max(profile.layers, key=lambda s: s.raw if s.raw == s.raw else -math.inf)
     spreads = [
-        (profile.traced.stats[s.operation].output_std, s) for s in profile.layers if s.operation != first.operation
+        (profile.traced.stats[s.operation].output_std, s)
+        for s in profile.layers
+        if s.operation != first.operation
     ]
     known = [(v, s) for v, s in spreads if v is not None]
     base = profile.traced.stats[first.operation].output_std
@@ -104,8 +106,14 @@ def _by_init(facts: Facts, start: Profile, grown: tuple[str, float, str, int]) -
         summary=f"at step {start.step} the {'backprop signal' if way == 'backward' else 'forward signal'} already grows "
         f"by {amount:.1f} decades up to {layer}; {facts.learning.sentence}.",
         evidence=(
-            Evidence(layer=layer, statistic=f"growth of the {way} signal over the depth, log10", value=amount,
-                     threshold=-THRESHOLD, steps=(start.step, start.step), source=_SOURCE),  # fmt: skip
+            Evidence(
+                layer=layer,
+                statistic=f"growth of the {way} signal over the depth, log10",
+                value=amount,
+                threshold=-THRESHOLD,
+                steps=(start.step, start.step),
+                source=_SOURCE,
+            ),
         ),
         attribution=parts,
         treatments=TREATMENTS[cause],
@@ -132,8 +140,14 @@ def _by_rate(facts: Facts, layer: str, at: int, value: float, threshold: float, 
         summary=f"the steps outgrow the weights: at step {step} the {statistic} is {value:.2g} in {layer}, "
         f"while the signal over the depth was fine at the start; {facts.learning.sentence}.",
         evidence=(
-            Evidence(layer=layer, statistic=statistic, value=value, threshold=threshold,
-                     steps=(step, step), source=_SOURCE),  # fmt: skip
+            Evidence(
+                layer=layer,
+                statistic=statistic,
+                value=value,
+                threshold=threshold,
+                steps=(step, step),
+                source=_SOURCE,
+            ),
         ),
         attribution=Attribution(),
         treatments=TREATMENTS["learning_rate"],

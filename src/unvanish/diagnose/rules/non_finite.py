@@ -31,8 +31,14 @@ def _check(facts: Facts) -> Iterable[Finding]:
         first_step=seen,
         summary=f"NaN or Inf since step {seen}, {where}; {facts.learning.sentence}.",
         evidence=(
-            Evidence(layer=layers[0] if layers else "loss", statistic="share of values that are NaN or Inf",
-                     value=_share(facts, seen, layers), threshold=0.0, steps=(seen, seen), source=_SOURCE),  # fmt: skip
+            Evidence(
+                layer=layers[0] if layers else "loss",
+                statistic="share of values that are NaN or Inf",
+                value=_share(facts, seen, layers),
+                threshold=0.0,
+                steps=(seen, seen),
+                source=_SOURCE,
+            ),
         ),
         treatments=("learning_rate", "clip", "init"),
     )

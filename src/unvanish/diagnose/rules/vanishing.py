@@ -1,4 +1,4 @@
-"""Vanishing gradients: the signal that reaches the data's end of the net is a negligible part of what left the loss."""
+"""Vanishing gradients: what reaches the data's end of the net is a negligible part of what left the loss."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import math
 from collections.abc import Iterable
 
 from unvanish.diagnose.causes import TREATMENTS, cause_of_loss, recurrent_weight
-from unvanish.diagnose.facts import THRESHOLD, Facts, Profile, lasting_since, median_starvation, most_starved_first
+from unvanish.diagnose.facts import (
+    THRESHOLD,
+    Facts,
+    Profile,
+    lasting_since,
+    median_starvation,
+    most_starved_first,
+)
 from unvanish.diagnose.path import decades
 from unvanish.diagnose.rule import Rule
-from unvanish.schema.finding import Cause, Evidence, Finding
+from unvanish.schema.finding import Cause, Evidence, Finding, Severity
 
-CLEAR = -4.0  # decades: so little that no further steps are needed to be sure, under an optimizer that keeps scale
+CLEAR = (
+    -4.0
+)  # decades: so little that no further steps are needed to be sure, under an optimizer that keeps scale
 FEWEST = 20  # steps before a stalled loss says anything where the signal is only weak
 MASKED = 100  # the same under an adaptive optimizer, which divides the scale away until its epsilon
 _SOURCE = "Schoenholz et al. 2016: SGD trains to about 6 depth scales, a total RMS gain of e^-3"
@@ -43,7 +52,9 @@ def _sure(facts: Facts, entry: float) -> bool:
 def _suppressed(facts: Facts) -> bool:
     """Adaptive optimizers step by about lr whatever the gradient's scale, until it nears their epsilon."""
     epsilons = [o.options.get("eps") for o in facts.model.info.optimizers]
-    epsilon = next((float(e) for e in epsilons if isinstance(e, int | float) and not isinstance(e, bool)), 1e-8)
+    epsilon = next(
+        (float(e) for e in epsilons if isinstance(e, int | float) and not isinstance(e, bool)), 1e-8
+    )
     first = next((p for p in facts.model.info.parameters if len(p.shape) > 1), None)
     if first is None:
         return False
@@ -61,8 +72,14 @@ def _finding(facts: Facts, since: int) -> Finding:
     blame = _blame(cause, parts.activation, parts.weight, len([f for f in factors if f.kind == "weight"]))
     part = profile.traced.trace
     evidence = [
-        Evidence(layer=layer, statistic="backprop signal relative to the output, log10", value=levels[layer],
-                 threshold=THRESHOLD, steps=(since, part.step), source=_SOURCE)  # fmt: skip
+        Evidence(
+            layer=layer,
+            statistic="backprop signal relative to the output, log10",
+            value=levels[layer],
+            threshold=THRESHOLD,
+            steps=(since, part.step),
+            source=_SOURCE,
+        )
         for layer in starved[:5]
     ]
     severity, confidence = _severity(facts, target.starvation)
@@ -81,7 +98,7 @@ def _finding(facts: Facts, since: int) -> Finding:
     )
 
 
-def _severity(facts: Facts, starvation: float) -> tuple[str, float]:  # type: ignore[type-arg]
+def _severity(facts: Facts, starvation: float) -> tuple[Severity, float]:
     """(severity, confidence)."""
     if facts.learning.unmoved:
         clear = starvation < CLEAR and not facts.adaptive
@@ -96,7 +113,10 @@ def _blame(cause: Cause, activation: float, weight: float, layers: int) -> str:
         return f"activation derivatives took {-activation:.1f} (saturated: the weights are too large)"
     shares = [(activation, "activation derivatives"), (weight, "weights")]
     shares = sorted(s for s in shares if s[0] < -0.05)
-    return ", ".join(f"{name} took {-value:.1f}" for value, name in shares) or f"{layers} layers took a little each"
+    return (
+        ", ".join(f"{name} took {-value:.1f}" for value, name in shares)
+        or f"{layers} layers took a little each"
+    )
 
 
 def _through_time(profile: Profile) -> tuple[float, int] | None:
@@ -126,8 +146,14 @@ def _recurrent_finding(facts: Facts, since: int) -> Finding:
         summary=f"going back through time, {layer} loses {-lost:.1f} decades of signal between its last step and its "
         f"first: what happened early can't be learned; {facts.learning.sentence}.",
         evidence=(
-            Evidence(layer=layer, statistic="backprop signal at the first time step over the last, log10", value=lost,
-                     threshold=THRESHOLD, steps=(since, profile.step), source=_SOURCE),  # fmt: skip
+            Evidence(
+                layer=layer,
+                statistic="backprop signal at the first time step over the last, log10",
+                value=lost,
+                threshold=THRESHOLD,
+                steps=(since, profile.step),
+                source=_SOURCE,
+            ),
         ),
         attribution=parts,
         treatments=TREATMENTS["recurrence"],
