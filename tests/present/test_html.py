@@ -63,6 +63,7 @@ def test_the_viewer_is_small_and_holds_no_end_tag_and_no_address_to_call() -> No
     assert "</script" not in script.lower()
     assert not re.search(r"\b(?:fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon)\(", script)
     assert "url(" not in (ASSETS / "viewer.css").read_text(encoding="utf-8")
+    assert script.startswith("/*! unvanish viewer (Apache-2.0), with Apache ECharts")
     assert "Apache License" in (ASSETS / "THIRD_PARTY.txt").read_text(encoding="utf-8")
 
 

@@ -201,6 +201,7 @@ def test_loss_over_a_wide_range_is_drawn_on_a_log_axis_and_long_ones_are_shorten
 def test_treatments_carry_predicted_and_measured_and_curves_with_their_range(view: dict[str, Any]) -> None:
     rows = view["treatment"]["rows"]
     assert rows[0]["role"] == "baseline"
+    assert view["treatment"]["recipe"] == "recipe.json", "as it lies in the run's folder"
     relu = next(r for r in rows if r["name"] == "relu")
     assert (relu["predicted"], relu["measured"], relu["outcome"]) == (0.167, 0.175, "no_better")
     assert relu["loss_text"].startswith("2.28 [")

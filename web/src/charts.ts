@@ -78,6 +78,13 @@ export function valueAxis(look: Tokens, extra: object = {}): object {
   };
 }
 
+/** A log axis that ends near its data, not at the next power of ten. */
+export function logAxis(look: Tokens, low: number | null, high: number | null): object {
+  const [min, max] = [(low ?? 0.1) / 1.15, (high ?? 10) * 1.15];
+  const label = { color: look.soft, fontSize: 12, showMinLabel: false, showMaxLabel: false, formatter: (v: number) => short(v) };
+  return valueAxis(look, { type: "log", min, max, axisLabel: label, minorTick: { show: false } });
+}
+
 export function stepAxis(look: Tokens, low: number, high: number, extra: object = {}): object {
   return {
     ...valueAxis(look),

@@ -20,7 +20,7 @@ function bar(view: View, ids: string[]): HTMLElement {
     : null;
   return h("div", { class: "bar" },
     h("span", { class: "brand" }, "unvanish"),
-    h("span", { class: "script", title: short(view.run.command, 500) }, short(view.run.script ?? view.run.id, 60)),
+    h("span", { class: "script", title: short(view.run.command, 500) }, short(view.run.name, 60)),
     models, button);
 }
 
@@ -51,7 +51,7 @@ function runPart(view: View): (HTMLElement | null)[] {
 function footer(view: View): HTMLElement {
   const versions = Object.entries(view.run.versions).map(([name, version]) => `${name} ${version}`);
   const facts = [`run ${view.run.id}`, view.run.created, view.run.device, view.run.seed === null ? null : `seed ${view.run.seed}`, ...versions];
-  return h("footer", {}, h("p", {}, facts.filter(Boolean).join("  \u00b7  ")), h("p", {}, view.run.path));
+  return h("footer", {}, h("p", {}, facts.filter(Boolean).join("  \u00b7  ")));
 }
 
 function start(): void {

@@ -163,6 +163,8 @@ export interface TreatmentView {
   wall_seconds: Num;
   gain_low: number;
   gain_high: number;
+  low: Num;
+  high: Num;
   log: boolean;
   summary: string;
 }
@@ -173,6 +175,7 @@ export interface RunView {
   created: string;
   ended: string | null;
   script: string | null;
+  name: string;
   command: string;
   seed: number | null;
   device: string;

@@ -74,8 +74,7 @@ def embed_json(value: Any) -> str:
 
 
 def _title(view: dict[str, Any]) -> str:
-    name = str(view["run"]["script"] or view["run"]["id"])
-    return f"{view['verdict'].replace('_', ' ')} - {name[:200]} - unvanish"
+    return f"{view['verdict'].replace('_', ' ')} - {view['run']['name'][:200]} - unvanish"
 
 
 def _without_script(view: dict[str, Any]) -> str:

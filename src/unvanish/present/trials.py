@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from unvanish.present import words
-from unvanish.present.series import number, spread
+from unvanish.present.series import LOG_RANGE, number, spread
 from unvanish.schema.treatment import TreatmentResult, TrialResult
 
 CURVE_POINTS = 240
 
 
-def trials_view(result: TreatmentResult) -> dict[str, Any]:
-    """The baseline and every trial, with what was predicted beside what was measured."""
+def trials_view(result: TreatmentResult, run_path: str) -> dict[str, Any]:
+    """The baseline and every trial, with what was predicted beside what was measured.
+
+    A page is sent to others, so files of the run are named as they lie in its folder, at `run_path`.
+    """
     rows = [_trial(result.baseline, role="baseline", chosen=False)]
     rows += [_trial(t, role="trial", chosen=t.name == result.chosen) for t in result.trials]
     gains = [g for r in rows for g in (r["predicted"], r["measured"]) if g]
@@ -23,13 +27,13 @@ def trials_view(result: TreatmentResult) -> dict[str, Any]:
         "rows": rows,
         "chance": number(result.chance),
         "chosen": result.chosen,
-        "recipe": result.recipe,
-        "diff": result.diff,
+        "recipe": _in_run(result.recipe, run_path),
+        "diff": _in_run(result.diff, run_path),
         "stopped": result.stopped,
         "wall_seconds": number(result.wall_seconds, 3),
         "gain_low": min([0.1, *gains]),
         "gain_high": max([2.0, *gains]),
-        "log": _log_losses(result),
+        **_curve_range(result),
         "summary": trials_sentence(result),
     }
 
@@ -51,6 +55,12 @@ def loss_text(trial: TrialResult) -> str:
     if low is not None and high is not None:
         text += f" [{words.plain(low, 3)}, {words.plain(high, 3)}]"
     return text
+
+
+def _in_run(path: str | None, run_path: str) -> str | None:
+    """The path below the run's folder; one of the two paths may be relative, so the folder's name decides."""
+    parts, folder = PurePath(path or "").parts, PurePath(run_path).name
+    return str(PurePath(*parts[parts.index(folder) + 1 :])) if folder in parts[:-1] else path
 
 
 def gain_text(value: float | None) -> str:
@@ -105,7 +115,9 @@ def _curve(trial: TrialResult) -> dict[str, list[Any]] | None:
     }
 
 
-def _log_losses(result: TreatmentResult) -> bool:
+def _curve_range(result: TreatmentResult) -> dict[str, Any]:
+    """The range of all loss curves, and whether it is so wide that a log axis shows it better."""
     trials = (result.baseline, *result.trials)
     values = [v for t in trials for c in t.curves for v in c if math.isfinite(v)]
-    return bool(values) and min(values) > 0 and max(values) / min(values) > 20.0
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    return {"low": number(low), "high": number(high), "log": low > 0 and high / low > LOG_RANGE}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 from unvanish.present import words
@@ -36,7 +37,7 @@ def build_view(
         "verdict": diagnosis.verdict,
         "run": _run_view(run),
         "models": models,
-        "treatment": trials_view(treatment) if treatment else None,
+        "treatment": trials_view(treatment, run.path) if treatment else None,
         "incidents": [{"step": i.step, "where": i.where, "what": i.what} for i in run.incidents],
         "skipped": [{"what": s.what, "why": s.why} for s in run.skipped if s.model is None],
     }
@@ -49,6 +50,7 @@ def _run_view(run: Run) -> dict[str, Any]:
         "created": run.info.created,
         "ended": run.ended,
         "script": run.info.script,
+        "name": PurePath(run.info.script).name if run.info.script else run.info.id,
         "command": " ".join(run.info.command),
         "seed": run.info.seed,
         "device": run.info.device,

@@ -16,7 +16,7 @@ from torch.optim import optimizer as optim_module
 from unvanish.probe import chance
 from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, index_of, walk
-from unvanish.probe.buffer import Buffer
+from unvanish.probe.buffer import Buffer, Lazy
 from unvanish.probe.discover import LooseParameters
 from unvanish.probe.forward import ForwardWatch, sequence_number
 from unvanish.probe.models import Models, Watched
@@ -81,6 +81,7 @@ class Probe:
         self._tracings: list[Tracing] = []
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
         self._stepped_at: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._watching: list[Watched] = []
         self._incidents = 0
         self._compiled = False
         self._start = time.perf_counter()
@@ -186,7 +187,14 @@ class Probe:
     # --- the optimizer's step ------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self._active and not _closure(args, kwargs):
+        if not self._active or not self._models.ours(optimizer):
+            return
+        self._watching = []
+        try:
+            self._watching = self._to_measure(optimizer)
+        except Exception as error:
+            self._fault("step", error)
+        if not _closure(args, kwargs):
             self._measure(optimizer)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -195,6 +203,7 @@ class Probe:
         if _closure(args, kwargs):
             self._measure(optimizer)  # gradients exist only inside the step
         try:
+            self._finish(optimizer)
             self._models.stepped(optimizer)
             self._rearm(optimizer)
         except Exception as error:
@@ -205,13 +214,15 @@ class Probe:
 
     def _measure(self, optimizer: Any) -> None:
         try:
-            if not self._models.ours(optimizer):
-                return
-            called = self._forward.roots
             losses, tracings = self._take()
-            for watched in self._models.of(optimizer, called, self._announce):
-                if watched.primary() is optimizer:
-                    self._record(watched, optimizer, losses, tracings)
+            for watched in self._clocked(optimizer):
+                watched.losses = losses
+                if watched in self._watching:
+                    watched.sampler.gradients(getattr(optimizer, "grad_scale", None))
+                if self._forward.armed and watched.traces.due(watched.step):
+                    watched.traces.done(watched.step)
+                    for number, tracing in enumerate(tracings):
+                        self._trace(watched, watched.step, number, tracing)
         except Exception as error:
             self._fault("step", error)
 
@@ -222,28 +233,40 @@ class Probe:
             self._losses, self._tracings = [], []
         return self._consumed
 
-    def _record(
-        self, watched: Watched, optimizer: Any, losses: list[Tensor], tracings: list[Tracing]
-    ) -> None:
-        step, seconds = watched.step, time.perf_counter() - self._start
-        scale = getattr(optimizer, "grad_scale", None)
-        table = watched.sampler.step(scale) if self._parameters else None
+    def _clocked(self, optimizer: Any) -> list[Watched]:
+        """The models whose clock this optimizer drives."""
+        found = self._models.of(optimizer, self._forward.roots, self._announce)
+        return [watched for watched in found if watched.primary() is optimizer]
+
+    def _to_measure(self, optimizer: Any) -> list[Watched]:
+        """Those of them whose parameters are to be measured at this step; their weights are looked at now."""
+        due = [w for w in self._clocked(optimizer) if self._parameters and w.measures()]
+        for watched in due:
+            watched.sampler.before()
+            if watched.snapshots.due(watched.step):
+                watched.snapshots.done(watched.step)
+                self._snapshot(watched, watched.step, watched.sampler.snapshot())
+        return due
+
+    def _finish(self, optimizer: Any) -> None:
+        """Hand over what is known of the step that was just made."""
+        for watched in self._clocked(optimizer):
+            table = watched.sampler.after() if watched in self._watching else None
+            if table is not None and watched.elsewhere:
+                table[watched.elsewhere, 5:] = math.nan  # another optimizer's step changes these
+            self._buffer.put(self._step_events(watched, watched.step, watched.losses, table))
+
+    def _step_events(self, watched: Watched, step: int, losses: list[Tensor], table: Tensor | None) -> Lazy:
+        seconds = time.perf_counter() - self._start
 
         def events() -> list[Event]:
             values = [float(v) for v in losses]
             loss = sum(values) / len(values) if values else None
             rows = tuple(tuple(row) for row in table.tolist()) if table is not None else None
-            watched.consider(step, loss, rows)
+            watched.consider(step, rows)
             return [StepEvent(model=watched.index, step=step, seconds=seconds, loss=loss, rows=rows)]
 
-        self._buffer.put(events)
-        if table is not None and watched.snapshots.due(step):
-            watched.snapshots.done(step)
-            self._snapshot(watched, step, watched.sampler.snapshot())
-        if self._forward.armed and watched.traces.due(step):
-            watched.traces.done(step)
-            for number, tracing in enumerate(tracings):
-                self._trace(watched, step, number, tracing)
+        return events
 
     def _snapshot(self, watched: Watched, step: int, weights: Tensor) -> None:
         numels = [p.numel() for p in watched.sampler.parameters]

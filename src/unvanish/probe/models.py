@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from unvanish.probe.discover import LooseParameters, holders, parameters_of, script_name
 from unvanish.probe.reduce import ParameterSampler
-from unvanish.probe.schedule import SNAPSHOT_RATIO, TRACE_RATIO, Schedule
+from unvanish.probe.schedule import SNAPSHOT_RATIO, TRACE_RATIO, Schedule, measure_every
 from unvanish.schema.run import ModelInfo, OptimizerInfo, ParameterInfo
 
+DENSE = 16  # steps measured one by one after a change
 _JUMP = 10.0  # a gradient this many times larger or smaller than when last traced asks for a trace
 _OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "amsgrad", "dampening")
 
@@ -36,6 +37,9 @@ class Watched:
         self._graphs: set[str] = set()
         self._described = False
         self._levels: list[float] | None = None
+        self._dense_until = 0
+        self.losses: list[Tensor] = []
+        self.elsewhere: list[int] = []  # rows of parameters that another optimizer steps
 
     def module(self) -> Any:
         """The module, or None when the script let go of it."""
@@ -65,7 +69,17 @@ class Watched:
         first, self._described = not self._described, True
         return first
 
-    def consider(self, step: int, loss: float | None, rows: tuple[tuple[float, ...], ...] | None) -> None:
+    def measures(self) -> bool:
+        """Whether the parameters are measured at this step: thinner as the run goes on, denser after a change."""
+        step = self.step
+        return (
+            step % measure_every(step) == 0
+            or step < self._dense_until
+            or self.snapshots.due(step)
+            or self.traces.due(step)
+        )
+
+    def consider(self, step: int, rows: tuple[tuple[float, ...], ...] | None) -> None:
         """Ask for a trace when the always-on numbers changed by a decade since the last one, or broke."""
         if rows is None:
             return
@@ -79,6 +93,7 @@ class Watched:
             if broke or jumped:
                 self._levels = levels
                 self.traces.ask()
+                self._dense_until = self.step + DENSE
                 return
 
     def info(self) -> ModelInfo:
@@ -149,6 +164,8 @@ class Models:
             if watched.module() is module:
                 if not any(ref() is optimizer for ref in watched.optimizers):
                     watched.optimizers.append(weakref.ref(optimizer))
+                    own = {id(p) for p in parameters_of(watched.primary())}
+                    watched.elsewhere = [i for i, (_, p) in enumerate(watched.named) if id(p) not in own]
                     announce(watched)
                 return watched
         name = self._unique(script_name(module) or type(module).__name__)

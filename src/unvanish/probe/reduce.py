@@ -12,7 +12,7 @@ from unvanish.schema.run import PARAMETER_STATISTICS, SNAPSHOT_QUANTILES
 
 SAMPLE = 256  # elements looked at per tensor and step
 TOTAL = 131_072  # elements looked at per step, over all tensors
-TRACE_SAMPLE = 32_768  # elements looked at per tensor at a traced step
+TRACE_SAMPLE = 4096  # elements looked at per tensor at a traced step: rms to about 1 %
 
 
 def stride_for(shape: Sequence[int], target: int) -> int:
@@ -32,8 +32,8 @@ def sample(tensor: Tensor, target: int = TRACE_SAMPLE) -> Tensor:
     tensor = tensor.detach()
     if tensor.numel() <= target:
         return tensor
-    if not tensor.is_contiguous() and tensor.dim() == 4:
-        tensor = tensor.permute(0, 2, 3, 1)  # channels_last is dense in this order
+    if not tensor.is_contiguous():  # transposed or channels_last: dense in the order of its strides
+        tensor = tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
     return tensor.reshape(-1)[:: stride_for(tensor.shape, target)]
 
 
@@ -102,52 +102,52 @@ class ParameterSampler:
         )
         self._pointers: list[int] = []
         self._sources: list[Tensor] = []
-        self._started = False
+        self._missing: list[int] = []
 
-    def step(self, grad_scale: Tensor | None = None) -> Tensor | None:
-        """Statistics at this optimizer step, [parameters x PARAMETER_STATISTICS] float64; None: nothing to read.
+    def before(self) -> None:
+        """Look at the weights as they are before the optimizer's step."""
+        self._look(self._before_rows)
 
-        The update columns describe the change since the call before (NaN in the first).
-        """
-        if self._device is None:
-            return None
-        self._weights, self._before = self._before, self._weights
-        self._weight_rows, self._before_rows = self._before_rows, self._weight_rows
-        self._read_weights()
-        missing = self._read_gradients()
+    def gradients(self, grad_scale: Tensor | None = None) -> None:
+        """Look at the gradients that the step will use; divided by `grad_scale` where they are scaled."""
+        self._missing = self._read_gradients()
         if grad_scale is not None:
             self._gradients /= grad_scale
+
+    def after(self) -> Tensor | None:
+        """Look at the weights after the step: [parameters x PARAMETER_STATISTICS] float64, None: nothing to read."""
+        if self._device is None:
+            return None
+        self._look(self._weight_rows)
         update = self._weights - self._before
         columns = [
             self._rms(self._gradients),
             torch.linalg.vector_norm(self._gradients, math.inf, dim=1).double(),
             1 - self._share(torch.count_nonzero(self._gradients, dim=1)),
             self._share(self.width - torch.isfinite(self._gradients).sum(1)),
-            self._rms(self._weights),
+            self._rms(self._before),
             self._rms(update),
             self._share(torch.count_nonzero(update, dim=1)),
         ]
         table = torch.stack(columns, dim=1)
-        if missing:
-            table[missing, :4] = math.nan
+        if self._missing:
+            table[self._missing, :4] = math.nan
         if len(self._rows) < len(self.parameters):
             table[self._unreadable] = math.nan
-        if not self._started:
-            table[:, 5:] = math.nan
-            self._started = True
         return table
 
     def snapshot(self) -> Tensor:
-        """A copy of the weights' sample as of the last step, [parameters x width] float32."""
-        return self._weights.clone()
+        """A copy of the weights' sample from before the step, [parameters x width] float32."""
+        return self._before.clone()
 
-    def _read_weights(self) -> None:
+    def _look(self, rows: list[Tensor]) -> None:
         pointers = [self.parameters[i].data_ptr() for i in self._rows]
         if pointers != self._pointers:  # the first time, and when the script gave a parameter new storage
             self._sources = [self._view(self.parameters[i], i) for i in self._rows]
             views = all(self.parameters[i].is_contiguous() for i in self._rows)
             self._pointers = pointers if views else []  # a copy would be stale at the next step
-        torch._foreach_copy_([self._weight_rows[i] for i in self._rows], self._sources)
+        if self._rows:
+            torch._foreach_copy_([rows[i] for i in self._rows], self._sources)
 
     def _read_gradients(self) -> list[int]:
         """Fill the gradients' matrix; gives the rows that have none."""

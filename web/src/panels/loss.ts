@@ -1,6 +1,6 @@
 // The loss over the steps, with what guessing gives and where the findings begin.
 
-import { chart, stepAxis, tip, valueAxis } from "../charts";
+import { chart, logAxis, stepAxis, tip, valueAxis } from "../charts";
 import { h, panel, spread, table } from "../dom";
 import { plain } from "../format";
 import type { Tokens } from "../theme";
@@ -82,8 +82,9 @@ function option(loss: LossView, look: Tokens, low: number, high: number): object
 
 function yAxis(loss: LossView, look: Tokens): object {
   const values = [loss.min, loss.max, loss.chance].filter((v): v is number => v !== null);
-  if (loss.log || !values.length) return valueAxis(look, { type: loss.log ? "log" : "value" });
+  if (!values.length) return valueAxis(look);
   const [low, high] = [Math.min(...values), Math.max(...values)];
+  if (loss.log) return logAxis(look, low, high);
   // room around a flat line: noise of a percent must not fill the picture
   const room = Math.max((high - low) * 0.12, Math.abs(high) * 0.05, 1e-12);
   return valueAxis(look, { min: low >= 0 ? Math.max(low - room, 0) : low - room, max: high + room,

@@ -1,6 +1,6 @@
 // What was tried, what theory said before, and what came of it.
 
-import { chart, stepAxis, tip, valueAxis } from "../charts";
+import { chart, logAxis, stepAxis, tip, valueAxis } from "../charts";
 import { h, panel, short, svg } from "../dom";
 import { plain } from "../format";
 import { SERIES, type Tokens } from "../theme";
@@ -112,7 +112,7 @@ function option(view: TreatmentView, look: Tokens, colours: Map<string, string |
   return {
     grid: { left: 48, right: 20, top: 24, bottom: 46 },
     xAxis: stepAxis(look, 0, high, { name: "step of the trial", nameLocation: "middle", nameGap: 28 }),
-    yAxis: valueAxis(look, { type: view.log ? "log" : "value", scale: true }),
+    yAxis: view.log ? logAxis(look, view.low, view.high) : valueAxis(look, { scale: true }),
     series,
     tooltip: { trigger: "axis", formatter: (items: { seriesName: string; data: [number, number] }[]) => hover(view, items, colours, look) },
   };

@@ -103,7 +103,7 @@ def _by_init(facts: Facts, start: Profile, grown: tuple[str, float, str, int]) -
         confidence=0.95 if facts.learning.status == "non_finite" else 0.85,
         layers=layers,
         first_step=start.step,
-        summary=f"at step {start.step} the {'backprop signal' if way == 'backward' else 'forward signal'} already grows "
+        summary=f"at step {start.step} the {way} signal already grows "
         f"by {amount:.1f} decades up to {layer}; {facts.learning.sentence}.",
         evidence=(
             Evidence(

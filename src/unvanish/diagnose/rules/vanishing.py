@@ -165,7 +165,7 @@ RULE = Rule(
     check=_check,
     why="Backpropagation multiplies factors along the chain rule; when their product falls below e^-3 in amplitude, "
     "plain SGD moves the early layers too little to ever start learning.",
-    wrong_when="The loss stalls for another reason while the signal also happens to be weak; a net whose early layers "
-    "need no training (random features); an adaptive optimizer that will still escape.",
+    wrong_when="The loss stalls for another reason while the signal also happens to be weak; a net whose early "
+    "layers need no training (random features); an adaptive optimizer that will still escape.",
     source=_SOURCE,
 )
