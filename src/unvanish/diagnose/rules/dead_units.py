@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unvanish.diagnose.causes import TREATMENTS
 from unvanish.diagnose.facts import PERSISTENT, Facts, Profile
-from unvanish.diagnose.path import Traced, layer_name
+from unvanish.diagnose.path import Traced, layer_name, place
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Cause, Evidence, Finding
 
@@ -94,7 +94,7 @@ def _finding(facts: Facts, dead: Sequence[tuple[float, list[Gate]]]) -> Finding:
         confidence=0.97 if cuts and facts.learning.unmoved else 0.8,
         layers=tuple(g[-1].layer for _, g in dead),
         first_step=row,
-        summary=f"{what} of the {gate.units} units behind {gate.layer} are closed for every sample since step {since}"
+        summary=f"{what} of the {gate.units} units behind {place(gate.layer)} are closed for every sample since step {since}"
         f"{' and cut off everything before them' if cuts else ''}; {facts.learning.sentence}.",
         evidence=tuple(
             Evidence(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from unvanish.diagnose.causes import TREATMENTS, cause_of_growth
 from unvanish.diagnose.facts import THRESHOLD, Facts, Profile
-from unvanish.diagnose.path import decades
+from unvanish.diagnose.path import decades, place
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Attribution, Evidence, Finding
 
@@ -104,7 +104,7 @@ def _by_init(facts: Facts, start: Profile, grown: tuple[str, float, str, int]) -
         layers=layers,
         first_step=start.step,
         summary=f"at step {start.step} the {way} signal already grows "
-        f"by {amount:.1f} decades up to {layer}; {facts.learning.sentence}.",
+        f"by {amount:.1f} decades up to {place(layer)}; {facts.learning.sentence}.",
         evidence=(
             Evidence(
                 layer=layer,
@@ -137,7 +137,7 @@ def _by_rate(facts: Facts, layer: str, at: int, value: float, threshold: float, 
         confidence=0.85,
         layers=(layer,) if layer else (),
         first_step=step,
-        summary=f"the steps outgrow the weights: at step {step} the {statistic} is {value:.2g} in {layer}, "
+        summary=f"the steps outgrow the weights: at step {step} the {statistic} is {value:.2g} in {place(layer)}, "
         f"while the signal over the depth was fine at the start; {facts.learning.sentence}.",
         evidence=(
             Evidence(

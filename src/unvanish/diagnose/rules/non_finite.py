@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from unvanish.diagnose.facts import Facts
+from unvanish.diagnose.path import place
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
 
@@ -21,7 +22,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         return  # it came and went (a skipped step of loss scaling), and the net learns
     seen = min(s for s in (at, bad_loss) if s is not None)
     lasting = facts.learning.status == "non_finite"
-    where = f"first in the gradient of {layers[0]}" if layers else "in the loss before any gradient"
+    where = f"first in the gradient of {place(layers[0])}" if layers else "in the loss before any gradient"
     yield Finding(
         kind="non_finite",
         cause="unknown",

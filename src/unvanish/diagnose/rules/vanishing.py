@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from unvanish.diagnose.causes import TREATMENTS, cause_of_loss, recurrent_weight
 from unvanish.diagnose.facts import (
@@ -14,9 +14,10 @@ from unvanish.diagnose.facts import (
     median_starvation,
     most_starved_first,
 )
-from unvanish.diagnose.path import decades
+from unvanish.diagnose.path import decades, place
 from unvanish.diagnose.rule import Rule
-from unvanish.schema.finding import Cause, Evidence, Finding, Severity
+from unvanish.schema.chain import Factor
+from unvanish.schema.finding import Attribution, Cause, Evidence, Finding, Severity
 
 CLEAR = (
     -4.0
@@ -69,7 +70,7 @@ def _finding(facts: Facts, since: int) -> Finding:
     target = profile.most_starved
     cause, parts, factors = cause_of_loss(profile.traced, target.operation)
     lost = -parts.total
-    blame = _blame(cause, parts.activation, parts.weight, len([f for f in factors if f.kind == "weight"]))
+    blame = _blame(cause, factors, parts)
     part = profile.traced.trace
     evidence = [
         Evidence(
@@ -90,7 +91,7 @@ def _finding(facts: Facts, since: int) -> Finding:
         confidence=confidence,
         layers=tuple(starved),
         first_step=since,
-        summary=f"{target.layer} gets 10^{target.raw:.1f} of the signal that leaves the output: of the {lost:.1f} "
+        summary=f"{place(target.layer)} gets 10^{target.raw:.1f} of the signal that leaves the output: of the {lost:.1f} "
         f"decades lost, {blame}; {facts.learning.sentence}.",
         evidence=tuple(evidence),
         attribution=parts,
@@ -106,17 +107,23 @@ def _severity(facts: Facts, starvation: float) -> tuple[Severity, float]:
     return "warning", 0.8  # too few steps for the loss to say anything
 
 
-def _blame(cause: Cause, activation: float, weight: float, layers: int) -> str:
+def _blame(cause: Cause, factors: Sequence[Factor], parts: Attribution) -> str:
+    layers = sum(f.kind == "weight" for f in factors)
     if cause == "recurrence":
         return f"the same weight, used {layers} times in a row, took them"
+    names = [f.name.lower() for f in factors if f.kind == "activation"]
+    activation = f"{max(set(names), key=names.count)} derivatives" if names else "activation derivatives"
     if cause == "init_too_large":
-        return f"activation derivatives took {-activation:.1f} (saturated: the weights are too large)"
-    shares = [(activation, "activation derivatives"), (weight, "weights")]
+        return f"{activation} took {-parts.activation:.1f} (saturated: the weights are too large)"
+    shares = [
+        (parts.activation, activation),
+        (parts.weight, "weights"),
+        (parts.norm, "norms"),
+        (parts.other, "other operations"),
+    ]
     shares = sorted(s for s in shares if s[0] < -0.05)
-    return (
-        ", ".join(f"{name} took {-value:.1f}" for value, name in shares)
-        or f"{layers} layers took a little each"
-    )
+    words = [f"{name} took {-value:.1f}" for value, name in shares]
+    return ", ".join(words) or f"{layers} layers took a little each"
 
 
 def _through_time(profile: Profile) -> tuple[float, int] | None:
@@ -143,7 +150,7 @@ def _recurrent_finding(facts: Facts, since: int) -> Finding:
         confidence=0.85,
         layers=(layer,),
         first_step=since,
-        summary=f"going back through time, {layer} loses {-lost:.1f} decades of signal between its last step and its "
+        summary=f"going back through time, {place(layer)} loses {-lost:.1f} decades of signal between its last step and its "
         f"first: what happened early can't be learned; {facts.learning.sentence}.",
         evidence=(
             Evidence(
