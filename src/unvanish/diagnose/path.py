@@ -117,11 +117,6 @@ def layer_name(operation: Operation) -> str:
     return (heavy or named or [operation.name])[0].removesuffix(".weight")
 
 
-def place(layer: str) -> str:
-    """A layer's name within a sentence: the children of an nn.Sequential are bare numbers."""
-    return f"layer {layer}" if layer.isdigit() else layer
-
-
 def attribution(factors: Sequence[Factor]) -> Attribution:
     """Decades by kind of factor. Infinite losses (an exact zero) count as 300 decades, so that parts add up."""
     parts = {"activation": 0.0, "weight": 0.0, "norm": 0.0, "skip": 0.0, "other": 0.0}

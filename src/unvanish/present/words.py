@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from unvanish.schema.chain import Chain, Factor
 from unvanish.schema.finding import Finding, ModelDiagnosis
+from unvanish.schema.graph import place as place
 from unvanish.schema.run import Run
 
 VERDICT_WORDS = {
@@ -121,11 +122,6 @@ def listed(items: Sequence[str], limit: int = 3) -> str:
     if len(items) > limit:
         return f"{', '.join(items[:limit])} and {len(items) - limit} more"
     return " and ".join((", ".join(items[:-1]), items[-1])) if len(items) > 1 else "".join(items)
-
-
-def place(layer: str) -> str:
-    """A layer's name in a sentence: the "0" of an nn.Sequential alone would read like a number."""
-    return f"layer {layer}" if layer[:1].isdigit() else layer
 
 
 def shortened(name: str, length: int) -> str:

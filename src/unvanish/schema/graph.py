@@ -8,6 +8,11 @@ from typing import Literal
 OperationKind = Literal["activation", "weight", "norm", "skip", "softmax", "shape", "other", "loss"]
 
 
+def place(layer: str) -> str:
+    """A layer's name in a sentence: the "0" of an nn.Sequential alone would read like a number."""
+    return f"layer {layer}" if layer[:1].isdigit() else layer
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One node of the autograd graph: one operation of the forward pass.

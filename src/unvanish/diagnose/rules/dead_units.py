@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from unvanish.diagnose.causes import TREATMENTS
 from unvanish.diagnose.facts import PERSISTENT, Facts, Profile
-from unvanish.diagnose.path import Traced, layer_name, place
+from unvanish.diagnose.path import Traced, layer_name
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Cause, Evidence, Finding
+from unvanish.schema.graph import place
 
 ALL = 0.999  # the layer cuts the signal
 MOST = 0.8  # of a layer's units; healthy ReLU nets close a good part of them for a whole batch
@@ -94,7 +95,8 @@ def _finding(facts: Facts, dead: Sequence[tuple[float, list[Gate]]]) -> Finding:
         confidence=0.97 if cuts and facts.learning.unmoved else 0.8,
         layers=tuple(g[-1].layer for _, g in dead),
         first_step=row,
-        summary=f"{what} of the {gate.units} units behind {place(gate.layer)} are closed for every sample since step {since}"
+        summary=f"{what} of the {gate.units} units behind {place(gate.layer)} are closed for every sample "
+        f"since step {since}"
         f"{' and cut off everything before them' if cuts else ''}; {facts.learning.sentence}.",
         evidence=tuple(
             Evidence(

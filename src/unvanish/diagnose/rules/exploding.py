@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 from unvanish.diagnose.causes import TREATMENTS, cause_of_growth
 from unvanish.diagnose.facts import THRESHOLD, Facts, Profile
-from unvanish.diagnose.path import decades, place
+from unvanish.diagnose.path import decades
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Attribution, Evidence, Finding
+from unvanish.schema.graph import place
 
 GIANT_STEP = 0.5  # update_rms over weight_rms in one step
 RISEN = 10.0  # the loss, over its first value
@@ -52,8 +53,8 @@ def _growth(profile: Profile) -> tuple[str, float, str, int] | None:
         if decades(top, base) > -THRESHOLD:
             found.append((where.layer, decades(top, base), "forward", first.operation))
     recurrent = _time_growth(profile)
-    if recurrent is not None:
-        found.append(recurrent)
+    if recurrent is not None and all(recurrent[1] > 0.5 * amount for _, amount, _, _ in found):
+        return recurrent  # the rest follows from it
     return max(found, key=lambda f: f[1], default=None)
 
 

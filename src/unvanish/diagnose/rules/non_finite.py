@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 
 from unvanish.diagnose.facts import Facts
-from unvanish.diagnose.path import place
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
+from unvanish.schema.graph import place
 
 _SOURCE = "IEEE 754: NaN spreads through every sum that it enters"
 

@@ -14,10 +14,11 @@ from unvanish.diagnose.facts import (
     median_starvation,
     most_starved_first,
 )
-from unvanish.diagnose.path import decades, place
+from unvanish.diagnose.path import decades
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.chain import Factor
 from unvanish.schema.finding import Attribution, Cause, Evidence, Finding, Severity
+from unvanish.schema.graph import place
 
 CLEAR = (
     -4.0
@@ -91,8 +92,8 @@ def _finding(facts: Facts, since: int) -> Finding:
         confidence=confidence,
         layers=tuple(starved),
         first_step=since,
-        summary=f"{place(target.layer)} gets 10^{target.raw:.1f} of the signal that leaves the output: of the {lost:.1f} "
-        f"decades lost, {blame}; {facts.learning.sentence}.",
+        summary=f"{place(target.layer)} gets 10^{target.raw:.1f} of the signal that leaves the output: "
+        f"of the {lost:.1f} decades lost, {blame}; {facts.learning.sentence}.",
         evidence=tuple(evidence),
         attribution=parts,
         treatments=TREATMENTS[cause],
@@ -150,8 +151,8 @@ def _recurrent_finding(facts: Facts, since: int) -> Finding:
         confidence=0.85,
         layers=(layer,),
         first_step=since,
-        summary=f"going back through time, {place(layer)} loses {-lost:.1f} decades of signal between its last step and its "
-        f"first: what happened early can't be learned; {facts.learning.sentence}.",
+        summary=f"going back through time, {place(layer)} loses {-lost:.1f} decades of signal between "
+        f"its last step and its first: what happened early can't be learned; {facts.learning.sentence}.",
         evidence=(
             Evidence(
                 layer=layer,
