@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unvanish.present import words
-from unvanish.schema.graph import Graph, Operation, OperationStats, Trace
+from unvanish.schema.graph import Graph, Operation, OperationStats, Trace, place
 from unvanish.schema.run import ModelRun
 
 MAP_COLUMNS = 400
@@ -200,7 +199,7 @@ def _summary(rows: Sequence[str], cells: Sequence[Sequence[Cell]]) -> str:
     best = max(values, key=lambda r: values[r])
     when = "At the last traced step"
     if values[worst] < -MIN_SPAN / 2:
-        return f"{when} {words.place(worst)} gets {-values[worst]:.1f} decades less than the output layer."
+        return f"{when} {place(worst)} gets {-values[worst]:.1f} decades less than the output layer."
     if values[best] > MIN_SPAN / 2:
-        return f"{when} {words.place(best)} gets {values[best]:.1f} decades more than the output layer."
+        return f"{when} {place(best)} gets {values[best]:.1f} decades more than the output layer."
     return "At the last traced step every layer gets the signal within a factor of ten of the output layer."

@@ -10,6 +10,7 @@ from typing import Any
 from unvanish.present import words
 from unvanish.present.series import number, spread
 from unvanish.schema.chain import Chain, Factor
+from unvanish.schema.graph import place
 
 ROWS = 60
 CHAINS = 60
@@ -69,7 +70,7 @@ def _chain_view(chain: Chain) -> dict[str, Any]:
     return {
         "parameter": chain.parameter,
         "layer": chain.layer,
-        "place": words.place(chain.layer),
+        "place": place(chain.layer),
         "step": chain.step,
         "depth": chain.depth,
         "output_layer": chain.output_layer,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from unvanish.schema.chain import Chain, Factor
 from unvanish.schema.finding import Finding, ModelDiagnosis
-from unvanish.schema.graph import place as place
+from unvanish.schema.graph import place
 from unvanish.schema.run import Run
 
 VERDICT_WORDS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from unvanish.diagnose.causes import TREATMENTS, cause_of_growth
+from unvanish.diagnose.causes import TREATMENTS, cause_of_growth, recurrent_weight
 from unvanish.diagnose.facts import THRESHOLD, Facts, Profile
-from unvanish.diagnose.path import decades
+from unvanish.diagnose.path import decades, layer_name
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Attribution, Evidence, Finding
 from unvanish.schema.graph import place
@@ -59,18 +59,17 @@ def _growth(profile: Profile) -> tuple[str, float, str, int] | None:
 
 
 def _time_growth(profile: Profile) -> tuple[str, float, str, int] | None:
-    """The same along repeated uses of one layer (time steps)."""
-    uses: dict[str, list[int]] = {}
-    for signal in profile.layers:
-        uses.setdefault(signal.layer, []).append(signal.operation)
-    for layer, operations in uses.items():
-        if len(operations) >= 4:
-            norms = [profile.traced.stats[o].norm for o in operations]
-            top = max(range(len(norms)), key=lambda i: norms[i])
-            grown = decades(norms[top], norms[-1])
-            if grown > -THRESHOLD:
-                return layer, grown, "backward", operations[top]
-    return None
+    """The same along the uses of a weight that the signal passes again and again (time steps)."""
+    traced = profile.traced
+    first = min(profile.layers, key=lambda s: s.operation)
+    path = traced.path_to(first.operation)
+    weight = recurrent_weight(traced, path)
+    if weight is None:
+        return None
+    uses = [i for i in path if weight in traced.operations[i].parameters]  # from the loss back in time
+    top = max(uses, key=lambda i: traced.stats[i].norm)
+    grown = decades(traced.stats[top].norm, traced.stats[uses[0]].norm)
+    return (layer_name(traced.operations[top]), grown, "backward", top) if grown > -THRESHOLD else None
 
 
 def _peak(facts: Facts) -> float:
