@@ -29,7 +29,7 @@ class Watched:
         self.class_name = type(module).__name__
         self.step = 0
         self.traces = Schedule(ratio=TRACE_RATIO, every=every)
-        self.snapshots = Schedule(ratio=SNAPSHOT_RATIO, dense=20)
+        self.snapshots = Schedule(ratio=SNAPSHOT_RATIO, dense=10)
         self._module = module if isinstance(module, LooseParameters) else weakref.ref(module)
         self.optimizers = [weakref.ref(optimizer)]
         self.named: list[tuple[str, Tensor]] = list(module.named_parameters())

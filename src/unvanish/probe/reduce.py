@@ -184,12 +184,15 @@ def quantiles(
 ) -> list[tuple[float, tuple[float, ...]]]:
     """Per row: (estimated L2 norm of the whole tensor, quantiles at SNAPSHOT_QUANTILES), NaN where not finite."""
     at = torch.tensor(SNAPSHOT_QUANTILES, dtype=torch.float64)
-    out: list[tuple[float, tuple[float, ...]]] = []
-    for row, count, numel in zip(weights.double().cpu(), counts, numels, strict=True):
-        values = row[:count]
-        norm = float(torch.linalg.vector_norm(values)) * math.sqrt(numel / max(1, count))
-        out.append((norm, tuple(torch.quantile(values, at).tolist()) if count else (math.nan,) * len(at)))
-    return out
+    wide = weights.double().cpu()
+    norms, levels = [math.nan] * len(counts), [(math.nan,) * len(at)] * len(counts)
+    for count in set(counts) - {0}:  # rows of the same length in one go
+        rows = [i for i, n in enumerate(counts) if n == count]
+        values = wide[rows, :count]
+        found = torch.quantile(values, at, dim=1).T.tolist()
+        for i, norm, row in zip(rows, torch.linalg.vector_norm(values, dim=1).tolist(), found, strict=True):
+            norms[i], levels[i] = norm * math.sqrt(numels[i] / count), tuple(row)
+    return list(zip(norms, levels, strict=True))
 
 
 def _readable(tensor: Tensor) -> bool:

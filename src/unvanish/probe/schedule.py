@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 TRACE_RATIO = 1.4  # each traced step is this much later than the one before
-SNAPSHOT_RATIO = 1.05
+SNAPSHOT_RATIO = 1.1
 MAX_GAP = 1000
 
 
 def measure_every(step: int) -> int:
     """How far apart the steps are at which all parameters are measured: every step at first, every 16th later."""
-    return min(16, 1 << (step // 64).bit_length())
+    return min(16, 1 << (step // 32).bit_length())
 
 
 class Schedule:
