@@ -57,6 +57,9 @@ def watch_script(target: launch.Target, options: RunOptions) -> int:
             from unvanish.cli.tell import tell_run
 
             tell_run(diagnosis, stderr, here)
+    hint = launch.hint_for(ended.message)
+    if watcher.steps and hint is not None and not options.quiet:
+        files.say(f"what the script died of: {hint}", stderr)
     if not watcher.steps:
         return _nothing_trained(target, ended, torch_was_there=watcher.session is not None, stream=stderr)
     if ended.code == 0 and is_met(options.fail_on, diagnosis):
@@ -140,10 +143,9 @@ def _nothing_trained(
     """Say that there was nothing to diagnose. A fault of the script's was shown already: its code counts."""
     seen = "no torch optimizer stepped" if torch_was_there else "torch was never imported"
     if ended.status != "finished":
-        files.say(
-            f"{target.title} ended before its first training step ({seen}), so there is nothing to diagnose",
-            stream,
-        )
+        hint = launch.hint_for(ended.message)
+        why = f": {hint}" if hint is not None else f" ({seen}), so there is nothing to diagnose"
+        files.say(f"{target.title} ended before its first training step{why}", stream)
         return ended.code
     raise ScriptError(
         f"{seen} while {target.title} ran, so there is nothing to diagnose",

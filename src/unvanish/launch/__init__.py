@@ -7,6 +7,7 @@ the script imports it, so that what it sets first (OMP_NUM_THREADS, CUDA_VISIBLE
 """
 
 from unvanish.launch.ending import INTERRUPTED, TERMINATED, Abort, Exit, Terminated
+from unvanish.launch.hints import hint_for
 from unvanish.launch.importing import own_imports, when_imported
 from unvanish.launch.start import run_target
 from unvanish.launch.target import Target
@@ -18,6 +19,7 @@ __all__ = [
     "Exit",
     "Target",
     "Terminated",
+    "hint_for",
     "own_imports",
     "run_target",
     "when_imported",
