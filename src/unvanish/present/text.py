@@ -231,8 +231,15 @@ def _why_none(result: TreatmentResult) -> str:
 def _treatment_next(result: TreatmentResult, chosen: TrialResult | None) -> str:
     if chosen is None:
         return "Keep the net as it is, or allow more trial steps and seeds."
-    way = f"Apply {result.recipe}" if result.recipe else f"Apply {chosen.title or chosen.name}"
-    return way + (f", or the source patch {result.diff}." if result.diff else ".")
+    if result.recipe is None:
+        return f"Apply {chosen.title or chosen.name}."
+    rate = (
+        f" and train at a learning rate of {words.plain(chosen.learning_rate)}"
+        if chosen.learning_rate
+        else ""
+    )
+    way = f'Before the optimizer is built: model = unvanish.apply(model, "{result.recipe}"){rate}'
+    return way + (f"; or apply the source patch {result.diff}." if result.diff else ".")
 
 
 def _aligned(rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> list[str]:
