@@ -18,7 +18,7 @@ from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, index_of, walk
 from unvanish.probe.buffer import Buffer, Lazy
 from unvanish.probe.discover import LooseParameters
-from unvanish.probe.forward import ForwardWatch, sequence_number
+from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.models import Models, Watched
 from unvanish.probe.reduce import quantiles
 from unvanish.probe.sites import Sited, output_operation, site
@@ -205,7 +205,7 @@ class Probe:
         try:
             self._finish(optimizer)
             self._models.stepped(optimizer)
-            self._rearm(optimizer)
+            self._rearm()
         except Exception as error:
             self._fault("step", error)
         self.steps += 1
@@ -310,7 +310,7 @@ class Probe:
 
     # --- arming, announcing, faults ------------------------------------------------------------------------
 
-    def _rearm(self, optimizer: Any) -> None:
+    def _rearm(self) -> None:
         if self._compiled:
             return
         if self._forward.armed and self._traces_left is not None:
