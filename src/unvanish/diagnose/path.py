@@ -83,7 +83,7 @@ class Traced:
                 Factor(
                     name=_title(operation),
                     kind=operation.kind,
-                    module=layer_name(operation),
+                    module=layer_name(operation) if operation.module or any(operation.parameters) else None,
                     operation=current,
                     gain=_ratio(contribution, self.stats[current].norm),
                     bound=BOUNDS.get(operation.name),

@@ -143,6 +143,8 @@ def claim(model: ModelDiagnosis) -> str:
         first = model.findings[0]
         cause = "" if first.cause == "unknown" else f", because of {CAUSE_WORDS[first.cause]}"
         return f"{KIND_WORDS[first.kind]}{cause}."
+    if model.verdict == "healthy" and any(s.what == "backprop signal by layer" for s in model.skipped):
+        return "the loss falls; the signal inside of the model was not traced."
     return {
         "sick": "the learning signal does not get through.",
         "not_learning": "the loss does not come down.",

@@ -92,8 +92,8 @@ def _finding(facts: Facts, since: int) -> Finding:
         confidence=confidence,
         layers=tuple(starved),
         first_step=since,
-        summary=f"{place(target.layer)} gets 10^{target.raw:.1f} of the signal that leaves the output: "
-        f"of the {lost:.1f} decades lost, {blame}; {facts.learning.sentence}.",
+        summary=f"of the signal that leaves the output 10^{target.raw:.1f} reaches {place(target.layer)}: of the "
+        f"{lost:.1f} decades lost, {blame}; {facts.learning.sentence}.",
         evidence=tuple(evidence),
         attribution=parts,
         treatments=TREATMENTS[cause],
