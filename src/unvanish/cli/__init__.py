@@ -77,7 +77,8 @@ class _RunCommand(click.Command):
             if word == "--":
                 return None  # the user put it there; click handles it
             if word.startswith("-m") and not word.startswith("--"):
-                return index + (2 if word == "-m" else 1)
+                end = index + (2 if word == "-m" else 1)
+                return end if end <= len(args) else None  # -m without a name: click says so
             if not word.startswith("-") or word == "-":
                 return index
             index += 2 if word in takes_value else 1

@@ -44,13 +44,13 @@ def weigh(nodes: Sequence[Node], operations: Sequence[Operation]) -> dict[int, W
     for node, operation in zip(nodes, operations, strict=True):
         if operation.kind != "weight" or operation.name.endswith(("Embedding", "RnnLayer", "Rnn")):
             continue
-        heavy = [(leaf, t) for _, leaf, t in node.leaves if leaf.dim() > 1 and leaf.is_floating_point()]
-        if len(heavy) != 1 or heavy[0][0].device.type == "meta":
+        heavy = [x for x in node.leaves if x.parameter.dim() > 1 and x.parameter.is_floating_point()]
+        if len(heavy) != 1 or heavy[0].parameter.device.type == "meta":
             continue
-        weight, transposed = heavy[0]
+        weight, transposed = heavy[0].parameter, heavy[0].transposed
         plain_matrix = not transposed and weight.dim() == 2 and operation.name in ("Mm", "Addmm", "Mv")
         matrix = (weight.detach().t() if plain_matrix else weight.detach()).flatten(1)
-        biases = [leaf.detach() for _, leaf, _ in node.leaves if leaf.dim() == 1]
+        biases = [x.parameter.detach() for x in node.leaves if x.parameter.dim() == 1]
         with torch.no_grad():
             out[operation.index] = Weights(matrix.shape[1], matrix.shape[0], _measure(matrix, biases))
     return out

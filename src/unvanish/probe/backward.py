@@ -11,12 +11,26 @@ import torch
 from torch import Tensor
 
 from unvanish.probe.forward import Call, innermost
-from unvanish.probe.kinds import GATES, SHAPES, kind_of, plain_name
+from unvanish.probe.kinds import GATES, REARRANGE, SHAPES, kind_of, plain_name
 from unvanish.probe.reduce import l2_norm, summary
 
 MAX_NODES = 50_000
 _SLOPES = {"LeakyRelu": "_saved_negative_slope", "Elu": "_saved_alpha"}
 _CHANNELS_LAST = ("Addmm", "Mm", "Linear", "LayerNorm", "RmsNorm", "Bmm", "Mv")
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A parameter that enters an operation, directly or through operations on it alone.
+
+    `transposed`: turned round on its way. `whole`: what the operation hands back is the parameter's own
+    gradient, element by element (no slice of it, no copies that are summed).
+    """
+
+    position: int
+    parameter: Tensor
+    transposed: bool
+    whole: bool
 
 
 @dataclass(slots=True)
@@ -27,7 +41,7 @@ class Node:
     name: str
     index: int = -1  # in execution order
     parents: list[tuple[int, int]] = field(default_factory=list)  # (position, index of the parent)
-    leaves: list[tuple[int, Tensor, bool]] = field(default_factory=list)  # (position, parameter, transposed)
+    leaves: list[Leaf] = field(default_factory=list)
     slope: float | None = None  # of a leaky or exponential unit
     consumers: int = 0
     unit_dim: int | None = None
@@ -53,7 +67,9 @@ class Tracing:
         """Hook every node. The hooks only read."""
         shared = {node.index for node in self.nodes if node.consumers > 1}
         for node in self.nodes:
-            wanted = [p for p, parent in node.parents if parent in shared] + [p for p, _, _ in node.leaves]
+            wanted = [p for p, parent in node.parents if parent in shared] + [
+                leaf.position for leaf in node.leaves if leaf.whole
+            ]
             self.handles.append(node.handle.register_hook(self._hook(node, wanted)))
 
     def disarm(self) -> None:
@@ -133,7 +149,7 @@ def walk(loss: Tensor, calls: list[Call], on_fault: Callable[[str, Exception], N
         nodes[above].consumers += 1
         node.parents.append((position, nodes[above].index))
     for node in ordered:
-        node.leaves.sort(key=lambda leaf: -leaf[1].dim())  # the weight first, whatever it is called
+        node.leaves.sort(key=lambda leaf: -leaf.parameter.dim())  # the weight first, whatever it is called
         if node.name in GATES:
             node.unit_dim = _unit_dim(node, ordered)
     numbers = [n.handle._sequence_nr() for n in ordered]
@@ -157,10 +173,9 @@ def _collect(root: Any) -> tuple[dict[Any, Node], list[tuple[Node, int, Any]]]:
         for position, (above, _) in enumerate(handle.next_functions):
             if above is None:
                 continue
-            leaf = _leaf(above)
+            leaf = _leaf(position, above)
             if leaf is not None:
-                transposed = plain_name(above.name()) in ("T", "Transpose", "Permute")
-                node.leaves.append((position, leaf, transposed))
+                node.leaves.append(leaf)
             else:
                 edges.append((node, position, above))
                 stack.append(above)
@@ -175,14 +190,18 @@ def _node(handle: Any) -> Node:
     return Node(handle=handle, name=name, slope=slope)
 
 
-def _leaf(handle: Any) -> Tensor | None:
+def _leaf(position: int, handle: Any) -> Leaf | None:
     """The parameter behind an edge, looked for through transposes, casts and views of it alone."""
+    transposed, whole = False, True
     while handle is not None:
         variable = getattr(handle, "variable", None)
         if variable is not None:
-            return variable  # type: ignore[no-any-return]
-        if plain_name(handle.name()) not in SHAPES or len(handle.next_functions) != 1:
+            return Leaf(position, variable, transposed, whole)
+        name = plain_name(handle.name())
+        if name not in SHAPES or len(handle.next_functions) != 1:
             return None
+        transposed ^= name in ("T", "Transpose", "Permute")
+        whole &= name in REARRANGE
         handle = handle.next_functions[0][0]
     return None
 
@@ -206,5 +225,5 @@ def graph_key(parts: Sequence[object]) -> str:
 
 def node_kind(node: Node) -> Any:
     """The kind of factor that a node stands for."""
-    heavy = any(p.dim() > 1 for _, p, _ in node.leaves)
+    heavy = any(leaf.parameter.dim() > 1 for leaf in node.leaves)
     return kind_of(node.name, has_weight=heavy, data_parents=len(node.parents))

@@ -37,6 +37,7 @@ from unvanish.schema.run import (
 
 MAX_TRACED_PASSES = 4  # backward passes measured per step (gradient accumulation makes many)
 MAX_INCIDENTS = 20
+KEPT_STEPS = 3  # optimizer steps for which forward calls are remembered, before all optimizers are known
 
 
 class StopTraining(BaseException):
@@ -282,7 +283,7 @@ class Probe:
 
     def _trace(self, watched: Watched, step: int, number: int, tracing: Tracing) -> None:
         paths, names = watched.paths(), watched.names()
-        if not any(id(leaf) in names for node in tracing.nodes for _, leaf, _ in node.leaves):
+        if not any(id(leaf.parameter) in names for node in tracing.nodes for leaf in node.leaves):
             return  # a backward pass of another model
         sited = site(tracing, paths, names)
         output = output_operation(sited.graph, [node.count for node in sited.nodes])
@@ -316,7 +317,7 @@ class Probe:
         if self._forward.armed and self._traces_left is not None:
             self._traces_left -= 1
         if self._traces_left != 0 and self._models.any_due():
-            self._forward.forget(self._models.optimizers - 1)
+            self._forward.forget(max(KEPT_STEPS, self._models.optimizers))
             self._forward.arm()
         else:
             self._forward.disarm()

@@ -85,7 +85,7 @@ class ForwardWatch:
             self._original = None
         self._depth = 0
         self._marks = []
-        self.forget(0)
+        self.calls = []
 
     def forget(self, keep: int) -> None:
         """Forget the calls from before the last `keep` optimizer steps (they hold references to modules).
@@ -94,9 +94,9 @@ class ForwardWatch:
         outlive that.
         """
         self._marks.append(sequence_number())
-        self._marks = self._marks[-keep - 1 :] if keep else []
-        since = self._marks[0] if self._marks else None
-        self.calls = [c for c in self.calls if since is not None and c.first >= since]
+        if len(self._marks) > keep:
+            self._marks = self._marks[len(self._marks) - keep - 1 :]
+            self.calls = [c for c in self.calls if c.first >= self._marks[0]]
 
     def _ignored(self) -> bool:
         return (

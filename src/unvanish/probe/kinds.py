@@ -24,6 +24,11 @@ SHAPES = frozenset(
     "SplitWithSizes Unbind Cat Stack Clone ToCopy Alias AsStrided Index Copy CopySlices Detach Chunk "
     "UnsafeSplit Narrow Movedim Flatten Unfold Repeat".split()
 )
+# Of these, the ones that keep every element once: a gradient's norm is the same before and after.
+REARRANGE = frozenset(
+    "View UnsafeView ReshapeAlias Reshape T Transpose Permute Squeeze Unsqueeze Clone ToCopy Alias Copy "
+    "Detach Movedim Flatten".split()
+)
 SOFTMAXES = frozenset("Softmax LogSoftmax".split())
 
 

@@ -54,7 +54,7 @@ class Sited:
             zeros=round(zeros),
             nonfinite=round(nonfinite),
             edge_norms=tuple(edge(p, parent) for p, parent in node.parents),
-            parameter_norms=tuple(edge(p, None) for p, _, _ in node.leaves),
+            parameter_norms=tuple(edge(leaf.position, None) for leaf in node.leaves),
             output_count=count,
             output_std=std_rms[0] if std_rms else None,
             output_rms=std_rms[1] if std_rms else None,
@@ -110,7 +110,7 @@ def site(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str]) -
                 module_class=type(call.module).__name__ if call is not None and ours else None,
                 call=numbers[id(call)] if ours else 0,
                 parents=tuple(parent for _, parent in node.parents),
-                parameters=tuple(names.get(id(leaf), "") for _, leaf, _ in node.leaves),
+                parameters=tuple(names.get(id(leaf.parameter), "") for leaf in node.leaves),
             )
         )
         # the module's output stands for the operation only where that is the module's one product
