@@ -27,7 +27,7 @@ from unvanish.probe.engine import Probe
 from unvanish.schema.run import Event, Incident, Skipped
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = sorted((ROOT / "tests" / "scripts").glob("*.py")) + [ROOT / "examples" / "digits_sigmoid.py"]
+SCRIPTS = [*sorted((ROOT / "tests" / "scripts").glob("*.py")), ROOT / "examples" / "digits_sigmoid.py"]
 STEPS = 50
 
 
@@ -121,7 +121,9 @@ def _batch() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(12, 8), torch.randint(3, (12,))
 
 
-def _loop(step: Callable[[nn.Module, torch.optim.Optimizer], Any], make: Any = torch.optim.SGD, **options: Any) -> Any:
+def _loop(
+    step: Callable[[nn.Module, torch.optim.Optimizer], Any], make: Any = torch.optim.SGD, **options: Any
+) -> Any:
     def train() -> None:
         model = _net()
         optimizer = make(model.parameters(), **{"lr": 0.05, **options})
@@ -270,7 +272,9 @@ def test_a_compiled_model_trains_the_same_and_says_what_was_not_measured() -> No
 @pytest.mark.parametrize(
     "place", ["walk", "site", "weigh", "quantiles"], ids=lambda name: f"engine.{name} raises"
 )
-def test_a_fault_of_ours_leaves_training_untouched_and_is_kept(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_leaves_training_untouched_and_is_kept(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = _outcome(MODES["sgd"], watch=False)
 
     def broken(*args: Any, **kwargs: Any) -> Any:
@@ -313,5 +317,8 @@ def test_off_means_off() -> None:
     assert list(model.state_dict()) == ["0.weight", "0.bias", "3.weight", "3.bias", "5.weight", "5.bias"]
     probe.detach()
     assert (torch.autograd.backward, torch.compile, nn.Module.__call__) == before
-    assert hooks == (len(optim_module._global_optimizer_pre_hooks), len(optim_module._global_optimizer_post_hooks))
+    assert hooks == (
+        len(optim_module._global_optimizer_pre_hooks),
+        len(optim_module._global_optimizer_post_hooks),
+    )
     assert not any(m._forward_hooks or m._backward_hooks or m._forward_pre_hooks for m in model.modules())

@@ -2,7 +2,8 @@
 
     .venv/bin/python tools/readme.py OUTPUT.txt [REPORT.html]
 
-OUTPUT.txt is what `make demo` printed to a pipe. With REPORT.html, the top of the page is taken as docs/images/page-top.png.
+OUTPUT.txt is what `make demo` printed to a pipe. With REPORT.html, the top of the page is taken as
+docs/images/page-top.png.
 """
 
 from __future__ import annotations

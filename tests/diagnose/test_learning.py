@@ -58,7 +58,11 @@ CASES = {
     "too short": ([2.3] * 6, LN10, "too_short"),
     "turns NaN": ([1.0] * 20 + [math.nan] * 5, None, "non_finite"),
     "turns infinite": ([1.0] * 20 + [math.inf], None, "non_finite"),
-    "NaN once, and goes on": (noisy([1.0 * 0.95**i for i in range(50)], 0.001) + [math.nan] + [0.05] * 20, None, "learns"),
+    "NaN once, and goes on": (
+        noisy([1.0 * 0.95**i for i in range(50)], 0.001) + [math.nan] + [0.05] * 20,
+        None,
+        "learns",
+    ),
     "a loss of 1e-8 that is stuck": (noisy([1e-8] * 60, 1e-10), None, "stuck"),
     "a loss of 1e8 that falls": (noisy([1e8 * 0.95**i for i in range(60)], 1e5), None, "learns"),
     "negative and falling": (noisy([-1.0 - 0.05 * i for i in range(60)], 0.05), None, "learns"),

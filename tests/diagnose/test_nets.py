@@ -31,7 +31,9 @@ def data(rows: int = 512) -> tuple[Tensor, Tensor]:
 X, Y = data()
 
 
-def mlp(depth: int, act: Callable[[], nn.Module], *, norm: Any = None, init: Any = None, bias: bool = True) -> nn.Sequential:
+def mlp(
+    depth: int, act: Callable[[], nn.Module], *, norm: Any = None, init: Any = None, bias: bool = True
+) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i in range(depth - 1):
         layers.append(nn.Linear(FEATURES if i == 0 else 32, 32, bias=bias))
@@ -55,7 +57,15 @@ class Skip(nn.Module):
         return x + self.body(x)
 
 
-def train(net: nn.Module, lr: float, *, steps: int = 120, optimizer: str = "SGD", scale: float = 1.0, batch: int = 64) -> Seen:
+def train(
+    net: nn.Module,
+    lr: float,
+    *,
+    steps: int = 120,
+    optimizer: str = "SGD",
+    scale: float = 1.0,
+    batch: int = 64,
+) -> Seen:
     rng = torch.Generator().manual_seed(1)
 
     def loop() -> None:

@@ -78,7 +78,10 @@ def test_sequential_mlp() -> None:
         close(stats.output_std, std(z))
         close(stats.output_rms, rms(z))
         assert stats.output_count == z.numel()
-        (_, _, weight), (_, _, bias) = weights_at(run, f"{path}.weight")[0], weights_at(run, f"{path}.bias")[0]
+        (_, _, weight), (_, _, bias) = (
+            weights_at(run, f"{path}.weight")[0],
+            weights_at(run, f"{path}.bias")[0],
+        )
         close(weight, grad(layer.weight))
         close(bias, grad(layer.bias))
     for path, h, z in (("1", h1, z1), ("3", h2, z2)):
@@ -217,7 +220,15 @@ def test_small_cnn_with_batch_norm_and_in_place_relu() -> None:
         shut = reached & (before.grad.abs().amax(dim=(0, 2, 3)) == 0)
         assert (stats.units, stats.closed_units) == (int(reached.sum()), int(shut.sum()))
         assert int(shut.sum()) == 1
-    for parameter in ("conv1.weight", "bn1.weight", "bn1.bias", "conv2.weight", "conv2.bias", "fc.weight", "fc.bias"):
+    for parameter in (
+        "conv1.weight",
+        "bn1.weight",
+        "bn1.bias",
+        "conv2.weight",
+        "conv2.bias",
+        "fc.weight",
+        "fc.bias",
+    ):
         ((_, _, share),) = weights_at(run, parameter)
         close(share, grad(net.get_parameter(parameter)))
 
@@ -290,7 +301,10 @@ def test_rnn_time_steps() -> None:
     zs: list[Tensor] = []
     hs: list[Tensor] = []
     for t in range(T):
-        z = keep(F.linear(x[:, t], rnn.weight_ih_l0, rnn.bias_ih_l0) + F.linear(h, rnn.weight_hh_l0, rnn.bias_hh_l0))
+        z = keep(
+            F.linear(x[:, t], rnn.weight_ih_l0, rnn.bias_ih_l0)
+            + F.linear(h, rnn.weight_hh_l0, rnn.bias_hh_l0)
+        )
         h = keep(torch.tanh(z))
         zs.append(z)
         hs.append(h)
@@ -436,7 +450,11 @@ def test_outputs_that_are_no_tensor(form: str) -> None:
         def forward(self, x: Tensor) -> Any:
             hidden = torch.tanh(self.body(x))
             logits = self.head(hidden)
-            return {"tuple": (logits, hidden), "list": [logits, hidden], "dict": {"logits": logits, "h": hidden}}[form]
+            return {
+                "tuple": (logits, hidden),
+                "list": [logits, hidden],
+                "dict": {"logits": logits, "h": hidden},
+            }[form]
 
     net = Net()
     x, y = torch.randn(8, 4), torch.randint(3, (8,))
@@ -475,7 +493,7 @@ def test_encoder_and_decoder_called_apart_are_one_model() -> None:
 
     run = watched(train).model
     assert run.info.name == "auto"
-    assert [p.name for p in run.info.parameters][0] == "encoder.0.weight"
+    assert run.info.parameters[0].name == "encoder.0.weight"
 
     fresh(auto)
     z1 = keep(auto.encoder[0](x))
@@ -505,7 +523,9 @@ class Pair:
             fake = generator(noise)
             self.opt_d.zero_grad()
             loss_d = F.binary_cross_entropy_with_logits(discriminator(real), torch.ones(8, 1))
-            loss_d = loss_d + F.binary_cross_entropy_with_logits(discriminator(fake.detach()), torch.zeros(8, 1))
+            loss_d = loss_d + F.binary_cross_entropy_with_logits(
+                discriminator(fake.detach()), torch.zeros(8, 1)
+            )
             loss_d.backward()
             self.opt_d.step()
             self.opt_g.zero_grad()
@@ -528,7 +548,9 @@ def test_generator_and_discriminator_are_kept_apart() -> None:
     for run in (g, d):
         assert [t.step for t in run.traces] == [0, 1, 2]
         for trace in range(3):
-            found = {o.module for o in operations(run, trace=trace) if o.kind == "weight" and o.module is not None}
+            found = {
+                o.module for o in operations(run, trace=trace) if o.kind == "weight" and o.module is not None
+            }
             assert found == {"0", "2"}, f"{run.info.name}, step {trace}"
             output = run.traces[trace].output
             assert output is not None

@@ -68,7 +68,9 @@ def watched(
     return Seen(events, assemble(events))
 
 
-def at(run: ModelRun, module: str | None, name: str | None = None, *, call: int = 0, trace: int = 0) -> list[OperationStats]:
+def at(
+    run: ModelRun, module: str | None, name: str | None = None, *, call: int = 0, trace: int = 0
+) -> list[OperationStats]:
     """The numbers of the operations of a module (and of a kind, by autograd's name) in one trace."""
     one = run.traces[trace]
     graph = run.graphs[one.graph]
@@ -90,7 +92,9 @@ def only_one(found: list[OperationStats]) -> OperationStats:
     return found[0]
 
 
-def weights_at(run: ModelRun, parameter: str, *, trace: int = 0) -> list[tuple[Operation, OperationStats, float | None]]:
+def weights_at(
+    run: ModelRun, parameter: str, *, trace: int = 0
+) -> list[tuple[Operation, OperationStats, float | None]]:
     """All uses of a parameter: (operation, its numbers, L2 norm of the parameter's share of the gradient)."""
     one = run.traces[trace]
     graph = run.graphs[one.graph]

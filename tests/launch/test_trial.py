@@ -1,0 +1,131 @@
+"""Trials: the user's script, treated in this process; the same data for every candidate."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from unvanish.launch.trial import run_trial
+from unvanish.schema.treatment import Prescription
+from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
+
+SCRIPT = """
+import sys
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+torch.manual_seed(4)
+x = torch.randn(256, 8)
+y = (x[:, 0] > 0).long()
+loader = DataLoader(TensorDataset(x, y), batch_size=32, shuffle=True)
+net = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 2))
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+seen = open(sys.argv[1], "w")
+for epoch in range(5):
+    for a, b in loader:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(a), b)
+        loss.backward()
+        optimizer.step()
+        print(a.sum().item(), file=seen, flush=True)
+        print("%.17g" % loss.item(), flush=True)
+"""
+
+
+def _trial(
+    folder: Path, name: str, *prescriptions: Prescription, **options: object
+) -> tuple[TrialOutcome, list[str]]:
+    (folder / "s.py").write_text(SCRIPT)
+    target = Target(program=str(folder / "s.py"), arguments=(str(folder / name),), directory=str(folder))
+    spec = TrialSpec(
+        candidate=name,
+        prescriptions=prescriptions,
+        target=target,
+        **{"seed": 0, "steps": 20, **options},  # type: ignore[arg-type]
+    )
+    outcome = run_trial(spec)
+    return outcome, (folder / name).read_text().split() if (folder / name).exists() else []
+
+
+def test_the_untreated_trial_is_the_script_itself(tmp_path: Path) -> None:
+    outcome, _ = _trial(tmp_path, "a", trace=True)
+    plain = subprocess.run(
+        [sys.executable, "s.py", "b"], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={"OMP_NUM_THREADS": "1", "PATH": ""},
+    )  # fmt: skip
+    assert [float(v) for v in plain.stdout.split()[:20]] == pytest.approx(list(outcome.losses), rel=1e-6)
+    assert outcome.error is None and len(outcome.losses) == 20
+    assert outcome.depth == 3 and outcome.learning_rate == 0.1
+    assert outcome.measured_gain == pytest.approx(0.02, rel=0.6)
+    assert outcome.chance == pytest.approx(0.68, abs=0.03)
+
+
+def test_every_candidate_sees_the_same_batches_in_the_same_order(tmp_path: Path) -> None:
+    _, plain = _trial(tmp_path, "a")
+    treated, batches = _trial(
+        tmp_path, "b",
+        Prescription(treatment="activation", parameters={"kind": "relu"}),
+        Prescription(treatment="init", parameters={"scheme": "he"}),
+    )  # fmt: skip
+    _, data_driven = _trial(tmp_path, "c", Prescription(treatment="init", parameters={"scheme": "lsuv"}))
+    assert treated.error is None
+    assert plain == batches == data_driven
+
+
+def test_a_seed_gives_other_weights_and_batches_and_is_repeatable(tmp_path: Path) -> None:
+    first, a = _trial(tmp_path, "a", seed=1)
+    again, b = _trial(tmp_path, "b", seed=1)
+    other, c = _trial(tmp_path, "c", seed=2)
+    assert first.losses == again.losses and a == b
+    assert first.losses != other.losses and a != c
+
+
+def test_the_rate_is_scaled_where_the_optimizer_is_built(tmp_path: Path) -> None:
+    outcome, _ = _trial(tmp_path, "a", learning_rate_factor=3.0)
+    assert outcome.learning_rate == pytest.approx(0.3)
+
+
+def test_what_goes_wrong_is_an_outcome(tmp_path: Path) -> None:
+    refused, _ = _trial(
+        tmp_path, "a", Prescription(treatment="simplify", target="nowhere", parameters={"layers": 2})
+    )
+    assert refused.error is not None and "nowhere" in refused.error
+    (tmp_path / "t.py").write_text("raise OSError('no data here')")
+    target = Target(program=str(tmp_path / "t.py"), directory=str(tmp_path))
+    broken = run_trial(TrialSpec(candidate="x", prescriptions=(), target=target, seed=0))
+    assert broken.error == "OSError: no data here"
+    (tmp_path / "u.py").write_text("print('nothing')")
+    idle = run_trial(
+        TrialSpec(
+            candidate="x",
+            prescriptions=(),
+            target=Target(program=str(tmp_path / "u.py"), directory=str(tmp_path)),
+            seed=0,
+        )
+    )
+    assert idle.error == "the script made no optimizer step"
+
+
+def test_the_process_is_as_it_was(tmp_path: Path) -> None:
+    before = (
+        sys.argv,
+        list(sys.path),
+        Path.cwd(),
+        torch.optim.Optimizer.__init__,
+        torch.manual_seed,
+        random.seed,
+    )
+    _trial(tmp_path, "a")
+    assert before == (
+        sys.argv,
+        list(sys.path),
+        Path.cwd(),
+        torch.optim.Optimizer.__init__,
+        torch.manual_seed,
+        random.seed,
+    )
