@@ -4,10 +4,11 @@ For each net, blocks of steps without and with `unvanish.watch` at its defaults 
 A B ...) in one process, always on the same model. Reported are medians over the pairs of blocks, with the
 10-90 % interval of a bootstrap:
 
-- plain step: a watched step that is not traced, against one without watching. Nearly all steps are such.
-- traced step: a traced one, against one without watching. Which steps are traced is read off the record.
-- over 1,000 steps: the two put together, by the number of steps that the default schedule traces among the
-  first 1,000. Computed, as a net of 300 ms a step is not run for so long; blocks are richer in traced steps.
+- light step: only the loss is kept. This is what nearly all steps cost in a long run.
+- measured step: all parameters, gradients and updates are looked at too.
+- traced step: every operation of the backward pass as well. Which steps are which is read off the record.
+- over 1,000 steps: the three put together, by the shares that the default schedules give them among the first 1,000.
+  Computed, as a net of 300 ms a step is not run for so long; blocks are shorter, and hold mostly early steps.
 
     python benchmarks/overhead.py [--quick] [--write docs/performance.md] [--only mlp,resnet] [--threads 1,2]
 """
@@ -32,7 +33,7 @@ import torch
 from workloads import Workload, mlp, resnet, transformer
 
 import unvanish
-from unvanish.probe.schedule import TRACE_RATIO, Schedule
+from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, TRACE_RATIO, Schedule, measure_every
 
 HORIZON = 1000  # steps that the third column speaks of
 
@@ -52,11 +53,11 @@ CASES = {
     "resnet": Case(
         title="ResNet-18 at a quarter of its width, 32 x 32, batch 64",
         build=lambda: resnet(width=16),
-        steps=50,
-        quick_steps=24,
+        steps=64,
+        quick_steps=48,
     ),
     "transformer": Case(
-        title="transformer 6 x 256, T = 128, batch 8", build=transformer, steps=40, quick_steps=20
+        title="transformer 6 x 256, T = 128, batch 8", build=transformer, steps=60, quick_steps=48
     ),
 }
 # for memory alone: a model that is large beside the allocator's noise
@@ -84,7 +85,8 @@ class StepCost:
     threads: int
     pairs: int
     step_ms: float
-    plain: Ratio
+    light: Ratio
+    measured: Ratio
     traced: Ratio
     horizon: Ratio
 
@@ -101,27 +103,34 @@ def timed(work: Workload, steps: int) -> list[float]:
     return seconds
 
 
-def watched(work: Workload, steps: int, out: Path) -> tuple[list[float], list[float]]:
-    """The same while watched: seconds of the steps that were not traced, and of those that were."""
+def watched(work: Workload, steps: int, out: Path) -> dict[str, list[float]]:
+    """The same while watched: seconds of light, measured and traced steps (see the module's text)."""
     with unvanish.watch(work.model, work.optimizer, out=out) as w:
         seconds = timed(work, steps)
-        traced = {trace.step for trace in w.run().models[0].traces}
+        model = w.run().models[0]
+    traced = {trace.step for trace in model.traces}
+    measured = set(model.parameter_steps) - traced
     assert traced, "nothing was traced, so there is nothing to compare"
-    return (
-        [s for i, s in enumerate(seconds) if i not in traced],
-        [s for i, s in enumerate(seconds) if i in traced],
-    )
+    return {
+        "light": [s for i, s in enumerate(seconds) if i not in traced | measured],
+        "measured": [s for i, s in enumerate(seconds) if i in measured],
+        "traced": [s for i, s in enumerate(seconds) if i in traced],
+    }
 
 
-def traced_within(steps: int) -> int:
-    """How many of the first `steps` steps the default schedule traces."""
-    schedule = Schedule(ratio=TRACE_RATIO)
-    count = 0
+def shares(steps: int) -> dict[str, float]:
+    """Which share of the first `steps` steps the default schedules make light, measured and traced."""
+    traces, snapshots = Schedule(ratio=TRACE_RATIO), Schedule(ratio=SNAPSHOT_RATIO, dense=SNAPSHOT_DENSE)
+    counts = {"light": 0, "measured": 0, "traced": 0}
     for step in range(steps):
-        if schedule.due(step):
-            schedule.done(step)
-            count += 1
-    return count
+        traced, shot = traces.due(step), snapshots.due(step)
+        if traced:
+            traces.done(step)
+        if shot or traced:
+            snapshots.done(step)
+        kind = "traced" if traced else "measured" if shot or step % measure_every(step) == 0 else "light"
+        counts[kind] += 1
+    return {kind: count / steps for kind, count in counts.items()}
 
 
 def ratio(values: Sequence[float]) -> Ratio:
@@ -136,31 +145,33 @@ def step_cost(case: Case, threads: int, pairs: int, *, quick: bool) -> StepCost:
     torch.set_num_threads(threads)
     work = case.build()
     steps = case.quick_steps if quick else case.steps
-    share = traced_within(HORIZON) / HORIZON
-    alone_ms, plain, traced, horizon = [], [], [], []
+    share = shares(HORIZON)
+    alone_ms: list[float] = []
+    found: dict[str, list[float]] = {"light": [], "measured": [], "traced": [], "horizon": []}
     with tempfile.TemporaryDirectory() as folder:
         timed(work, max(3, steps // 10))  # warm: allocator, threads, caches
         watched(work, 3 + steps // 10, Path(folder))
         for pair in range(pairs):
             if pair % 2:
-                usual, close = watched(work, steps, Path(folder))
+                seen = watched(work, steps, Path(folder))
                 without = timed(work, steps)
             else:
                 without = timed(work, steps)
-                usual, close = watched(work, steps, Path(folder))
+                seen = watched(work, steps, Path(folder))
             base = statistics.fmean(without)
             alone_ms.append(1e3 * base)
-            plain.append(statistics.fmean(usual) / base)
-            traced.append(statistics.fmean(close) / base)
-            horizon.append((1 - share) * plain[-1] + share * traced[-1])
+            for kind, seconds in seen.items():
+                found[kind].append(statistics.fmean(seconds) / base)
+            found["horizon"].append(sum(share[kind] * found[kind][-1] for kind in share))
     return StepCost(
         title=case.title,
         threads=threads,
         pairs=pairs,
         step_ms=statistics.median(alone_ms),
-        plain=ratio(plain),
-        traced=ratio(traced),
-        horizon=ratio(horizon),
+        light=ratio(found["light"]),
+        measured=ratio(found["measured"]),
+        traced=ratio(found["traced"]),
+        horizon=ratio(found["horizon"]),
     )
 
 
@@ -216,9 +227,28 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def page(costs: Sequence[StepCost], memory: Sequence[Sequence[str]], *, quick: bool) -> str:
     """docs/performance.md."""
-    head = [["net", "threads", "step alone, ms", "plain step", "traced step", f"over {HORIZON:,} steps"]]
+    kinds = shares(HORIZON)
+    head = [
+        [
+            "net",
+            "threads",
+            "step alone, ms",
+            "light step",
+            "measured step",
+            "traced step",
+            f"over {HORIZON:,} steps",
+        ]
+    ]
     rows = [
-        [c.title, str(c.threads), f"{c.step_ms:.1f}", str(c.plain), str(c.traced), str(c.horizon)]
+        [
+            c.title,
+            str(c.threads),
+            f"{c.step_ms:.1f}",
+            str(c.light),
+            str(c.measured),
+            str(c.traced),
+            str(c.horizon),
+        ]
         for c in costs
     ]
     warning = " --quick: a first impression, not a figure to quote" if quick else ""
@@ -229,9 +259,11 @@ def page(costs: Sequence[StepCost], memory: Sequence[Sequence[str]], *, quick: b
     )
     reading = (
         f"Medians over {costs[0].pairs} pairs of interleaved blocks in one process, with the 10-90 % range "
-        "of a bootstrap; 1.000 is a step without watching. A plain step is a watched one that is not traced. "
-        f"Of the first {HORIZON:,} steps, {traced_within(HORIZON)} are traced on schedule, and the "
-        "last column puts the two together: it is computed from them. The ResNet has 16, 32, 64 and 128 "
+        "of a bootstrap; 1.000 is a step without watching. At a light step the loss alone is kept, at a "
+        "measured one all parameters, gradients and updates too, at a traced one every operation of the "
+        f"backward pass as well. The default schedules make {kinds['light']:.0%} of the first {HORIZON:,} steps "
+        f"light, {kinds['measured']:.0%} measured and {kinds['traced']:.1%} traced, fewer later; the last column "
+        "puts the three together: it is computed from them. The ResNet has 16, 32, 64 and 128 "
         "channels instead of 64 to 512, so that the benchmark ends in minutes on two cores."
     )
     date = datetime.now(timezone.utc).date().isoformat()
@@ -274,7 +306,7 @@ def main() -> None:
             print(f"{CASES[name].title}, {threads} thread(s) ...", file=sys.stderr, flush=True)
             costs.append(step_cost(CASES[name], threads, pairs, quick=options.quick))
             print(
-                f"  plain {costs[-1].plain}, over {HORIZON} {costs[-1].horizon}", file=sys.stderr, flush=True
+                f"  light {costs[-1].light}, over {HORIZON} {costs[-1].horizon}", file=sys.stderr, flush=True
             )
     memory = []
     if not options.no_memory and sys.platform != "win32":

@@ -32,7 +32,8 @@ from unvanish.verify.trial import Target
 
 SCRIPT = "digits_sigmoid.py"
 STEPS = 250  # of each trial
-RATE_FACTORS = (0.3, 1.0, 3.0, 10.0)  # times the script's own rate, for the untreated net and every candidate alike
+# times the script's own rate, for the untreated net and every candidate alike
+RATE_FACTORS = (0.3, 1.0, 3.0, 10.0)
 SEEDS = (1, 2, 3, 4, 5)
 _RUNNER = "unvanish.launch.trial:run_trial"
 _POLL_SECONDS = 0.3

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unvanish.probe.discover import LooseParameters, holders, parameters_of, script_name
 from unvanish.probe.reduce import ParameterSampler
-from unvanish.probe.schedule import SNAPSHOT_RATIO, TRACE_RATIO, Schedule, measure_every
+from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, TRACE_RATIO, Schedule, measure_every
 from unvanish.schema.run import ModelInfo, OptimizerInfo, ParameterInfo
 
 DENSE = 16  # steps measured one by one after a change
@@ -29,7 +29,7 @@ class Watched:
         self.class_name = type(module).__name__
         self.step = 0
         self.traces = Schedule(ratio=TRACE_RATIO, every=every)
-        self.snapshots = Schedule(ratio=SNAPSHOT_RATIO, dense=10)
+        self.snapshots = Schedule(ratio=SNAPSHOT_RATIO, dense=SNAPSHOT_DENSE)
         self._module = module if isinstance(module, LooseParameters) else weakref.ref(module)
         self.optimizers = [weakref.ref(optimizer)]
         self.named: list[tuple[str, Tensor]] = list(module.named_parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TRACE_RATIO = 1.4  # each traced step is this much later than the one before
 SNAPSHOT_RATIO = 1.1
+SNAPSHOT_DENSE = 10  # of the first steps, all
 MAX_GAP = 1000
 
 

@@ -80,9 +80,11 @@ class _Numbers:
             self._tensors.append(flat.double())
 
     def fetch(self) -> None:
-        if self._tensors:
-            device = self._tensors[0].device
+        if any(t.device.type != "cpu" for t in self._tensors):
+            device = next(t.device for t in self._tensors if t.device.type != "cpu")
             self._values = torch.cat([t.to(device) for t in self._tensors]).tolist()
+        else:
+            self._values = [value for t in self._tensors for value in t.tolist()]
 
     def get(self, tensor: Tensor | None) -> list[float]:
         return [] if tensor is None else self._values[self._slices[id(tensor)]]
