@@ -88,7 +88,10 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
     noise = _noise(values) / math.sqrt(min(window, len(values)))
     status: LearningStatus
     if len(values) < FEWEST_STEPS:
-        status, sentence = "too_short", f"only {len(values)} steps were seen"
+        status, sentence = (
+            "too_short",
+            f"only {len(values)} step{'s' if len(values) != 1 else ''} {'were' if len(values) != 1 else 'was'} seen",
+        )
     elif _below_chance(last, chance, noise) or (chance is None and _fallen(first, last, noise)):
         status, sentence = "learns", f"the loss fell from {first:.4g} to {last:.4g}"
     elif last > first + max(3 * noise, RISEN * abs(first)):

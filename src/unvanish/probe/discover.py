@@ -47,6 +47,10 @@ def holders(
     holds come as LooseParameters.
     """
     stepped = {id(p) for p in parameters_of(optimizer)}
+    called = list(called)
+    for module in called:
+        if stepped <= {id(p) for p in module.parameters()}:
+            return [unwrap(module)]  # and not what else may hold it (a trainer, a loss with a net inside)
     found: dict[int, nn.Module] = {}
     for module in [*called, *_living_modules()]:
         trainable = [p for p in module.parameters() if p.requires_grad]
@@ -98,6 +102,7 @@ def script_name(target: Any) -> str | None:
         frame = frame.f_back
     if "__main__" in sys.modules:
         spaces.append(vars(sys.modules["__main__"]))
+    spaces.reverse()  # the outer name says more: `generator` of the script, not the `net` of its training function
     for space in spaces:
         for name, value in list(space.items()):
             if value is target and not name.startswith("_") and name not in _DULL:

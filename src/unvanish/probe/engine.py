@@ -289,6 +289,7 @@ class Probe:
         output = output_operation(sited.graph, [node.count for node in sited.nodes])
         fresh = watched.first_sight(sited.graph.key)
         weights = weigh(sited.nodes, sited.graph.operations) if watched.describe_once() else None
+        guess, guessed_at = tracing.chance, tracing.chance_node  # the tracing itself holds on to the modules
         loss = tracing.loss if tracing.loss.numel() == 1 else tracing.loss.double().mean()
 
         def events() -> list[Event]:
@@ -303,7 +304,7 @@ class Probe:
                 loss=float(loss),
                 stats=sited.stats(),
                 output=output,
-                chance=_chance(tracing, sited),
+                chance=_chance(guess, guessed_at, sited),
             )
             return [*out, TraceEvent(trace=trace)]
 
@@ -337,12 +338,12 @@ class Probe:
             self._put(Incident(step=self.steps, where=where, what=f"{type(error).__name__}: {error}"))
 
 
-def _chance(tracing: Tracing, sited: Sited) -> float | None:
+def _chance(guess: Tensor | None, at: int | None, sited: Sited) -> float | None:
     """Chance loss, times what the script multiplied the loss by (= the gradient at the loss operation)."""
-    if tracing.chance is None or tracing.chance_node is None:
+    if guess is None or at is None:
         return None
-    measured = sited.nodes[tracing.chance_node].measured
-    value = float(tracing.chance) * float(measured[0]) if measured is not None else math.nan
+    measured = sited.nodes[at].measured
+    value = float(guess) * float(measured[0]) if measured is not None else math.nan
     return value if math.isfinite(value) else None
 
 
@@ -355,3 +356,4 @@ def _silence(reference: weakref.ref[Probe]) -> None:
     probe = reference()
     if probe is not None:
         probe._active = False
+        probe._forward.disarm()

@@ -135,6 +135,7 @@ class Models:
             weakref.WeakKeyDictionary()
         )
         self._all: list[Watched] = []
+        self._names: list[str] = []
         self._tracing = True
 
     @property
@@ -169,15 +170,16 @@ class Models:
                     announce(watched)
                 return watched
         name = self._unique(script_name(module) or type(module).__name__)
-        watched = Watched(len(self._all), name, module, optimizer, self._every)
-        self._all.append(watched)
+        watched = Watched(len(self._names), name, module, optimizer, self._every)
+        self._names.append(name)
+        # a search over many nets must not keep the ones that the script has let go of
+        self._all = [*(w for w in self._all if w.primary() is not None), watched]
         announce(watched)
         return watched
 
     def _unique(self, name: str) -> str:
-        taken = {w.name for w in self._all}
         number, unique = 1, name
-        while unique in taken:
+        while unique in self._names:
             number += 1
             unique = f"{name}#{number}"
         return unique

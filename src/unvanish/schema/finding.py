@@ -172,6 +172,12 @@ class Diagnosis:
         """The worst verdict of the models; inconclusive when there is none."""
         return min((m.verdict for m in self.models), key=VERDICT_ORDER.index, default="inconclusive")
 
+    def __str__(self) -> str:
+        """Verdict / Why / Next of every model, in plain lines."""
+        return "\n\n".join(_model_text(m, alone=len(self.models) == 1) for m in self.models) or (
+            "Verdict  inconclusive\nWhy      no model was trained while this was watched"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The contract's JSON object; every number in it is finite or null."""
         return {
@@ -186,6 +192,18 @@ class Diagnosis:
 def finite(value: float | None) -> float | None:
     """The value where JSON can hold it, else None."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def _model_text(model: ModelDiagnosis, *, alone: bool) -> str:
+    lines = [] if alone else [f"Model    {model.name}"]
+    first = model.findings[0] if model.findings else None
+    what = f": {first.kind.replace('_', ' ')}, {first.cause.replace('_', ' ')}" if first is not None else ""
+    lines += [f"Verdict  {model.verdict.replace('_', ' ')}{what}", f"Why      {model.reason}"]
+    if first is not None and first.layers:
+        lines.append(f"Layers   {', '.join(first.layers[:6])}")
+    if first is not None and first.treatments:
+        lines.append(f"Next     try {', then '.join(t.replace('_', ' ') for t in first.treatments)}")
+    return "\n".join(lines)
 
 
 def _model_dict(model: ModelDiagnosis) -> dict[str, Any]:

@@ -1,0 +1,95 @@
+"""What the docs show is what there is: examples are run, options and keys compared."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import unvanish
+from unvanish.cli import unvanish as command
+from unvanish.schema.finding import Diagnosis
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def trained(folder: Path) -> Any:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for _ in range(30):
+            x = torch.randn(16, 4)
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), (x[:, 0] > 0).long()).backward()
+            optimizer.step()
+
+    return {"model": net, "optimizer": optimizer, "train": train}
+
+
+def test_the_python_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("README.md", "python")
+    exec(compile(code, "README.md", "exec"), trained(tmp_path))  # noqa: S102 - our own example
+    assert re.search(r"^Verdict  \w+", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_the_sql_of_the_record_runs(tmp_path: Path) -> None:
+    made = trained(tmp_path)
+    with unvanish.watch(made["model"], made["optimizer"], out=tmp_path) as w:
+        made["train"](made["model"], made["optimizer"])
+    connection = sqlite3.connect(Path(w.path) / "run.sqlite")
+    statements = re.findall(
+        r'"(SELECT [^"]+)"', (ROOT / "docs" / "run-record.md").read_text(encoding="utf-8")
+    )
+    assert len(statements) >= 3
+    for statement in statements:
+        assert connection.execute(statement).fetchall(), statement
+
+
+def test_every_option_is_in_the_reference_and_no_other() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert isinstance(command, click.Group)
+    for name, one in command.commands.items():
+        section = re.search(rf"## `unvanish {name}[ `](.*?)(?=\n## |\Z)", text, re.DOTALL)
+        assert section is not None, name
+        there = {o for p in one.params if isinstance(p, click.Option) for o in p.opts} - {"--help"}
+        said = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", section.group(0)))
+        assert said <= there | {"--out", "-"}, f"{name}: {said - there}"
+        missing = {o for o in there if o.startswith("--")} - said
+        assert not missing - {"--output"}, f"{name}: {missing}"
+
+
+def test_the_json_of_the_reference_has_the_keys_that_are_written() -> None:
+    (example,) = (json.loads(b) for b in blocks("docs/cli.md", "json"))
+    written = Diagnosis(version="0.1.0", models=(), run="x").to_dict()
+    assert set(example) == set(written)
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_shows_what_the_demo_printed() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("<!-- demo output: begin")[1].split("<!-- demo output: end")[0]
+    for line in ("Verdict  Sick", "of the", "LSUV init", "no better", "cured", "Recipe", "Page"):
+        assert line in shown
