@@ -35,6 +35,7 @@ from workloads import Workload, mlp, resnet, transformer
 import unvanish
 from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, TRACE_RATIO, Schedule, measure_every
 
+PAIRS = 9  # of blocks, unless told otherwise
 HORIZON = 1000  # steps that the third column speaks of
 
 
@@ -251,6 +252,7 @@ def page(costs: Sequence[StepCost], memory: Sequence[Sequence[str]], *, quick: b
         ]
         for c in costs
     ]
+    given = "" if costs[0].pairs == PAIRS else f' ARGS="--pairs {costs[0].pairs}"'
     warning = " --quick: a first impression, not a figure to quote" if quick else ""
     machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()}, no GPU used)"
     versions = (
@@ -267,7 +269,10 @@ def page(costs: Sequence[StepCost], memory: Sequence[Sequence[str]], *, quick: b
         "channels instead of 64 to 512, so that the benchmark ends in minutes on two cores."
     )
     date = datetime.now(timezone.utc).date().isoformat()
-    parts = ["# Performance", f"Measured on {date} by `make bench`{warning}, on {machine}, {versions}."]
+    parts = [
+        "# Performance",
+        f"Measured on {date} by `make bench{given}`{warning}, on {machine}, {versions}.",
+    ]
     parts += ["## Step time, watched over unwatched", table(head + rows), reading]
     if memory:
         head = [["net", "parameters, MiB", "peak alone, MiB", "growth, MiB", "growth / parameters"]]
@@ -299,7 +304,7 @@ def main() -> None:
     names = [name.strip() for name in options.only.split(",")]
     if unknown := [name for name in names if name not in CASES]:
         parser.error(f"no net called {unknown[0]!r}; there are {', '.join(CASES)}")
-    pairs = options.pairs or (3 if options.quick else 9)
+    pairs = options.pairs or (3 if options.quick else PAIRS)
     costs = []
     for threads in (int(n) for n in options.threads.split(",")):
         for name in names:

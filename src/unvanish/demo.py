@@ -61,7 +61,8 @@ def run_demo(out: Path, json_path: str | None, console: Console) -> int:
     treatment = replace(treatment, recipe=str(recipe) if recipe is not None else None)
     save_result(path, "treatment.json", session.to_json(treatment.to_dict()))
     console.print()
-    print_treatment(treatment, console)
+    shown = replace(treatment, recipe=_short(recipe)) if recipe is not None else treatment
+    print_treatment(shown, console)
     console.print()
     page = session.write_report(path)
     _say(console, "3/3  What was found, to keep")

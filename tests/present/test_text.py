@@ -201,6 +201,6 @@ def test_an_exploding_chain_gains_and_what_works_against_it_is_told() -> None:
         attribution=replace(whole.attribution, activation=-1.5, weight=6.5),
     )
     assert words.attribution_sentence(grown) == (
-        "Of the 5.0 decades gained between layers.11 and layers.0, weights gave 6.5, "
+        "Of the 5.0 decades gained between layers.11 and layers.0 at step 0, weights gave 6.5, "
         "while sigmoid derivatives took back 1.5."
     )

@@ -124,7 +124,7 @@ def test_waterfall_starts_at_zero_and_ends_at_the_sum_of_the_decades(view: dict[
         assert before["to"] == after["from"]
     assert chain["rows"][0]["predicted"] == pytest.approx(math.log10(0.5774), abs=1e-4)
     assert chain["sentence"].startswith(
-        "Of the 9.9 decades lost between layers.11 and layers.0, sigmoid derivatives took 7.3"
+        "Of the 9.9 decades lost between layers.11 and layers.0 at step 0, sigmoid derivatives took 7.3"
     )
 
 

@@ -130,6 +130,6 @@ def _noise(values: Sequence[float]) -> float:
 
 
 def _chance(model: ModelRun) -> float | None:
-    """The mean over the traced batches' own chance losses."""
+    """As the last traced batch knows it, from all before it."""
     found = [t.chance for t in model.traces if t.chance is not None and math.isfinite(t.chance)]
-    return statistics.fmean(found) if found else None
+    return found[-1] if found else None

@@ -72,7 +72,7 @@ def _outcome(
         "predicted_gain": predicted_gain_per_layer(model) if spec.trace else None,
         "depth": len(model.architecture) or None,
         "learning_rate": surgeon.learning_rate,
-        "chance": sum(chances) / len(chances) if chances else None,
+        "chance": chances[-1] if chances else None,
     }
 
 

@@ -196,7 +196,9 @@ def status_line(run: Run) -> str:
 def attribution_sentence(chain: Chain) -> str:
     """Who took how much: "Of the 10.2 decades lost between 11 and 0, sigmoid derivatives took 9.1 ..."."""
     total = chain.decades
-    where = f"between {place(chain.output_layer) or 'the output'} and {place(chain.layer)}"
+    where = (
+        f"between {place(chain.output_layer) or 'the output'} and {place(chain.layer)} at step {chain.step}"
+    )
     if math.isnan(total):
         return f"The signal {where} is not a number."
     if math.isinf(total):

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
+from unvanish.probe.chance import Targets
 from unvanish.probe.forward import Call, innermost
 from unvanish.probe.kinds import GATES, REARRANGE, SHAPES, kind_of, plain_name
 from unvanish.probe.reduce import l2_norm, summary
@@ -59,8 +60,8 @@ class Tracing:
     nodes: list[Node]
     calls: list[Call | None]
     on_fault: Callable[[str, Exception], None]
-    chance: Tensor | None = None
-    chance_node: int | None = None
+    targets: Targets | None = None
+    targets_at: int | None = None  # the index of the loss operation that they belong to
     handles: list[Any] = field(default_factory=list)
 
     def arm(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,11 +15,38 @@ from unvanish.probe.kinds import plain_name
 _SCALAR_STEPS = frozenset(("Mul", "Div", "Mean", "Sum", "View", "Squeeze", "Clone", "ToCopy", "Alias"))
 
 
-def chance_of(loss: Tensor) -> tuple[int, Tensor] | None:
-    """(sequence number of the loss operation, chance loss in its own units) for cross-entropy and squared error.
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What must be known of the targets, in numbers that add up over batches.
 
-    Only where the loss is that one term, perhaps times a number: then the gradient that arrives at the
-    operation is that number, and the caller multiplies by it. None everywhere else.
+    `number` is autograd's sequence number of the loss operation. `moments` (float64): for "classes" the count of
+    each label; for "values" rows of [count, sum, sum of squares], one column per feature; for "bits" rows of
+    [count, ones]. `elements` is what a summed loss is summed over in one batch (1 for a mean).
+    """
+
+    number: int
+    kind: str
+    moments: Tensor
+    elements: int
+
+
+def merged(before: Targets | None, now: Targets) -> Targets:
+    """The targets of all batches so far; anew where the loss has changed."""
+    if before is None or before.kind != now.kind or before.moments.shape != now.moments.shape:
+        return now
+    return replace(now, moments=before.moments + now.moments)
+
+
+def guess(targets: Targets) -> float:
+    """The loss of the best constant prediction for these targets, in the units of the loss function."""
+    return _GUESSES[targets.kind](targets.moments.tolist()) * targets.elements
+
+
+def targets_of(loss: Tensor) -> Targets | None:
+    """The targets of a plain cross-entropy or squared error; None everywhere else.
+
+    Only where the loss is that one term, perhaps times a number: then the gradient that arrives at the operation
+    is that number, and the caller multiplies the guess by it.
     """
     handle = loss.grad_fn
     for _ in range(8):
@@ -27,10 +57,9 @@ def chance_of(loss: Tensor) -> tuple[int, Tensor] | None:
         if reader is not None:
             try:
                 with torch.no_grad():
-                    value = reader(handle)
+                    return reader(handle)
             except Exception:  # targets that were freed, packed away or changed in place: not known
                 return None
-            return None if value is None else (handle._sequence_nr(), value)
         above = [n for n, _ in handle.next_functions if n is not None]
         if name not in _SCALAR_STEPS or len(above) != 1:
             return None
@@ -38,49 +67,69 @@ def chance_of(loss: Tensor) -> tuple[int, Tensor] | None:
     return None
 
 
-def _cross_entropy(handle: Any) -> Tensor | None:
-    """Entropy of the labels in nats, corrected for the batch's size (Miller and Madow, 1955)."""
+def _classes(handle: Any) -> Targets | None:
     if handle._saved_weight is not None or handle._saved_reduction == 0:
         return None
     target = handle._saved_target
-    labels = target[target != handle._saved_ignore_index]
+    labels = target[target != handle._saved_ignore_index].reshape(-1)
     if labels.numel() == 0:
         return None
-    counts = torch.bincount(labels.reshape(-1)).double()
-    counts = counts[counts > 0]
-    share = counts / counts.sum()
-    entropy = -(share * share.log()).sum() + (counts.numel() - 1) / (2 * counts.sum())
-    # never above the entropy of equal shares
-    entropy = torch.minimum(
-        entropy, torch.log(torch.tensor(float(handle._saved_self.shape[1]), dtype=torch.float64))
-    )
-    return entropy * (labels.numel() if handle._saved_reduction == 2 else 1)
+    counts = torch.bincount(labels, minlength=handle._saved_self.shape[1]).double()
+    return Targets(handle._sequence_nr(), "classes", counts, _elements(handle, labels))
 
 
-def _squared_error(handle: Any) -> Tensor | None:
-    """Variance of the targets about their mean (per feature), unbiased over the batch."""
-    target, reduction = handle._saved_target, handle._saved_reduction
-    if reduction == 0 or target.shape[0] < 2:
+def _values(handle: Any) -> Targets | None:
+    target = handle._saved_target
+    if handle._saved_reduction == 0 or target.dim() == 0:
         return None
-    variance = target.double().var(dim=0, unbiased=True)
-    value: Tensor = variance.sum() * target.shape[0] if reduction == 2 else variance.mean()
-    return value
+    wide = target.double().reshape(target.shape[0], -1)
+    count = torch.full_like(wide[0], wide.shape[0])
+    moments = torch.stack((count, wide.sum(0), wide.square().sum(0)))
+    return Targets(handle._sequence_nr(), "values", moments, _elements(handle, target))
 
 
-def _binary_cross_entropy(handle: Any) -> Tensor | None:
-    target = handle._saved_target.double()
+def _bits(handle: Any) -> Targets | None:
     if handle._saved_weight is not None or handle._saved_reduction == 0:
         return None
-    rate = target.reshape(target.shape[0], -1).mean(0).clamp(1e-9, 1 - 1e-9)
-    entropy = -(rate * rate.log() + (1 - rate) * (1 - rate).log())
-    value: Tensor = entropy.sum() * target.shape[0] if handle._saved_reduction == 2 else entropy.mean()
-    return value
+    target = handle._saved_target
+    wide = target.double().reshape(target.shape[0], -1)
+    moments = torch.stack((torch.full_like(wide[0], wide.shape[0]), wide.sum(0)))
+    return Targets(handle._sequence_nr(), "bits", moments, _elements(handle, target))
 
 
-_READERS = {
-    "NllLoss": _cross_entropy,
-    "NllLoss2D": _cross_entropy,
-    "MseLoss": _squared_error,
-    "BinaryCrossEntropy": _binary_cross_entropy,
-    "BinaryCrossEntropyWithLogits": _binary_cross_entropy,
+def _elements(handle: Any, over: Tensor) -> int:
+    return over.numel() if handle._saved_reduction == 2 else 1
+
+
+def _entropy(counts: list[float]) -> float:
+    """Entropy of the labels in nats, corrected for the number of samples (Miller and Madow, 1955)."""
+    total = sum(counts)
+    present = [c / total for c in counts if c > 0]
+    entropy = -sum(p * math.log(p) for p in present) + (len(present) - 1) / (2 * total)
+    return min(entropy, math.log(max(2, len(counts))))
+
+
+def _variance(moments: list[list[float]]) -> float:
+    """Variance about the mean, per feature; unbiased."""
+    found = [
+        max(0.0, squares - total * total / count) / (count - 1)
+        for count, total, squares in zip(*moments, strict=True)
+        if count > 1
+    ]
+    return sum(found) / len(found) if found else math.nan
+
+
+def _bit_entropy(moments: list[list[float]]) -> float:
+    rates = [min(max(ones / count, 1e-9), 1 - 1e-9) for count, ones in zip(*moments, strict=True)]
+    entropy = -sum(r * math.log(r) + (1 - r) * math.log(1 - r) for r in rates)
+    return float(entropy) / max(1, len(rates))
+
+
+_READERS: dict[str, Callable[[Any], Targets | None]] = {
+    "NllLoss": _classes,
+    "NllLoss2D": _classes,
+    "MseLoss": _values,
+    "BinaryCrossEntropy": _bits,
+    "BinaryCrossEntropyWithLogits": _bits,
 }
+_GUESSES: dict[str, Callable[[Any], float]] = {"classes": _entropy, "values": _variance, "bits": _bit_entropy}

@@ -170,9 +170,9 @@ class Probe:
                 if self._forward.armed and not self._compiled and len(self._tracings) < MAX_TRACED_PASSES:
                     tracing = walk(loss, self._forward.calls, self._fault)
                     if tracing is not None:
-                        known = chance.chance_of(loss)
-                        if known is not None:
-                            tracing.chance, tracing.chance_node = known[1], index_of(tracing, known[0])
+                        tracing.targets = chance.targets_of(loss)
+                        if tracing.targets is not None:
+                            tracing.targets_at = index_of(tracing, tracing.targets.number)
                         tracing.arm()
         except Exception as error:
             self._fault("backward", error)
@@ -289,7 +289,7 @@ class Probe:
         output = output_operation(sited.graph, [node.count for node in sited.nodes])
         fresh = watched.first_sight(sited.graph.key)
         weights = weigh(sited.nodes, sited.graph.operations) if watched.describe_once() else None
-        guess, guessed_at = tracing.chance, tracing.chance_node  # the tracing itself holds on to the modules
+        targets, targets_at = watched.know(tracing.targets), tracing.targets_at
         loss = tracing.loss if tracing.loss.numel() == 1 else tracing.loss.double().mean()
 
         def events() -> list[Event]:
@@ -304,7 +304,7 @@ class Probe:
                 loss=float(loss),
                 stats=sited.stats(),
                 output=output,
-                chance=_chance(guess, guessed_at, sited),
+                chance=_chance(targets, targets_at, sited),
             )
             return [*out, TraceEvent(trace=trace)]
 
@@ -338,12 +338,12 @@ class Probe:
             self._put(Incident(step=self.steps, where=where, what=f"{type(error).__name__}: {error}"))
 
 
-def _chance(guess: Tensor | None, at: int | None, sited: Sited) -> float | None:
+def _chance(targets: chance.Targets | None, at: int | None, sited: Sited) -> float | None:
     """Chance loss, times what the script multiplied the loss by (= the gradient at the loss operation)."""
-    if guess is None or at is None:
+    if targets is None or at is None:
         return None
     measured = sited.nodes[at].measured
-    value = float(guess) * float(measured[0]) if measured is not None else math.nan
+    value = chance.guess(targets) * float(measured[0]) if measured is not None else math.nan
     return value if math.isfinite(value) else None
 
 

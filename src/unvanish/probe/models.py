@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.probe.chance import Targets, merged
 from unvanish.probe.discover import LooseParameters, holders, parameters_of, script_name
 from unvanish.probe.reduce import ParameterSampler
 from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, TRACE_RATIO, Schedule, measure_every
@@ -36,6 +37,7 @@ class Watched:
         self.sampler = ParameterSampler([p for _, p in self.named])
         self._graphs: set[str] = set()
         self._described = False
+        self._targets: Targets | None = None
         self._levels: list[float] | None = None
         self._dense_until = 0
         self.losses: list[Tensor] = []
@@ -63,6 +65,13 @@ class Watched:
         fresh = key not in self._graphs
         self._graphs.add(key)
         return fresh
+
+    def know(self, targets: Targets | None) -> Targets | None:
+        """The targets of all traced batches so far, these included; None where these are not known."""
+        if targets is not None:
+            self._targets = merged(self._targets, targets)
+            return self._targets
+        return None
 
     def describe_once(self) -> bool:
         """True the first time."""

@@ -75,9 +75,9 @@ class Trace:
     """One backward pass of one model, measured operation by operation.
 
     `backward` counts the backward passes since the step before (0 for the first; more under accumulation).
-    `chance` is the loss of the best constant prediction for the targets of this very batch (label entropy,
-    target variance, in the units of the loss), where the loss is a plain cross-entropy or squared error; None =
-    not known.
+    `chance` is the loss of the best constant prediction for the targets of all traced batches so far (label
+    entropy, target variance, in the units of the loss), where the loss is a plain cross-entropy or squared
+    error; None = not known.
     """
 
     model: int

@@ -53,7 +53,7 @@ def seed_candidates() -> tuple[Candidate, ...]:
         ),
         _candidate(
             "init",
-            "proper init for sigmoid (orthogonal gain 4, centred)",
+            "proper init: orthogonal, gain 4, centred",
             _of("init", scheme="critical_centred"),
         ),
         _candidate("batchnorm", "batch norm before each activation", _of("batchnorm")),
