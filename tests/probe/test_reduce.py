@@ -156,6 +156,13 @@ def test_quantiles_against_a_twin() -> None:
     assert all(math.isnan(v) for v in found[2][1])
 
 
+def test_broken_weights_warn_nobody(recwarn: pytest.WarningsRecorder) -> None:
+    rows = torch.tensor([[math.nan, 1.0, 2.0], [math.inf, -math.inf, 0.0]])
+    found = quantiles(rows, [3, 3], [3, 3])
+    assert math.isnan(found[0][1][3])
+    assert not recwarn.list
+
+
 def test_the_schedule_is_dense_first_and_then_log_spaced() -> None:
     schedule = Schedule(ratio=1.4)
     due = []

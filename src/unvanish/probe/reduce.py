@@ -194,8 +194,10 @@ def quantiles(
     for count in set(counts) - {0}:  # rows of the same length in one go
         rows = [i for i, n in enumerate(counts) if n == count]
         values = wide[rows, :count]
-        found = np.quantile(values, SNAPSHOT_QUANTILES, axis=1).T.tolist()
-        for i, norm, row in zip(rows, np.linalg.norm(values, axis=1).tolist(), found, strict=True):
+        with np.errstate(all="ignore"):  # weights that are NaN or Inf are numbers to us, not a warning
+            found = np.quantile(values, SNAPSHOT_QUANTILES, axis=1).T.tolist()
+            size = np.linalg.norm(values, axis=1).tolist()
+        for i, norm, row in zip(rows, size, found, strict=True):
             norms[i], levels[i] = norm * math.sqrt(numels[i] / count), tuple(row)
     return list(zip(norms, levels, strict=True))
 
