@@ -85,6 +85,14 @@ def unwrap(module: nn.Module) -> nn.Module:
     return module
 
 
+def compiled(module: nn.Module) -> bool:
+    """Whether torch.compile has been at a model, or at a part of it: then hooks would break its graphs."""
+    return any(
+        type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) is not None
+        for m in module.modules()
+    )
+
+
 def _living_modules() -> list[nn.Module]:
     # type() rather than isinstance: proxies of other libraries answer isinstance with side effects
     return [o for o in gc.get_objects() if issubclass(type(o), nn.Module)]

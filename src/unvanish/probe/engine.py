@@ -17,7 +17,7 @@ from unvanish.probe import chance
 from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, index_of, walk
 from unvanish.probe.buffer import Buffer, Lazy
-from unvanish.probe.discover import LooseParameters
+from unvanish.probe.discover import LooseParameters, compiled, unwrap
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.models import Models, Watched
 from unvanish.probe.reduce import quantiles
@@ -69,7 +69,7 @@ class Probe:
         self._buffer = buffer
         self._stop_after = stop_after
         self._forward = ForwardWatch(self._fault)
-        self._models = Models(every=every, only=only)
+        self._models = Models(every=every, only=None if only is None else (unwrap(only[0]), only[1]))
         self._only = only
         self._traces_left = traces
         self._parameters = parameters
@@ -100,7 +100,9 @@ class Probe:
         self._wrap_compile()
         self._active = True
         self._start = time.perf_counter()
-        if self._traces_left != 0:
+        if self._only is not None and compiled(self._only[0]):
+            self._give_up_tracing()
+        elif self._traces_left != 0:
             self._forward.arm()
         reference = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _silence(reference))
@@ -153,7 +155,7 @@ class Probe:
             self._compiled = True
             self._forward.disarm()
             self._models.never_trace()
-            why = "the script uses torch.compile; only the loss, gradients and updates were measured"
+            why = "torch.compile is in use; only the loss, gradients and updates were measured"
             self._put(Skipped(model=None, what="backprop signal by operation", why=why))
 
     # --- the backward pass ---------------------------------------------------------------------------------
