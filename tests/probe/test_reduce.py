@@ -101,7 +101,7 @@ def test_parameters_against_a_twin(sides: list[list[int]], dtype: torch.dtype, s
     table = sampler.after()
     assert table is not None and table.shape == (len(parameters), len(PARAMETER_STATISTICS))
     for p, before, row in zip(parameters, old, table.tolist(), strict=True):
-        rms, absmax, zeros, nonfinite, weight, update, changed = row
+        rms, absmax, zeros, nonfinite, weight, update, changed, first_order, _ = row
         if p.grad is None:
             assert all(math.isnan(v) for v in row[:4])
         else:
@@ -114,6 +114,8 @@ def test_parameters_against_a_twin(sides: list[list[int]], dtype: torch.dtype, s
         assert weight == pytest.approx(float(b.square().mean().sqrt()), rel=1e-5, abs=1e-12)
         assert update == pytest.approx(float((a - b).square().mean().sqrt()), rel=1e-4, abs=1e-7)
         assert changed == pytest.approx(float((a != b).double().mean()), abs=1e-9)
+        if p.grad is not None:
+            assert first_order == pytest.approx(float(-(g * (a - b)).sum()), rel=1e-4, abs=1e-5)
 
 
 def test_what_cannot_be_read_is_not_a_number() -> None:

@@ -96,6 +96,9 @@ class ParameterSampler:
         self._counts = torch.tensor(
             [max(1, n) for n in self.counts], dtype=torch.float64, device=self._device
         )
+        self._numels = torch.tensor(
+            [p.numel() for p in self.parameters], dtype=torch.float64, device=self._device
+        )
         self._unreadable = torch.tensor([i not in set(self._rows) for i in range(len(self.parameters))])
         self._gradient_rows, self._weight_rows, self._before_rows = (
             [m[i, :n] for i, n in enumerate(self.counts)]
@@ -129,10 +132,13 @@ class ParameterSampler:
             self._rms(self._before),
             self._rms(update),
             self._share(torch.count_nonzero(update, dim=1)),
+            -(self._gradients.double() * update.double()).sum(1) * self._numels / self._counts,
+            torch.full_like(self._counts, math.nan),
         ]
         table = torch.stack(columns, dim=1)
         if self._missing:
             table[self._missing, :4] = math.nan
+            table[self._missing, 7] = math.nan
         if len(self._rows) < len(self.parameters):
             table[self._unreadable] = math.nan
         return table
@@ -212,4 +218,4 @@ def _readable(tensor: Tensor) -> bool:
     )
 
 
-assert len(PARAMETER_STATISTICS) == 7  # noqa: S101 - the columns of ParameterSampler.step, in this order
+assert len(PARAMETER_STATISTICS) == 9  # noqa: S101 - the columns of ParameterSampler.step, in this order

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+# The histogram of |x| over powers of two: bin b holds 2^(EXPONENT_FLOOR + 2b) <= |x| < 2^(EXPONENT_FLOOR + 2b + 2);
+# the first bin also takes what is smaller (but not zero), the last what is larger and finite.
+EXPONENT_FLOOR = -96
+EXPONENT_BINS = 64
+
 OperationKind = Literal["activation", "weight", "norm", "skip", "softmax", "shape", "other", "loss"]
 
 
@@ -53,6 +58,9 @@ class OperationStats:
     `output_std` is the standard deviation of the forward output over all its elements, `output_rms` its rms.
     `units` counts the units (channels) of an activation that were reached by a signal, `closed_units` those of
     them that passed nothing on for any sample of the batch.
+    Micro-batches, ranks and shards add up: `total` is the sum of the elements, `exponents` their log2 histogram
+    (EXPONENT_BINS counts; empty = not taken). `sampled` is how many elements were looked at: fewer than `count`
+    for a large tensor, whose sums and counts are then scaled up; None = all of them.
     """
 
     operation: int
@@ -68,6 +76,9 @@ class OperationStats:
     output_rms: float | None = None
     units: int | None = None
     closed_units: int | None = None
+    total: float | None = None
+    sampled: int | None = None
+    exponents: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,8 @@ PARAMETER_STATISTICS = (
     "weight_rms",  # before the step
     "update_rms",  # of the change that the step made
     "update_changed",  # share of elements that changed at all, 0..1
+    "first_order",  # -<g, dw> over the tensor: the fall of the loss that this step should bring, to first order
+    "adam_suppression",  # mean of sqrt(v) / (sqrt(v) + eps), 0..1; NaN: no Adam, or not looked at at this step
 )
 SNAPSHOT_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -103,6 +105,28 @@ class StepEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlockEvent:
+    """Steps of one model in rising order, packed: what StepEvent says of one, for as many as were ready.
+
+    Per step: `seconds` since the start of the run; `losses`, NaN where it was NaN and at the `unseen_losses` (steps
+    without a backward pass); `clips`, the factor that norm clipping put on the gradient (1 = it did not engage, NaN
+    = no clipping was called); `learning_rates` of the first group of the model's first optimizer (NaN = not known).
+    `stats` is row-major [len(measured) x len(PARAMETER_STATISTICS) x parameters], float32, or float64 for a model
+    that trains in float64; `measured` are those of `steps` at which the parameters were looked at.
+    """
+
+    model: int
+    steps: array[int]
+    seconds: array[float]
+    losses: array[float]
+    clips: array[float]
+    learning_rates: array[float]
+    measured: array[int]
+    stats: array[float]
+    unseen_losses: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphEvent:
     """A backward graph that was not seen before in this run."""
 
@@ -154,7 +178,17 @@ class Skipped:
     why: str
 
 
-Event = ModelEvent | StepEvent | GraphEvent | TraceEvent | Snapshot | ArchitectureEvent | Incident | Skipped
+Event = (
+    ModelEvent
+    | StepEvent
+    | BlockEvent
+    | GraphEvent
+    | TraceEvent
+    | Snapshot
+    | ArchitectureEvent
+    | Incident
+    | Skipped
+)
 
 
 # --- the run as it is read back ---------------------------------------------------------------------------
@@ -166,7 +200,10 @@ class ModelRun:
 
     `losses[i]` belongs to `steps[i]`; NaN is a loss that was NaN, save at `unseen_losses`, the steps without any.
     `parameter_stats[name]` is row-major [len(parameter_steps) x len(info.parameters)] for every name in
-    PARAMETER_STATISTICS.
+    PARAMETER_STATISTICS. Old steps of a long run are thinned: row i then stands for the steps from
+    `parameter_steps[i]` to `parameter_until[i]`, `parameter_stats` is the mean over them, and
+    `parameter_extremes[name]` = (smallest, largest) in the same layout. A recent row stands for one step.
+    `clips` and `learning_rates` belong to `steps` (see BlockEvent); empty = not recorded.
     """
 
     info: ModelInfo
@@ -180,6 +217,10 @@ class ModelRun:
     traces: tuple[Trace, ...]  # by step, then by backward
     architecture: tuple[LayerSpec, ...] = ()
     unseen_losses: frozenset[int] = frozenset()
+    clips: array[float] = field(default_factory=lambda: array("d"))
+    learning_rates: array[float] = field(default_factory=lambda: array("d"))
+    parameter_until: array[int] = field(default_factory=lambda: array("q"))  # empty = every row is one step
+    parameter_extremes: dict[str, tuple[array[float], array[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
