@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unvanish.probe.backward import Node
+from unvanish.probe.samples import Moments
 from unvanish.probe.sites import Sited
 from unvanish.schema.architecture import LayerSpec, NormName, SkipName
 from unvanish.schema.graph import Operation
@@ -66,7 +67,9 @@ def _measure(matrix: Tensor, biases: Sequence[Tensor]) -> Tensor:
     return torch.stack((sw2, bias.square().mean(), centred))
 
 
-def describe(sited: Sited, weights: dict[int, Weights]) -> tuple[LayerSpec, ...]:
+def describe(
+    sited: Sited, weights: dict[int, Weights], entries: Sequence[Moments | None]
+) -> tuple[LayerSpec, ...]:
     """The layers in execution order. Runs in the writer's thread."""
     operations = sited.graph.operations
     consumers: list[list[int]] = [[] for _ in operations]
@@ -74,7 +77,8 @@ def describe(sited: Sited, weights: dict[int, Weights]) -> tuple[LayerSpec, ...]
         for parent in operation.parents:
             consumers[parent].append(operation.index)
     return tuple(
-        _layer(index, measured, sited, operations, consumers) for index, measured in sorted(weights.items())
+        _layer(index, measured, sited, entries[index], consumers)
+        for index, measured in sorted(weights.items())
     )
 
 
@@ -82,9 +86,10 @@ def _layer(
     index: int,
     measured: Weights,
     sited: Sited,
-    operations: Sequence[Operation],
+    entry: Moments | None,
     consumers: Sequence[Sequence[int]],
 ) -> LayerSpec:
+    operations = sited.graph.operations
     sw2, sb2, centring = measured.numbers.tolist()
     norm: NormName = "none"
     skip: SkipName = "none"
@@ -113,7 +118,6 @@ def _layer(
         elif user.kind not in _TRANSPARENT:
             predictable = False
         current = user.index
-    entry = sited.spreads[index][2]
     branches = len(consumers[current]) > 1 and skip == "none" and current != index
     return LayerSpec(
         name=operations[index].module or operations[index].name,
@@ -122,7 +126,7 @@ def _layer(
         weight_variance=sw2,
         bias_variance=sb2,
         bias_centres=centring < 1e-3 and sb2 > 0,
-        input_second_moment=entry.tolist()[1] ** 2 if entry is not None else None,
+        input_second_moment=entry.rms**2 if entry is not None else None,
         batch=sited.nodes[index].count // max(1, measured.fan_out) or None,
         norm=norm,
         activation=activation,

@@ -7,20 +7,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unvanish.probe.chance import Targets
 from unvanish.probe.forward import Call, innermost
 from unvanish.probe.kinds import GATES, REARRANGE, SHAPES, kind_of, plain_name
-from unvanish.probe.reduce import l2_norm, summary
+from unvanish.probe.samples import TRACE_SAMPLE, Sample, take
+from unvanish.schema.graph import OperationKind
 
 MAX_NODES = 50_000
+UNIT_PLACES = (
+    1024  # samples and positions at which a gate's units are looked at: one open in 1 % shows almost surely
+)
 _SLOPES = {"LeakyRelu": "_saved_negative_slope", "Elu": "_saved_alpha"}
+_ACCUMULATE = "AccumulateGrad"
+_TO_LEAVES = SHAPES | {_ACCUMULATE}
 _CHANNELS_LAST = ("Addmm", "Mm", "Linear", "LayerNorm", "RmsNorm", "Bmm", "Mv")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would take longer to make, and many are made
 class Leaf:
     """A parameter that enters an operation, directly or through operations on it alone.
 
@@ -40,16 +47,27 @@ class Node:
 
     handle: Any
     name: str
+    number: int  # autograd's sequence number
     index: int = -1  # in execution order
     parents: list[tuple[int, int]] = field(default_factory=list)  # (position, index of the parent)
     leaves: list[Leaf] = field(default_factory=list)
     slope: float | None = None  # of a leaky or exponential unit
     consumers: int = 0
     unit_dim: int | None = None
-    count: int = 0
-    measured: Tensor | None = None  # [norm, absmax, zeros, nonfinite]
-    edges: dict[int, Tensor] = field(default_factory=dict)  # position -> L2 norm
-    units: Tensor | None = None  # [reached, closed]
+    arrived: list[Sample] = field(default_factory=list)  # dL/d(output), one for each output
+    edges: dict[int, Sample] = field(default_factory=dict)  # position -> what was handed on there
+    gate: tuple[Tensor, Tensor] | None = None  # (arriving, passed on) by unit
+
+    @property
+    def count(self) -> int:
+        """Elements of dL/d(output)."""
+        return sum(s.numel for s in self.arrived)
+
+    @property
+    def kind(self) -> OperationKind:
+        """The kind of factor that the operation stands for."""
+        heavy = any(leaf.parameter.dim() > 1 for leaf in self.leaves)
+        return kind_of(self.name, has_weight=heavy, data_parents=len(self.parents))
 
 
 @dataclass
@@ -60,6 +78,7 @@ class Tracing:
     nodes: list[Node]
     calls: list[Call | None]
     on_fault: Callable[[str, Exception], None]
+    size: int = TRACE_SAMPLE  # elements looked at per tensor
     targets: Targets | None = None
     targets_at: int | None = None  # the index of the loss operation that they belong to
     handles: list[Any] = field(default_factory=list)
@@ -71,7 +90,10 @@ class Tracing:
             wanted = [p for p, parent in node.parents if parent in shared] + [
                 leaf.position for leaf in node.leaves if leaf.whole
             ]
-            self.handles.append(node.handle.register_hook(self._hook(node, wanted)))
+            if wanted or node.unit_dim is not None:
+                self.handles.append(node.handle.register_hook(self._hook(node, wanted)))
+            else:  # torch hands over less, and so takes less time
+                self.handles.append(node.handle.register_prehook(self._prehook(node)))
 
     def disarm(self) -> None:
         """Unhook, and let go of the graph."""
@@ -82,68 +104,94 @@ class Tracing:
             node.handle = None
 
     def _hook(self, node: Node, wanted: list[int]) -> Callable[[Any, Any], None]:
+        size = self.size
+
         def hook(grad_inputs: Sequence[Tensor | None], grad_outputs: Sequence[Tensor | None]) -> None:
             try:
-                with torch.no_grad():
-                    _measure(node, wanted, grad_inputs, grad_outputs)
+                node.arrived += [take(g, size) for g in grad_outputs if _dense(g)]
+                for position in wanted:
+                    passed = grad_inputs[position]
+                    if _dense(passed):
+                        node.edges[position] = take(passed, size)
+                if node.unit_dim is not None:
+                    node.gate = _gate(grad_outputs, grad_inputs, node.unit_dim)
             except Exception as error:
                 self.on_fault("backward", error)
 
         return hook
 
+    def _prehook(self, node: Node) -> Callable[[Any], None]:
+        size = self.size
 
-def _measure(
-    node: Node, wanted: list[int], grad_inputs: Sequence[Tensor | None], grad_outputs: Sequence[Tensor | None]
-) -> None:
-    arriving = [g for g in grad_outputs if _dense(g)]
-    if arriving:
-        parts = [summary(g) for g in arriving]
-        node.count = sum(g.numel() for g in arriving)
-        node.measured = parts[0] if len(parts) == 1 else _merge(parts)
-    for position in wanted:
-        passed = grad_inputs[position]
-        if _dense(passed):
-            node.edges[position] = l2_norm(passed)
-    passed = grad_inputs[0] if grad_inputs else None
-    if node.unit_dim is not None and len(arriving) == 1 and _dense(passed):
-        node.units = _closed_units(arriving[0], passed, node.unit_dim)
+        def prehook(grad_outputs: Sequence[Tensor | None]) -> None:
+            try:
+                node.arrived += [take(g, size) for g in grad_outputs if _dense(g)]
+            except Exception as error:
+                self.on_fault("backward", error)
+
+        return prehook
 
 
 def _dense(tensor: Tensor | None) -> TypeGuard[Tensor]:
     return tensor is not None and tensor.layout is torch.strided and tensor.numel() > 0
 
 
-def _merge(parts: list[Tensor]) -> Tensor:
-    table = torch.stack(parts)
-    norm = torch.linalg.vector_norm(table[:, 0])
-    return torch.stack((norm, table[:, 1].amax(), table[:, 2].sum(), table[:, 3].sum()))
+def _gate(
+    arriving: Sequence[Tensor | None], passed: Sequence[Tensor | None], dim: int
+) -> tuple[Tensor, Tensor] | None:
+    """Per unit, the summed sizes of what came to a gate and of what left it, at up to UNIT_PLACES places each.
+
+    A sum of sizes is zero only where all of them are: it can't underflow.
+    """
+    if len(arriving) != 1 or not passed or not _dense(arriving[0]) or not _dense(passed[0]):
+        return None
+    before, after = arriving[0], passed[0]
+    if before.dim() < 2 or before.shape != after.shape:
+        return None
+    return _by_unit(before, dim), _by_unit(after, dim)
 
 
-def _closed_units(arriving: Tensor, passed: Tensor, dim: int) -> Tensor:
-    """[units that some signal reached, those of them that passed nothing on for any sample]."""
-    dim %= arriving.dim()
-    others = [d for d in range(arriving.dim()) if d != dim]
-    if not others or arriving.shape != passed.shape:
-        return torch.zeros(2, dtype=torch.float64)
-    reached = (arriving != 0).any(dim=others)
-    open_ = (passed != 0).any(dim=others)
-    return torch.stack((reached.sum(), (reached & ~open_).sum())).double()
+def _by_unit(tensor: Tensor, dim: int) -> Tensor:
+    """Sum of |x| over all but one dimension; thinned along what is longest where there are many places."""
+    tensor = tensor.detach()
+    dim %= tensor.dim()
+    others = [d for d in range(tensor.dim()) if d != dim]
+    while (places := tensor.numel() // max(1, tensor.shape[dim])) > UNIT_PLACES:
+        longest = max(others, key=lambda d: (tensor.shape[d], d))
+        step = min(tensor.shape[longest], -(-places // UNIT_PLACES))
+        tensor = tensor[(slice(None),) * longest + (slice(None, None, step),)]
+    return tensor.abs().sum(others)
+
+
+def closed_units(gate: tuple[Tensor, Tensor]) -> tuple[int, int]:
+    """(units that some signal reached, those of them that passed nothing on). In the writer's thread: numpy."""
+    before, after = (
+        np.asarray(t.float().cpu().numpy() if t.is_cuda or t.dtype == torch.bfloat16 else t.numpy())
+        for t in gate
+    )
+    reached = before != 0
+    return int(reached.sum()), int((reached & (after == 0)).sum())
 
 
 def index_of(tracing: Tracing, handle_number: int) -> int | None:
     """The index of the operation with this sequence number."""
     for node in tracing.nodes:
-        if node.handle is not None and node.handle._sequence_nr() == handle_number:
+        if node.number == handle_number:
             return node.index
     return None
 
 
-def walk(loss: Tensor, calls: list[Call], on_fault: Callable[[str, Exception], None]) -> Tracing | None:
-    """The graph behind `loss` in execution order; None where there is none or it is too large."""
+def walk(
+    loss: Tensor, calls: list[Call], on_fault: Callable[[str, Exception], None], size: int = TRACE_SAMPLE
+) -> Tracing | None:
+    """The graph behind `loss` in execution order; None where there is none or it is too large.
+
+    `size` elements are looked at in each tensor.
+    """
     nodes, edges = _collect(loss.grad_fn)
     if not nodes:
         return None
-    ordered = sorted(nodes.values(), key=lambda n: n.handle._sequence_nr())
+    ordered = sorted(nodes.values(), key=lambda n: n.number)
     for index, node in enumerate(ordered):
         node.index = index
     for node, position, above in edges:
@@ -153,9 +201,12 @@ def walk(loss: Tensor, calls: list[Call], on_fault: Callable[[str, Exception], N
         node.leaves.sort(key=lambda leaf: -leaf.parameter.dim())  # the weight first, whatever it is called
         if node.name in GATES:
             node.unit_dim = _unit_dim(node, ordered)
-    numbers = [n.handle._sequence_nr() for n in ordered]
     return Tracing(
-        loss=loss.detach().clone(), nodes=ordered, calls=innermost(calls, numbers), on_fault=on_fault
+        loss=loss.detach().clone(),
+        nodes=ordered,
+        calls=innermost(calls, [n.number for n in ordered]),
+        on_fault=on_fault,
+        size=size,
     )
 
 
@@ -163,48 +214,48 @@ def _collect(root: Any) -> tuple[dict[Any, Node], list[tuple[Node, int, Any]]]:
     """All operations behind `root`, and the edges between them; nothing where they are too many."""
     nodes: dict[Any, Node] = {}
     edges: list[tuple[Node, int, Any]] = []
-    stack: list[Any] = [] if root is None else [root]
+    stack: list[tuple[Any, str]] = [] if root is None else [(root, plain_name(root.name()))]
     while stack:
-        handle = stack.pop()
+        handle, name = stack.pop()
         if handle in nodes:
             continue
         if len(nodes) >= MAX_NODES:
             return {}, []
-        node = nodes[handle] = _node(handle)
+        node = nodes[handle] = _node(handle, name)
         for position, (above, _) in enumerate(handle.next_functions):
             if above is None:
                 continue
-            leaf = _leaf(position, above)
+            above_name = plain_name(above.name())
+            leaf = _leaf(position, above, above_name) if above_name in _TO_LEAVES else None
             if leaf is not None:
                 node.leaves.append(leaf)
             else:
                 edges.append((node, position, above))
-                stack.append(above)
+                stack.append((above, above_name))
     return nodes, edges
 
 
-def _node(handle: Any) -> Node:
-    name = plain_name(handle.name())
+def _node(handle: Any, name: str) -> Node:
     if name == "Elu" and getattr(handle, "_saved_scale", 1) != 1:
         name = "Selu"  # torch computes both with the same operation
     slope = getattr(handle, _SLOPES[name], None) if name in _SLOPES else None
-    return Node(handle=handle, name=name, slope=slope)
+    return Node(handle, name, handle._sequence_nr(), slope=slope)
 
 
-def _leaf(position: int, handle: Any) -> Leaf | None:
+def _leaf(position: int, handle: Any, name: str) -> Leaf | None:
     """The parameter behind an edge, looked for through transposes, casts and views of it alone."""
     transposed, whole = False, True
-    while handle is not None:
-        variable = getattr(handle, "variable", None)
-        if variable is not None:
-            return Leaf(position, variable, transposed, whole)
-        name = plain_name(handle.name())
+    while True:
+        if name == _ACCUMULATE:
+            return Leaf(position, handle.variable, transposed, whole)
         if name not in SHAPES or len(handle.next_functions) != 1:
             return None
         transposed ^= name in ("T", "Transpose", "Permute")
         whole &= name in REARRANGE
         handle = handle.next_functions[0][0]
-    return None
+        if handle is None:
+            return None
+        name = plain_name(handle.name())
 
 
 def _unit_dim(node: Node, ordered: list[Node]) -> int:
@@ -222,9 +273,3 @@ def _unit_dim(node: Node, ordered: list[Node]) -> int:
 def graph_key(parts: Sequence[object]) -> str:
     """A short hash that is the same for the same graph in every run."""
     return hashlib.blake2s(repr(parts).encode(), digest_size=8).hexdigest()
-
-
-def node_kind(node: Node) -> Any:
-    """The kind of factor that a node stands for."""
-    heavy = any(leaf.parameter.dim() > 1 for leaf in node.leaves)
-    return kind_of(node.name, has_weight=heavy, data_parents=len(node.parents))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from unvanish.schema.run import Event, Incident
@@ -12,6 +13,8 @@ from unvanish.schema.run import Event, Incident
 Lazy = Callable[[], Sequence[Event]]
 FLUSH_SECONDS = 0.25
 CAPACITY = 4096
+DETAIL_BYTES = 32 * 2**20  # of traced samples may wait
+WAKE_BYTES = 4 * 2**20  # so much is worth writing before its time
 
 
 class Buffer:
@@ -25,11 +28,15 @@ class Buffer:
     def __init__(self, sink: Callable[[list[Event]], None]) -> None:
         """`sink` stores events durably; it is called from one thread only."""
         self._sink = sink
-        self._queue: queue.Queue[tuple[Lazy, bool]] = queue.Queue()
-        self._stop = threading.Event()
+        self._queue: queue.Queue[tuple[Lazy, int]] = queue.Queue()
+        self._waiting = 0  # bytes of detail that wait
+        self._stop = False
+        self._wake = threading.Event()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
+        self.sources: list[Callable[[], Sequence[Event]]] = []  # asked at each flush for what they have
+        self.busy = 0.0  # seconds of a core that the sources have taken
         self.dropped = 0
         self.fault: str | None = None
 
@@ -38,13 +45,19 @@ class Buffer:
         self._thread = threading.Thread(target=self._loop, name="unvanish-record", daemon=True)
         self._thread.start()
 
-    def put(self, lazy: Lazy, *, detail: bool = False) -> None:
-        """Hand over events. When the writer lags, traced detail is dropped first, and counted."""
-        waiting = self._queue.qsize()
-        if self.fault is not None or waiting >= CAPACITY or (detail and waiting >= CAPACITY // 2):
+    def put(self, lazy: Lazy, *, detail: int = 0) -> None:
+        """Hand over events; `detail` = the bytes that a traced step holds until it is written.
+
+        When the writer lags, traced detail is dropped first, and counted; nothing ever waits.
+        """
+        full = detail and self._waiting and self._waiting + detail > DETAIL_BYTES
+        if self.fault is not None or full or self._queue.qsize() >= CAPACITY:
             self.dropped += 1
             return
+        self._waiting += detail
         self._queue.put_nowait((lazy, detail))
+        if self._waiting > WAKE_BYTES:
+            self._wake.set()
 
     def flush(self) -> None:
         """Write everything that waits, now, in the calling thread."""
@@ -52,15 +65,15 @@ class Buffer:
             return
         with self._lock:
             events: list[Event] = []
-            while True:
-                try:
-                    lazy, _ = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                try:
-                    events.extend(lazy())
-                except Exception as error:  # a probe must never hurt the training it watches
-                    events.append(Incident(step=-1, where="record", what=_words(error)))
+            for _ in range(self._queue.qsize()):
+                lazy, detail = self._queue.get_nowait()
+                _add(lazy, events)
+                self._waiting -= detail
+                del lazy  # and the samples that it holds
+            began = time.thread_time()
+            for source in self.sources:
+                _add(source, events)
+            self.busy += time.thread_time() - began
             if events and self.fault is None:
                 try:
                     self._sink(events)
@@ -70,14 +83,26 @@ class Buffer:
 
     def close(self) -> None:
         """Stop the thread and write what is left."""
-        self._stop.set()
+        self._stop = True
+        self._wake.set()
         if self._thread is not None and os.getpid() == self._pid:
             self._thread.join(timeout=30)
         self.flush()
 
     def _loop(self) -> None:
-        while not self._stop.wait(FLUSH_SECONDS):
+        while True:
+            self._wake.wait(FLUSH_SECONDS)
+            if self._stop:
+                return
+            self._wake.clear()
             self.flush()
+
+
+def _add(lazy: Lazy, events: list[Event]) -> None:
+    try:
+        events.extend(lazy())
+    except Exception as error:  # a probe must never hurt the training it watches
+        events.append(Incident(step=-1, where="record", what=_words(error)))
 
 
 def _words(error: BaseException) -> str:

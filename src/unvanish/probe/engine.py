@@ -16,13 +16,16 @@ from torch.optim import optimizer as optim_module
 from unvanish.probe import chance
 from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, index_of, walk
-from unvanish.probe.buffer import Buffer, Lazy
+from unvanish.probe.buffer import Buffer
 from unvanish.probe.discover import LooseParameters, compiled, unwrap
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.models import Models, Watched
-from unvanish.probe.reduce import quantiles
-from unvanish.probe.sites import Sited, output_operation, site
-from unvanish.schema.graph import Trace
+from unvanish.probe.parameters import Look
+from unvanish.probe.samples import DENSE_SAMPLE, TRACE_SAMPLE
+from unvanish.probe.schedule import FIRST_PAUSE
+from unvanish.probe.sites import output_operation, site
+from unvanish.probe.steps import Note
+from unvanish.schema.graph import OperationStats, Trace
 from unvanish.schema.run import (
     ArchitectureEvent,
     Event,
@@ -30,8 +33,6 @@ from unvanish.schema.run import (
     Incident,
     ModelEvent,
     Skipped,
-    Snapshot,
-    StepEvent,
     TraceEvent,
 )
 
@@ -69,7 +70,14 @@ class Probe:
         self._buffer = buffer
         self._stop_after = stop_after
         self._forward = ForwardWatch(self._fault)
-        self._models = Models(every=every, only=None if only is None else (unwrap(only[0]), only[1]))
+        self._models = Models(
+            every=every,
+            only=None if only is None else (unwrap(only[0]), only[1]),
+            dropped=self._count_dropped,
+        )
+        self._size = DENSE_SAMPLE if every is not None and every < 10 else TRACE_SAMPLE
+        self._forward.size = self._size
+        buffer.sources.append(self._models.drain)
         self._only = only
         self._traces_left = traces
         self._parameters = parameters
@@ -81,8 +89,9 @@ class Probe:
         self._losses: list[Tensor] = []
         self._tracings: list[Tracing] = []
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
-        self._stepped_at: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-        self._watching: list[Watched] = []
+        self._now: list[Watched] = []  # the models that the step under way is a step of
+        self._own = 0.0  # seconds of this step that were ours
+        self._busy = 0.0
         self._incidents = 0
         self._compiled = False
         self._start = time.perf_counter()
@@ -161,6 +170,7 @@ class Probe:
     # --- the backward pass ---------------------------------------------------------------------------------
 
     def _begin_backward(self, tensors: Any) -> Tracing | None:
+        began = time.perf_counter()
         tracing = None
         try:
             loss = tensors if isinstance(tensors, Tensor) else None
@@ -168,9 +178,9 @@ class Probe:
                 loss = tensors[0]
             if isinstance(loss, Tensor):
                 if loss.numel() == 1:
-                    self._losses.append(loss.detach().clone().reshape(()))
+                    self._losses.append(loss.detach().clone())
                 if self._forward.armed and not self._compiled and len(self._tracings) < MAX_TRACED_PASSES:
-                    tracing = walk(loss, self._forward.calls, self._fault)
+                    tracing = walk(loss, self._forward.calls, self._fault, self._size)
                     if tracing is not None:
                         tracing.targets = chance.targets_of(loss)
                         if tracing.targets is not None:
@@ -179,6 +189,7 @@ class Probe:
         except Exception as error:
             self._fault("backward", error)
         self._forward.in_backward = True
+        self._own += time.perf_counter() - began
         return tracing
 
     def _end_backward(self, tracing: Tracing | None) -> None:
@@ -192,42 +203,71 @@ class Probe:
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if not self._active or not self._models.ours(optimizer):
             return
-        self._watching = []
+        began = time.perf_counter()
         try:
-            self._watching = self._to_measure(optimizer)
+            found = self._models.of(optimizer, self._forward.roots, self._announce)
+            self._now = [watched for watched in found if watched.primary() is optimizer]
+            with torch.no_grad():
+                for watched in self._now:
+                    watched.look = self._first_look(watched)
+                if not _closure(args, kwargs):
+                    self._measure(optimizer)
         except Exception as error:
             self._fault("step", error)
-        if not _closure(args, kwargs):
-            self._measure(optimizer)
+            for watched in self._now:
+                watched.forget_look()
+        self._own += time.perf_counter() - began
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if not self._active or not self._models.ours(optimizer):
             return
-        if _closure(args, kwargs):
-            self._measure(optimizer)  # gradients exist only inside the step
+        began = time.perf_counter()
         try:
-            self._finish(optimizer)
-            self._models.stepped(optimizer)
+            with torch.no_grad():
+                if _closure(args, kwargs):
+                    self._measure(optimizer)  # gradients exist only inside the step
+                for watched in self._now:
+                    self._last_look(watched, optimizer)
+            self._keep_pace(began)
             self._rearm()
         except Exception as error:
             self._fault("step", error)
+        self._now = []
         self.steps += 1
         if self._stop_after is not None and self.steps >= self._stop_after:
             raise StopTraining
 
-    def _measure(self, optimizer: Any) -> None:
+    def _first_look(self, watched: Watched) -> Look | None:
+        """Begin to look at this step's parameters, where it is one of those that are looked at."""
+        watched.forget_look()  # of a step that never came to its end
+        special = self._forward.armed or watched.step < FIRST_PAUSE or watched.traces.due(watched.step)
+        slot = None
+        if self._parameters and (special or watched.pace.due(watched.step)):
+            slot = watched.ring.take_slot()
+            if slot is None:
+                self._buffer.dropped += 1
+        if slot is None:
+            watched.ring.skip()
+            return None
         try:
-            losses, tracings = self._take()
-            for watched in self._clocked(optimizer):
-                watched.losses = losses
-                if watched in self._watching:
-                    watched.sampler.gradients(getattr(optimizer, "grad_scale", None))
-                if self._forward.armed and watched.traces.due(watched.step):
-                    watched.traces.done(watched.step)
-                    for number, tracing in enumerate(tracings):
-                        self._trace(watched, watched.step, number, tracing)
-        except Exception as error:
-            self._fault("step", error)
+            return watched.ring.look_before(slot, surely=special)
+        except Exception:
+            watched.ring.give_back(slot)
+            raise
+
+    def _measure(self, optimizer: Any) -> None:
+        """The gradients and the backward passes that this step uses."""
+        losses, tracings = self._take()
+        scale = getattr(optimizer, "grad_scale", None)
+        for watched in self._now:
+            watched.losses = losses
+            if watched.look is not None:
+                watched.ring.look_gradients(watched.look, scale, sparse=self._forward.armed)
+                watched.consider(watched.look)
+            if self._forward.armed and watched.traces.due(watched.step):
+                watched.traces.done(watched.step)
+                for number, tracing in enumerate(tracings):
+                    self._trace(watched, watched.step, number, tracing)
 
     def _take(self) -> tuple[list[Tensor], list[Tracing]]:
         """The backward passes since the last step of any optimizer; else those that the last step saw."""
@@ -236,81 +276,63 @@ class Probe:
             self._losses, self._tracings = [], []
         return self._consumed
 
-    def _clocked(self, optimizer: Any) -> list[Watched]:
-        """The models whose clock this optimizer drives."""
-        found = self._models.of(optimizer, self._forward.roots, self._announce)
-        return [watched for watched in found if watched.primary() is optimizer]
-
-    def _to_measure(self, optimizer: Any) -> list[Watched]:
-        """Those of them whose parameters are to be measured at this step; their weights are looked at now."""
-        due = [w for w in self._clocked(optimizer) if self._parameters and w.measures()]
-        for watched in due:
-            watched.sampler.before()
-            if watched.snapshots.due(watched.step):
-                watched.snapshots.done(watched.step)
-                self._snapshot(watched, watched.step, watched.sampler.snapshot())
-        return due
-
-    def _finish(self, optimizer: Any) -> None:
-        """Hand over what is known of the step that was just made."""
-        for watched in self._clocked(optimizer):
-            table = watched.sampler.after() if watched in self._watching else None
-            if table is not None and watched.elsewhere:
-                table[watched.elsewhere, 5:] = math.nan  # another optimizer's step changes these
-            self._buffer.put(self._step_events(watched, watched.step, watched.losses, table))
-
-    def _step_events(self, watched: Watched, step: int, losses: list[Tensor], table: Tensor | None) -> Lazy:
+    def _last_look(self, watched: Watched, optimizer: Any) -> None:
+        """The weights after the step; then leave the step to the writer."""
+        step, look, clip = watched.step, watched.look, watched.clip
+        watched.step += 1
+        watched.look = watched.clip = None
+        if look is not None:
+            try:
+                watched.ring.look_after(look, optimizer if self._forward.armed else None)
+            except Exception as error:
+                self._fault("step", error)
+                watched.ring.give_back(look.slot)
+                look = None
+        group = optimizer.param_groups[0] if optimizer.param_groups else {}
+        rate = group.get("lr", math.nan)
+        rate = rate if isinstance(rate, float | int) else math.nan
         seconds = time.perf_counter() - self._start
+        watched.log.put(Note(step, seconds, watched.losses, clip, rate, look))
 
-        def events() -> list[Event]:
-            values = [float(v) for v in losses]
-            loss = sum(values) / len(values) if values else None
-            rows = tuple(tuple(row) for row in table.tolist()) if table is not None else None
-            watched.consider(step, rows)
-            return [StepEvent(model=watched.index, step=step, seconds=seconds, loss=loss, rows=rows)]
-
-        return events
-
-    def _snapshot(self, watched: Watched, step: int, weights: Tensor) -> None:
-        numels = [p.numel() for p in watched.sampler.parameters]
-
-        def events() -> list[Event]:
-            found = quantiles(weights, watched.sampler.counts, numels)
-            return [
-                Snapshot(model=watched.index, step=step, parameter=i, norm=norm, quantiles=levels)
-                for i, (norm, levels) in enumerate(found)
-            ]
-
-        self._buffer.put(events, detail=True)
+    def _keep_pace(self, began: float) -> None:
+        """Take what this step cost, the writer's share included; traced steps have a schedule of their own."""
+        now, busy = time.perf_counter(), self._buffer.busy
+        own = self._own + now - began + max(0.0, busy - self._busy)
+        self._own, self._busy = 0.0, busy
+        if not self._forward.armed:
+            for watched in self._now:
+                watched.pace.spent(own, now, looked=watched.ring.followed)
 
     def _trace(self, watched: Watched, step: int, number: int, tracing: Tracing) -> None:
         paths, names = watched.paths(), watched.names()
         if not any(id(leaf.parameter) in names for node in tracing.nodes for leaf in node.leaves):
             return  # a backward pass of another model
-        sited = site(tracing, paths, names)
-        output = output_operation(sited.graph, [node.count for node in sited.nodes])
+        sited = site(tracing, paths, names, watched.graphs)
         fresh = watched.first_sight(sited.graph.key)
         weights = weigh(sited.nodes, sited.graph.operations) if watched.describe_once() else None
         targets, targets_at = watched.know(tracing.targets), tracing.targets_at
         loss = tracing.loss if tracing.loss.numel() == 1 else tracing.loss.double().mean()
+        exponents = tracing.size >= TRACE_SAMPLE
 
         def events() -> list[Event]:
+            numbers = sited.numbers(exponents=exponents)
             out: list[Event] = [GraphEvent(model=watched.index, graph=sited.graph)] if fresh else []
             if weights:
-                out.append(ArchitectureEvent(model=watched.index, layers=describe(sited, weights)))
+                layers = describe(sited, weights, numbers.entries)
+                out.append(ArchitectureEvent(model=watched.index, layers=layers))
             trace = Trace(
                 model=watched.index,
                 step=step,
                 backward=number,
                 graph=sited.graph.key,
                 loss=float(loss),
-                stats=sited.stats(),
-                output=output,
-                chance=_chance(targets, targets_at, sited),
+                stats=numbers.stats,
+                output=output_operation(sited.graph, [node.count for node in sited.nodes]),
+                chance=_chance(targets, targets_at, numbers.stats),
             )
             return [*out, TraceEvent(trace=trace)]
 
-        self._buffer.put(events, detail=True)
+        self._buffer.put(events, detail=sited.bytes)
 
     # --- arming, announcing, faults ------------------------------------------------------------------------
 
@@ -321,6 +343,7 @@ class Probe:
             self._traces_left -= 1
         if self._traces_left != 0 and self._models.any_due():
             self._forward.forget(max(KEPT_STEPS, self._models.optimizers))
+            self._forward.entries = self._models.any_undescribed()
             self._forward.arm()
         else:
             self._forward.disarm()
@@ -334,18 +357,20 @@ class Probe:
     def _put(self, event: Event) -> None:
         self._buffer.put(lambda: [event])
 
+    def _count_dropped(self, steps: int) -> None:
+        self._buffer.dropped += steps
+
     def _fault(self, where: str, error: Exception) -> None:
         self._incidents += 1
         if self._incidents <= MAX_INCIDENTS:
             self._put(Incident(step=self.steps, where=where, what=f"{type(error).__name__}: {error}"))
 
 
-def _chance(targets: chance.Targets | None, at: int | None, sited: Sited) -> float | None:
+def _chance(targets: chance.Targets | None, at: int | None, stats: Sequence[OperationStats]) -> float | None:
     """Chance loss, times what the script multiplied the loss by (= the gradient at the loss operation)."""
     if targets is None or at is None:
         return None
-    measured = sited.nodes[at].measured
-    value = chance.guess(targets) * float(measured[0]) if measured is not None else math.nan
+    value = chance.guess(targets) * (stats[at].norm if stats[at].count else math.nan)
     return value if math.isfinite(value) else None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unvanish.probe.reduce import spread
+from unvanish.probe.samples import TRACE_SAMPLE, Sample, take
 
 
 @dataclass(slots=True)
@@ -21,9 +21,8 @@ class Call:
     first: int
     last: int = -1
     depth: int = 0  # 0 = called by the script itself, not by another module
-    output_count: int | None = None
-    output_spread: Tensor | None = None  # [std, rms] of the output
-    input_spread: Tensor | None = None
+    output: Sample | None = None  # of the module's (first) output
+    entry: Sample | None = None  # of its first input
 
 
 def sequence_number() -> int:
@@ -41,6 +40,10 @@ class ForwardWatch:
     """
 
     on_fault: Callable[[str, Exception], None]
+    size: int = TRACE_SAMPLE  # elements looked at per tensor
+    entries: bool = (
+        True  # whether what goes in is looked at too: wanted once, for the description of the layers
+    )
     calls: list[Call] = field(default_factory=list)
     in_backward: bool = False
     _original: Callable[..., Any] | None = None
@@ -122,16 +125,14 @@ class ForwardWatch:
             except Exception as error:
                 self.on_fault("forward", error)
 
-    @staticmethod
-    def _measure(call: Call, args: Any, output: Any) -> None:
+    def _measure(self, call: Call, args: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple | list) and output else output
         with torch.no_grad():
             if isinstance(first, Tensor) and first.numel() and first.layout is torch.strided:
-                call.output_count = first.numel()
-                call.output_spread = spread(first)
-            entry = args[0] if isinstance(args, tuple) and args else None
+                call.output = take(first, self.size)
+            entry = args[0] if self.entries and isinstance(args, tuple) and args else None
             if isinstance(entry, Tensor) and entry.numel() and entry.is_floating_point():
-                call.input_spread = spread(entry)
+                call.entry = take(entry, self.size)
 
 
 def innermost(calls: list[Call], numbers: list[int]) -> list[Call | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from unvanish.schema.graph import OperationKind
 
@@ -32,6 +33,7 @@ REARRANGE = frozenset(
 SOFTMAXES = frozenset("Softmax LogSoftmax".split())
 
 
+@lru_cache(maxsize=1024)
 def plain_name(autograd_name: str) -> str:
     """autograd's node name without its ending: "SigmoidBackward0" -> "Sigmoid"."""
     return _SUFFIX.sub("", autograd_name.rsplit("::", 1)[-1])

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from unvanish.probe.chance import Targets, merged
 from unvanish.probe.discover import LooseParameters, holders, parameters_of, script_name
-from unvanish.probe.reduce import ParameterSampler
-from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, TRACE_RATIO, Schedule, measure_every
-from unvanish.schema.run import ModelInfo, OptimizerInfo, ParameterInfo
+from unvanish.probe.parameters import Look, ParameterRing
+from unvanish.probe.schedule import TRACE_RATIO, Pace, Schedule
+from unvanish.probe.steps import StepLog
+from unvanish.schema.graph import Graph
+from unvanish.schema.run import Event, ModelInfo, OptimizerInfo, ParameterInfo
 
-DENSE = 16  # steps measured one by one after a change
+_LOOK_EVERY = 4  # measured steps between two looks at whether something changed
 _JUMP = 10.0  # a gradient this many times larger or smaller than when last traced asks for a trace
 _OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "amsgrad", "dampening")
 
@@ -23,25 +25,37 @@ _OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "am
 class Watched:
     """One model: its parameters, its clock (steps of its first optimizer), what was seen of it."""
 
-    def __init__(self, index: int, name: str, module: Any, optimizer: Any, every: int | None) -> None:
+    def __init__(
+        self,
+        index: int,
+        name: str,
+        module: Any,
+        optimizer: Any,
+        every: int | None,
+        dropped: Callable[[int], None],
+    ) -> None:
         """The module is held weakly: the script may drop it."""
         self.index = index
         self.name = name
         self.class_name = type(module).__name__
         self.step = 0
         self.traces = Schedule(ratio=TRACE_RATIO, every=every)
-        self.snapshots = Schedule(ratio=SNAPSHOT_RATIO, dense=SNAPSHOT_DENSE)
+        self.pace = Pace()
         self._module = module if isinstance(module, LooseParameters) else weakref.ref(module)
         self.optimizers = [weakref.ref(optimizer)]
         self.named: list[tuple[str, Tensor]] = list(module.named_parameters())
-        self.sampler = ParameterSampler([p for _, p in self.named])
+        self.ring = ParameterRing([p for _, p in self.named])
+        self.log = StepLog(index, self.ring, dropped)
+        self.graphs: dict[int, Graph] = {}
         self._graphs: set[str] = set()
-        self._described = False
+        self.ids = {id(p) for _, p in self.named}
+        self.described = False
         self._targets: Targets | None = None
         self._levels: list[float] | None = None
-        self._dense_until = 0
+        self._looks = 0
+        self.clip: tuple[float, Tensor] | None = None
         self.losses: list[Tensor] = []
-        self.elsewhere: list[int] = []  # rows of parameters that another optimizer steps
+        self.look: Look | None = None  # of the step that is under way
 
     def module(self) -> Any:
         """The module, or None when the script let go of it."""
@@ -75,34 +89,29 @@ class Watched:
 
     def describe_once(self) -> bool:
         """True the first time."""
-        first, self._described = not self._described, True
+        first, self.described = not self.described, True
         return first
 
-    def measures(self) -> bool:
-        """Whether the parameters are measured at this step: thinner as the run goes on, denser after a change."""
-        step = self.step
-        return (
-            step % measure_every(step) == 0
-            or step < self._dense_until
-            or self.snapshots.due(step)
-            or self.traces.due(step)
-        )
+    def forget_look(self) -> None:
+        """Give up the look at the step under way."""
+        if self.look is not None:
+            self.ring.give_back(self.look.slot)
+            self.look = None
 
-    def consider(self, step: int, rows: tuple[tuple[float, ...], ...] | None) -> None:
-        """Ask for a trace when the always-on numbers changed by a decade since the last one, or broke."""
-        if rows is None:
+    def consider(self, look: Look) -> None:
+        """Ask for traces when a parameter's gradient changed by a decade since the last one, or broke."""
+        self._looks += 1
+        if self._looks % _LOOK_EVERY or not self.ring.on_cpu or self.step < 3:
             return
-        levels = [row[0] for row in rows]
-        if self._levels is None or step < 3 or len(self._levels) != len(levels):
+        levels = self.ring.norms(look)
+        if self._levels is None or len(self._levels) != len(levels):
             self._levels = levels
             return
         for now, then in zip(levels, self._levels, strict=True):
             broke = now != now and then == then
-            jumped = then > 0 and not (then / _JUMP <= now <= then * _JUMP)
-            if broke or jumped:
+            if broke or (then > 0 and not then / _JUMP <= now <= then * _JUMP):
                 self._levels = levels
                 self.traces.ask()
-                self._dense_until = self.step + DENSE
                 return
 
     def info(self) -> ModelInfo:
@@ -122,7 +131,7 @@ class Watched:
                     dtype=str(p.dtype).removeprefix("torch."),
                     requires_grad=p.requires_grad,
                     optimizer=owner.get(id(p)),
-                    sampled=self.sampler.counts[i],
+                    sampled=self.ring.counts[i],
                 )
                 for i, (name, p) in enumerate(self.named)
             ),
@@ -135,15 +144,21 @@ class Models:
     """Finds and keeps the watched models."""
 
     def __init__(
-        self, *, every: int | None, only: tuple[nn.Module, Sequence[torch.optim.Optimizer]] | None
+        self,
+        *,
+        every: int | None,
+        only: tuple[nn.Module, Sequence[torch.optim.Optimizer]] | None,
+        dropped: Callable[[int], None],
     ) -> None:
         """`only`: watch this model, stepped by these optimizers, and nothing else."""
         self._every = every
+        self._dropped = dropped
         self._only = only
         self._by_optimizer: weakref.WeakKeyDictionary[Any, tuple[int, list[Watched]]] = (
             weakref.WeakKeyDictionary()
         )
         self._all: list[Watched] = []
+        self._logs: list[StepLog] = []
         self._names: list[str] = []
         self._tracing = True
 
@@ -160,7 +175,7 @@ class Models:
         self, optimizer: Any, called: Sequence[nn.Module], announce: Callable[[Watched], None]
     ) -> list[Watched]:
         """The models that `optimizer` steps; found at its first step, or when it was given more parameters."""
-        size = len(parameters_of(optimizer))
+        size = sum([len(group["params"]) for group in optimizer.param_groups])
         known = self._by_optimizer.get(optimizer)
         if known is not None and known[0] == size:
             return known[1]
@@ -175,14 +190,18 @@ class Models:
                 if not any(ref() is optimizer for ref in watched.optimizers):
                     watched.optimizers.append(weakref.ref(optimizer))
                     own = {id(p) for p in parameters_of(watched.primary())}
-                    watched.elsewhere = [i for i, (_, p) in enumerate(watched.named) if id(p) not in own]
+                    watched.ring.apart = [i for i, (_, p) in enumerate(watched.named) if id(p) not in own]
                     announce(watched)
                 return watched
         name = self._unique(script_name(module) or type(module).__name__)
-        watched = Watched(len(self._names), name, module, optimizer, self._every)
+        watched = Watched(len(self._names), name, module, optimizer, self._every, self._dropped)
         self._names.append(name)
         # a search over many nets must not keep the ones that the script has let go of
-        self._all = [*(w for w in self._all if w.primary() is not None), watched]
+        for gone in [w for w in self._all if w.primary() is None]:
+            gone.log.closed = True
+            self._all.remove(gone)
+        self._all.append(watched)
+        self._logs.append(watched.log)
         announce(watched)
         return watched
 
@@ -193,16 +212,25 @@ class Models:
             unique = f"{name}#{number}"
         return unique
 
-    def stepped(self, optimizer: Any) -> None:
-        """Advance the clocks that this optimizer drives."""
-        known = self._by_optimizer.get(optimizer)
-        for watched in known[1] if known is not None else ():
-            if watched.primary() is optimizer:
-                watched.step += 1
+    def clipped(self, parameter: Tensor, most: float, found: Tensor) -> None:
+        """Norm clipping was called for the gradients of these parameters."""
+        for watched in self._all:
+            if id(parameter) in watched.ids:
+                watched.clip = (most, found)
+
+    def drain(self) -> list[Event]:
+        """What all models' logs hold. Called in the writer's thread."""
+        events = [event for log in list(self._logs) for event in log.drain()]
+        self._logs = [log for log in self._logs if not log.closed or log.waiting]
+        return events
 
     def any_due(self) -> bool:
         """Whether the coming step of any model is to be traced."""
         return self._tracing and any(w.traces.due(w.step) for w in self._all if w.primary() is not None)
+
+    def any_undescribed(self) -> bool:
+        """Whether the layers of any model are still to be described."""
+        return any(not w.described for w in self._all if w.primary() is not None)
 
     def never_trace(self) -> None:
         """From now on, the always-on tier alone."""

@@ -6,12 +6,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from unvanish.probe.backward import Node, Tracing, graph_key, node_kind
+from unvanish.probe.backward import Node, Tracing, closed_units, graph_key
 from unvanish.probe.forward import Call
-from unvanish.schema.graph import Graph, Operation, OperationStats
+from unvanish.probe.samples import Moments, Sample, combined, moments
+from unvanish.schema.graph import Graph, Operation, OperationKind, OperationStats
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What the samples of a traced pass came to."""
+
+    stats: tuple[OperationStats, ...]
+    entries: Sequence[Moments | None]  # of what went into the module that an operation stands for
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,88 +26,121 @@ class Sited:
 
     graph: Graph
     nodes: Sequence[Node]
-    spreads: Sequence[tuple[int | None, Tensor | None, Tensor | None]]  # output count, output, input
+    outputs: Sequence[Call | None]  # the call whose output is an operation's own
 
-    def stats(self) -> tuple[OperationStats, ...]:
-        """Read all measured tensors (one transfer) and give them their places."""
-        numbers = _Numbers()
-        for node, (_, output, entry) in zip(self.nodes, self.spreads, strict=True):
-            for tensor in (node.measured, *node.edges.values(), node.units, output, entry):
-                numbers.add(tensor)
-        numbers.fetch()
-        norms = [numbers.get(n.measured)[0] if n.measured is not None else None for n in self.nodes]
-        return tuple(self._one(i, numbers, norms) for i in range(len(self.nodes)))
+    @property
+    def bytes(self) -> int:
+        """What the samples take in memory."""
+        samples = [s for n in self.nodes for s in (*n.arrived, *n.edges.values())]
+        samples += [s for c in self.outputs if c is not None for s in (c.output, c.entry) if s is not None]
+        return sum(s.part.nbytes for s in samples)
 
-    def _one(self, index: int, numbers: _Numbers, norms: Sequence[float | None]) -> OperationStats:
-        node = self.nodes[index]
-        count, output, _ = self.spreads[index]
-        norm, absmax, zeros, nonfinite = numbers.get(node.measured) or (0.0, 0.0, 0.0, 0.0)
-
-        def edge(position: int, parent: int | None) -> float | None:
-            if position in node.edges:
-                return numbers.get(node.edges[position])[0]
-            if parent is not None and self.nodes[parent].consumers == 1:
-                return norms[parent]  # the only consumer hands over all that arrives there
-            return None
-
-        units = numbers.get(node.units)
-        std_rms = numbers.get(output)
-        return OperationStats(
-            operation=index,
-            count=node.count,
-            norm=norm,
-            absmax=absmax,
-            zeros=round(zeros),
-            nonfinite=round(nonfinite),
-            edge_norms=tuple(edge(p, parent) for p, parent in node.parents),
-            parameter_norms=tuple(edge(leaf.position, None) for leaf in node.leaves),
-            output_count=count,
-            output_std=std_rms[0] if std_rms else None,
-            output_rms=std_rms[1] if std_rms else None,
-            units=round(units[0]) if units else None,
-            closed_units=round(units[1]) if units else None,
-        )
+    def numbers(self, *, exponents: bool) -> Numbers:
+        """Reduce all samples. `exponents`: take the log2 histogram of the signal too."""
+        arrived = moments([s for n in self.nodes for s in n.arrived], exponents=exponents)
+        others: list[Sample | None] = [s for n in self.nodes for s in n.edges.values()]
+        others += [c.output if c is not None else None for c in self.outputs]
+        others += [c.entry if c is not None else None for c in self.outputs]
+        reduced = iter(moments(others))
+        signals = iter(arrived)
+        signal = [
+            combined([m for m in (next(signals) for _ in n.arrived) if m is not None]) for n in self.nodes
+        ]
+        edges = [{position: next(reduced) for position in n.edges} for n in self.nodes]
+        outputs = [next(reduced) for _ in self.nodes]
+        entries = [next(reduced) for _ in self.nodes]
+        stats = tuple(_stats(i, self.nodes, signal, edges[i], outputs[i]) for i in range(len(self.nodes)))
+        return Numbers(stats, entries)
 
 
-class _Numbers:
-    """Many small tensors, brought over in one transfer."""
+def _stats(
+    index: int,
+    nodes: Sequence[Node],
+    signal: Sequence[Moments | None],
+    edges: Mapping[int, Moments | None],
+    output: Moments | None,
+) -> OperationStats:
+    node, own = nodes[index], signal[index]
 
-    def __init__(self) -> None:
-        self._tensors: list[Tensor] = []
-        self._slices: dict[int, slice] = {}
-        self._values: list[float] = []
-        self._size = 0
+    def edge(position: int, parent: int | None) -> float | None:
+        passed = edges.get(position)
+        if passed is not None:
+            return passed.norm
+        if parent is not None and nodes[parent].consumers == 1:
+            above = signal[parent]  # the only consumer hands over all that arrives there
+            return above.norm if above is not None else None
+        return None
 
-    def add(self, tensor: Tensor | None) -> None:
-        if tensor is not None and id(tensor) not in self._slices:
-            flat = tensor.reshape(-1)
-            self._slices[id(tensor)] = slice(self._size, self._size + flat.numel())
-            self._size += flat.numel()
-            self._tensors.append(flat.double())
-
-    def fetch(self) -> None:
-        if any(t.device.type != "cpu" for t in self._tensors):
-            device = next(t.device for t in self._tensors if t.device.type != "cpu")
-            self._values = torch.cat([t.to(device) for t in self._tensors]).tolist()
-        else:
-            self._values = [value for t in self._tensors for value in t.tolist()]
-
-    def get(self, tensor: Tensor | None) -> list[float]:
-        return [] if tensor is None else self._values[self._slices[id(tensor)]]
-
-
-def site(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str]) -> Sited:
-    """Name every operation: `paths` by id of the module, `names` by id of the parameter, of one model."""
-    per_call = Counter(
-        id(call)
-        for node, call in zip(tracing.nodes, tracing.calls, strict=True)
-        if call is not None and node_kind(node) == "weight"
+    units = (
+        closed_units(node.gate) if node.gate is not None else (0, 0) if node.unit_dim is not None else None
     )
-    numbers = _call_numbers(tracing.calls)
+    return OperationStats(
+        operation=index,
+        count=own.count if own else 0,
+        norm=own.norm if own else 0.0,
+        absmax=own.absmax if own else 0.0,
+        zeros=round(own.zeros) if own else 0,
+        nonfinite=round(own.nonfinite) if own else 0,
+        edge_norms=tuple(edge(p, parent) for p, parent in node.parents),
+        parameter_norms=tuple(edge(leaf.position, None) for leaf in node.leaves),
+        output_count=output.count if output else None,
+        output_std=output.std if output else None,
+        output_rms=output.rms if output else None,
+        units=units[0] if units else None,
+        closed_units=units[1] if units else None,
+        total=own.total if own else None,
+        sampled=own.sampled if own and own.sampled < own.count else None,
+        exponents=own.exponents if own else (),
+    )
+
+
+def site(
+    tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str], known: dict[int, Graph]
+) -> Sited:
+    """Name every operation: `paths` by id of the module, `names` by id of the parameter, of one model.
+
+    `known` remembers graphs from step to step: the same net makes the same graph, and naming it takes time.
+    """
+    nodes, calls = tracing.nodes, tracing.calls
+    kinds = [node.kind for node in nodes]
+    numbers = _call_numbers(calls)
+    mark = hash(
+        tuple(
+            (
+                *(
+                    node.name,
+                    paths.get(id(call.module)) if call is not None else None,
+                    numbers.get(id(call), 0),
+                ),
+                *(tuple(node.parents), tuple([names.get(id(leaf.parameter)) for leaf in node.leaves])),
+            )
+            for node, call in zip(nodes, calls, strict=True)
+        )
+    )
+    graph = known.get(mark)
+    if graph is None:
+        graph = known[mark] = _graph(nodes, calls, kinds, numbers, paths, names)
+    per_call = Counter(
+        id(call) for kind, call in zip(kinds, calls, strict=True) if call is not None and kind == "weight"
+    )
+    outputs: list[Call | None] = []
+    for kind, call in zip(kinds, calls, strict=True):
+        # the module's output stands for the operation only where that is the module's one product
+        own = call is not None and kind == "weight" and id(call.module) in paths and per_call[id(call)] == 1
+        outputs.append(call if own else None)
+    return Sited(graph=graph, nodes=nodes, outputs=outputs)
+
+
+def _graph(
+    nodes: Sequence[Node],
+    calls: Sequence[Call | None],
+    kinds: Sequence[OperationKind],
+    numbers: Mapping[int, int],
+    paths: Mapping[int, str],
+    names: Mapping[int, str],
+) -> Graph:
     operations: list[Operation] = []
-    spreads: list[tuple[int | None, Tensor | None, Tensor | None]] = []
-    for node, call in zip(tracing.nodes, tracing.calls, strict=True):
-        kind = node_kind(node)
+    for node, call, kind in zip(nodes, calls, kinds, strict=True):
         ours = call is not None and id(call.module) in paths
         operations.append(
             Operation(
@@ -115,13 +154,8 @@ def site(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str]) -
                 parameters=tuple(names.get(id(leaf.parameter), "") for leaf in node.leaves),
             )
         )
-        # the module's output stands for the operation only where that is the module's one product
-        if call is not None and ours and kind == "weight" and per_call[id(call)] == 1:
-            spreads.append((call.output_count, call.output_spread, call.input_spread))
-        else:
-            spreads.append((None, None, None))
     key = graph_key([(o.name, o.module, o.call, o.parents, o.parameters) for o in operations])
-    return Sited(graph=Graph(key=key, operations=tuple(operations)), nodes=tracing.nodes, spreads=spreads)
+    return Graph(key=key, operations=tuple(operations))
 
 
 def _call_numbers(calls: Sequence[Call | None]) -> dict[int, int]:

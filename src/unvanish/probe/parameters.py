@@ -1,0 +1,433 @@
+"""The always-on tier: every parameter, its gradient and its update at every step, in a few foreach copies.
+
+The training thread only copies the same few elements of every tensor into a ring of slots; the writer's thread
+makes numbers of them, in numpy (see samples.py), and gives the slots back. Nothing waits for a device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unvanish.probe.samples import stride_for
+from unvanish.schema.run import PARAMETER_STATISTICS, SNAPSHOT_QUANTILES
+
+SAMPLE = 256  # elements looked at per tensor and step
+TOTAL = 131_072  # elements looked at per step, over all tensors
+RING_BYTES = 6 * 2**20
+MOST_SLOTS = 32
+_COLUMNS = {name: i for i, name in enumerate(PARAMETER_STATISTICS)}
+_AT_ONCE = 4  # steps reduced together: their samples fit into a core's cache
+
+
+@dataclass(slots=True)
+class Look:
+    """What was seen of one step, to be reduced later.
+
+    `slot` is where; `before` the weights before the step, by device.
+    `before` empty = they are those after the step before; `compare`: they should be, see whether they are;
+    `followed`: the step before was looked at as well. `bare` are the rows without a (dense) gradient; `sparse` the
+    summed entries of sparse gradients; `scale` what fused optimizers divide the gradient by; `second` Adam's second
+    moments, with what corrects their bias and Adam's eps.
+    """
+
+    slot: int
+    before: list[Tensor]
+    compare: bool = False
+    followed: bool = False
+    bare: list[int] = field(default_factory=list)
+    sparse: list[tuple[int, Tensor]] = field(default_factory=list)
+    scale: Tensor | None = None
+    second: list[tuple[int, Tensor, float, float]] = field(default_factory=list)
+
+
+class ParameterRing:
+    """Looks at the same elements of every readable parameter of one model.
+
+    One [slots x parameters x width] array each for the gradients and for the weights after the step, filled by
+    one foreach copy a step; small tensors leave the rest of their row zero, which is not counted. Parameters that
+    can't be read so (meta, quantised) give NaN.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], *, width: int | None = None) -> None:
+        """`parameters` in the order of the rows; `width` elements are looked at in each (SAMPLE by default)."""
+        self.parameters = list(parameters)
+        readable = [i for i, p in enumerate(self.parameters) if _readable(p)]
+        self.width = width or max(64, min(SAMPLE, TOTAL // max(1, len(readable))))
+        self.counts = [0] * len(self.parameters)
+        self._groups = [
+            _Group(device, [i for i in readable if self.parameters[i].device == device], self)
+            for device in dict.fromkeys(self.parameters[i].device for i in readable)
+        ]
+        slot_bytes = sum(g.slot_bytes for g in self._groups)
+        slots = max(2, min(MOST_SLOTS, RING_BYTES // max(1, slot_bytes)))
+        for group in self._groups:
+            group.allocate(slots)
+        self._free: deque[int] = deque(range(slots if self._groups else 0))
+        self._versions: list[int] = []
+        self.followed = False  # the last step was looked at
+        self.apart: list[int] = []  # rows that another optimizer than the model's first one steps
+        self._always = False  # the script changes weights between steps in ways that leave no version behind
+        self.wide = any(g.dtype == torch.float64 for g in self._groups)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether all of it can be read without waiting for a device."""
+        return all(g.device.type == "cpu" for g in self._groups)
+
+    # --- the training thread -----------------------------------------------------------------------------
+
+    def take_slot(self) -> int | None:
+        """A free slot, or None while the writer lags behind (the step is then not looked at)."""
+        try:
+            return self._free.popleft()
+        except IndexError:
+            self.followed = False
+            return None
+
+    def give_back(self, slot: int) -> None:
+        """A slot that is not needed any more."""
+        self._free.append(slot)
+
+    def skip(self) -> None:
+        """This step is not looked at."""
+        self.followed = False
+
+    def look_before(self, slot: int, *, surely: bool = False) -> Look:
+        """The weights before the step, where they may differ from those after the last look; `surely`: always."""
+        same = self.followed and self._now() == self._versions
+        if same and not surely and not self._always:
+            return Look(slot, [], followed=True)
+        before = [g.weights_now() for g in self._groups]
+        return Look(slot, before, compare=same, followed=self.followed)
+
+    def look_gradients(self, look: Look, grad_scale: Tensor | None, *, sparse: bool) -> None:
+        """The gradients that the step will use; `sparse`: those of sparse layout too, which takes longer."""
+        look.scale = None if grad_scale is None else grad_scale.detach().clone()
+        for group in self._groups:
+            look.bare += group.read_gradients(look.slot)
+        if sparse:
+            for row in look.bare:
+                gradient = self.parameters[row].grad
+                if gradient is not None and gradient.layout is torch.sparse_coo:
+                    look.sparse.append((row, gradient.detach().coalesce().values().reshape(-1).clone()))
+
+    def look_after(self, look: Look, optimizer: Any = None) -> None:
+        """The weights after the step; with an optimizer, its second moments too."""
+        for group in self._groups:
+            group.read_weights(look.slot)
+        if optimizer is not None:
+            look.second = _second_moments(optimizer, self.parameters, self.counts)
+        self._versions = self._now()
+        self.followed = True
+
+    def norms(self, look: Look) -> list[float]:
+        """The L2 norm of each row's gradient sample, at once. On the CPU alone: elsewhere it would wait."""
+        return [
+            value
+            for group in self._groups
+            for value in torch.linalg.vector_norm(group.gradients[look.slot], dim=1).tolist()
+        ]
+
+    def _now(self) -> list[int]:
+        return [p._version for group in self._groups for p in group.tensors]
+
+    # --- the writer's thread -----------------------------------------------------------------------------
+
+    def reduce(
+        self, looks: Sequence[Look], keep: Collection[int] = ()
+    ) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
+        """Statistics [looks x PARAMETER_STATISTICS x parameters]; the slots are given back.
+
+        And the weights [parameters x width] from before the looks in `keep`.
+        """
+        out = np.full((len(looks), len(PARAMETER_STATISTICS), len(self.parameters)), np.nan)
+        weights = {i: np.zeros((len(self.parameters), self.width)) for i in keep}
+        try:
+            with np.errstate(all="ignore"):  # NaN and Inf are numbers to us, not a warning
+                for start in range(0, len(looks), _AT_ONCE):
+                    some = slice(start, start + _AT_ONCE)
+                    wanted = {i - start: w for i, w in weights.items() if start <= i < start + _AT_ONCE}
+                    for number, group in enumerate(self._groups):
+                        group.reduce(number, looks[some], out[some], wanted)
+                for i, look in enumerate(looks):
+                    self._special(look, out[i])
+        finally:
+            for look in looks:
+                self.give_back(look.slot)
+        return out, weights
+
+    def _special(self, look: Look, table: NDArray[np.float64]) -> None:
+        for row in look.bare:
+            table[[0, 1, 2, 3, _COLUMNS["first_order"]], row] = math.nan
+        for row, values in look.sparse:
+            found = np.abs(values.cpu().numpy()).astype(np.float64)
+            numel = self.parameters[row].numel()
+            table[:4, row] = (
+                math.sqrt(float(found @ found) / numel),
+                found.max(initial=0.0),
+                1 - np.count_nonzero(found) / numel,
+                np.count_nonzero(~np.isfinite(found)) / numel,
+            )
+        for row, moments, correction, eps in look.second:
+            root = np.sqrt(moments.cpu().numpy().astype(np.float64) / correction)
+            table[_COLUMNS["adam_suppression"], row] = np.mean(root / (root + eps))
+
+    def notice(self, before: NDArray[Any], after: NDArray[Any]) -> None:
+        """The weights after a step and before the next: where they differ, both are looked at from now on."""
+        self._always = self._always or not np.array_equal(before, after, equal_nan=True)
+
+
+class _Group:
+    """The parameters of one device: the rows of one array."""
+
+    def __init__(self, device: torch.device, rows: list[int], ring: ParameterRing) -> None:
+        self.device = device
+        self.rows = rows
+        self.width = ring.width
+        self.tensors = [ring.parameters[i] for i in rows]
+        self.dtype = torch.float64 if any(t.dtype in _WIDE for t in self.tensors) else torch.float32
+        self._ring = ring
+        self._plans = [_Plan.of(t, ring.width) for t in self.tensors]
+        for i, plan in zip(rows, self._plans, strict=True):
+            ring.counts[i] = plan.count
+        self._complex = [n for n, t in enumerate(self.tensors) if t.is_complex()]
+        self._numels = np.array([t.numel() for t in self.tensors], dtype=np.float64)
+        self._counts = np.maximum(1, [p.count for p in self._plans]).astype(np.float64)
+        self._pointers: list[int] = []
+        self._sources: list[Tensor] = []
+        self._last: NDArray[np.float64] | None = None  # the weights after the last look
+
+    @property
+    def columns(self) -> int:
+        """Numbers kept per row: a complex element takes two."""
+        return self.width * (2 if self._complex else 1)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Memory of one slot."""
+        return 2 * len(self.rows) * self.columns * (8 if self.dtype == torch.float64 else 4)
+
+    def allocate(self, slots: int) -> None:
+        """Make the arrays, and the places in them that tensors are copied to."""
+        shape = (slots, len(self.rows), self.columns)
+        self.gradients, self.weights = (
+            torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2)
+        )
+        self._before = torch.zeros(shape[1:], dtype=self.dtype, device=self.device)
+        self._gradient_rows = [self._places(self.gradients[s]) for s in range(slots)]
+        self._weight_rows = [self._places(self.weights[s]) for s in range(slots)]
+        self._before_rows = self._places(self._before)
+
+    def _places(self, matrix: Tensor) -> list[Tensor]:
+        return [matrix[n, : plan.length].view(plan.shape) for n, plan in enumerate(self._plans)]
+
+    def weights_now(self) -> Tensor:
+        """A copy of the weights' sample, [rows x columns]."""
+        self._copy_weights(self._before_rows)
+        return self._before.clone()
+
+    def read_weights(self, slot: int) -> None:
+        """Look at the weights as they are."""
+        self._copy_weights(self._weight_rows[slot])
+
+    def _copy_weights(self, places: list[Tensor]) -> None:
+        pointers = [t.data_ptr() for t in self.tensors]
+        if pointers != self._pointers:  # the first time, and when the script gave a parameter new storage
+            self._sources = [plan.see(t.detach()) for plan, t in zip(self._plans, self.tensors, strict=True)]
+            # what had to be copied would be stale at the next step
+            own = all(map(_shares_memory, self._sources, self.tensors))
+            self._pointers = pointers if own else []
+        torch._foreach_copy_(places, self._sources)
+
+    def read_gradients(self, slot: int) -> list[int]:
+        """Look at the gradients; gives the rows that have no dense one."""
+        places, sources, bare = [], [], []
+        target = self._gradient_rows[slot]
+        for n, (tensor, plan) in enumerate(zip(self.tensors, self._plans, strict=True)):
+            gradient = tensor.grad
+            if gradient is None or gradient.layout is not torch.strided:
+                bare.append(self.rows[n])
+                continue
+            sources.append(gradient if plan.plain else plan.see(gradient))
+            places.append(target[n])
+        if sources:
+            torch._foreach_copy_(places, sources)
+        return bare
+
+    def reduce(
+        self,
+        number: int,
+        looks: Sequence[Look],
+        out: NDArray[np.float64],
+        weights: dict[int, NDArray[np.float64]],
+    ) -> None:
+        """Write this group's columns of `out` and its rows of `weights` (by look). `number`: which group it is."""
+        slots = [look.slot for look in looks]
+        gradients = self._wide(self.gradients, slots)
+        after = self._wide(self.weights, slots)
+        before = self._before_each(number, looks, after)
+        for i, look in enumerate(looks):
+            if look.scale is not None:
+                gradients[i] /= float(look.scale)
+        self._last = after[-1].copy()
+        for i, kept in weights.items():
+            kept[self.rows] = before[i].real
+        for column, values in enumerate(
+            self._statistics(gradients, before, np.subtract(after, before, out=after))
+        ):
+            out[:, column, self.rows] = values
+
+    def _wide(self, matrix: Tensor, slots: list[int]) -> NDArray[Any]:
+        values = matrix.numpy()[slots] if matrix.device.type == "cpu" else matrix[slots].cpu().numpy()
+        wide = values.astype(np.float64)
+        return wide.view(np.complex128) if self._complex else wide
+
+    def _before_each(self, number: int, looks: Sequence[Look], after: NDArray[Any]) -> NDArray[Any]:
+        before = np.empty_like(after)
+        for i, look in enumerate(looks):
+            last = after[i - 1] if i else self._last
+            if look.before:
+                seen = look.before[number].cpu().numpy().astype(np.float64)
+                before[i] = seen.view(np.complex128) if self._complex else seen
+            else:
+                before[i] = after[i] if last is None else last
+            if look.compare and last is not None:
+                self._ring.notice(before[i], last)
+            for n in self._apart():  # their step lies between two of the first optimizer's
+                before[i, n] = last[n] if look.followed and last is not None else math.nan
+        return before
+
+    def _apart(self) -> list[int]:
+        return [self.rows.index(i) for i in self._ring.apart if i in self.rows]
+
+    def _statistics(
+        self, gradients: NDArray[Any], before: NDArray[Any], update: NDArray[Any]
+    ) -> list[NDArray[np.float64]]:
+        counts, empty = self._counts, self.width - self._counts
+        squares = _squares(gradients)
+        finite = np.isfinite(squares).all()
+        broken = np.zeros_like(squares) if finite else np.count_nonzero(~np.isfinite(gradients), axis=2)
+        return [
+            np.sqrt(squares / counts),
+            np.abs(gradients).max(2),
+            (self.width - np.count_nonzero(gradients, axis=2) - empty) / counts,
+            broken / counts,
+            np.sqrt(_squares(before) / counts),
+            np.sqrt(_squares(update) / counts),
+            np.count_nonzero(update, axis=2) / counts,
+            -np.einsum("npw,npw->np", gradients.conj(), update).real * (self._numels / counts),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which elements of one tensor are looked at: every `stride`-th in the order of its memory."""
+
+    count: int  # elements
+    length: int  # numbers (two for a complex element)
+    shape: tuple[int, ...]  # of the place that they are copied to
+    stride: int
+    order: tuple[int, ...] | None  # the dimensions in the order of memory; None = as they come
+    plain: bool  # all of it, just as it is
+    is_complex: bool
+
+    @staticmethod
+    def of(tensor: Tensor, width: int) -> _Plan:
+        numel = tensor.numel()
+        stride = stride_for(tensor.shape, width) if numel > width else 1
+        count = min(-(-numel // stride), width)
+        order = None
+        if not tensor.is_contiguous():
+            order = tuple(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+        plain = numel <= width and order is None and not tensor.is_complex()
+        length = count * (2 if tensor.is_complex() else 1)
+        shape = tuple(tensor.shape) if plain else (count, 2) if tensor.is_complex() else (count,)
+        return _Plan(count, length, shape, stride, order, plain, tensor.is_complex())
+
+    def see(self, tensor: Tensor) -> Tensor:
+        """The elements: a view of a dense tensor, a copy of others."""
+        if self.order is not None:
+            tensor = tensor.permute(self.order)
+        if self.plain:
+            return tensor
+        if tensor.is_contiguous():
+            seen = tensor.as_strided((self.count,), (self.stride,))
+        else:
+            seen = tensor.reshape(-1)[:: self.stride][: self.count]
+        return torch.view_as_real(seen) if self.is_complex else seen
+
+
+def _shares_memory(view: Tensor, tensor: Tensor) -> bool:
+    return view.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+
+
+def _squares(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Sums of squared magnitudes over the last axis."""
+    if np.iscomplexobj(values):
+        return _squares(values.real) + _squares(values.imag)
+    squares: NDArray[np.float64] = np.einsum("npw,npw->np", values, values)
+    return squares
+
+
+def _second_moments(
+    optimizer: Any, parameters: Sequence[Tensor], counts: Sequence[int]
+) -> list[tuple[int, Tensor, float, float]]:
+    """(row, sample of the second moment, bias correction, eps) of the parameters that an Adam steps."""
+    rows = {id(p): i for i, p in enumerate(parameters)}
+    out = []
+    for group in optimizer.param_groups:
+        betas, eps = group.get("betas"), group.get("eps")
+        if not isinstance(betas, list | tuple) or not isinstance(eps, float):
+            continue
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            second = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
+            made = state.get("step")
+            row = rows.get(id(parameter))
+            if row is None or not isinstance(second, Tensor) or isinstance(betas[1], Tensor):
+                continue
+            if isinstance(made, Tensor) and made.device.type != "cpu":
+                continue  # reading it would wait for the device
+            correction = 1 - betas[1] ** float(made or 1)
+            sample = second.detach().reshape(-1)
+            sample = sample[:: max(1, sample.numel() // max(1, counts[row]))].clone()
+            out.append((row, sample, correction, eps))
+    return out
+
+
+def quantiles(
+    weights: NDArray[np.float64], counts: Sequence[int], numels: Sequence[int]
+) -> list[tuple[float, tuple[float, ...]]]:
+    """Per row: (estimated L2 norm of the whole tensor, quantiles at SNAPSHOT_QUANTILES), NaN where not finite."""
+    norms, levels = [math.nan] * len(counts), [(math.nan,) * len(SNAPSHOT_QUANTILES)] * len(counts)
+    for count in set(counts) - {0}:  # rows of the same length in one go
+        rows = [i for i, n in enumerate(counts) if n == count]
+        values = weights[rows, :count]
+        with np.errstate(all="ignore"):  # weights that are NaN or Inf are numbers to us, not a warning
+            found = np.quantile(values, SNAPSHOT_QUANTILES, axis=1).T.tolist()
+            size = np.linalg.norm(values, axis=1).tolist()
+        for i, norm, row in zip(rows, size, found, strict=True):
+            norms[i], levels[i] = norm * math.sqrt(numels[i] / count), tuple(row)
+    return list(zip(norms, levels, strict=True))
+
+
+_WIDE = (torch.float64, torch.complex128)
+
+
+def _readable(tensor: Tensor) -> bool:
+    plain = type(tensor) is torch.nn.Parameter or type(tensor) is Tensor
+    return (
+        plain
+        and tensor.layout is torch.strided
+        and (tensor.is_floating_point() or tensor.is_complex())
+        and tensor.device.type != "meta"
+    )

@@ -1,0 +1,116 @@
+"""What is kept of every step of one model: the training thread notes, the writer's thread packs blocks of it."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unvanish.probe.parameters import Look, ParameterRing, quantiles
+from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, Schedule
+from unvanish.schema.run import BlockEvent, Event, Snapshot
+
+MOST_WAITING = 100_000  # steps that may wait for the writer (a slow disk); more are counted and dropped
+_MOST_PER_BLOCK = 512
+
+
+@dataclass(slots=True)
+class Note:
+    """One step, as the training thread leaves it."""
+
+    step: int
+    seconds: float
+    losses: Sequence[Tensor]
+    clip: tuple[float, Tensor] | None  # (largest norm allowed, norm found), where norm clipping was called
+    learning_rate: float
+    look: Look | None
+
+
+class StepLog:
+    """The steps of one model that wait for the writer."""
+
+    def __init__(self, model: int, ring: ParameterRing, dropped: Callable[[int], None]) -> None:
+        """`dropped` is told how many steps were given up."""
+        self._model = model
+        self._ring = ring
+        self._dropped = dropped
+        self._waiting: deque[Note] = deque()
+        self.closed = False  # the model is gone
+        self._schedule = Schedule(ratio=SNAPSHOT_RATIO, dense=SNAPSHOT_DENSE)
+
+    @property
+    def waiting(self) -> int:
+        """Steps that the writer has not taken yet."""
+        return len(self._waiting)
+
+    def put(self, note: Note) -> None:
+        """Leave a step to the writer. Never waits."""
+        if len(self._waiting) >= MOST_WAITING:
+            self._dropped(1)
+            return
+        self._waiting.append(note)
+
+    def drain(self) -> list[Event]:
+        """All that waits, as events."""
+        events: list[Event] = []
+        while self._waiting:
+            count = min(len(self._waiting), _MOST_PER_BLOCK)
+            events += self._pack([self._waiting.popleft() for _ in range(count)])
+        return events
+
+    def _pack(self, notes: list[Note]) -> list[Event]:
+        looked = [n for n in notes if n.look is not None]
+        shots = [i for i, n in enumerate(looked) if self._shot(n.step)]
+        stats, weights = self._ring.reduce([n.look for n in looked if n.look is not None], shots)
+        losses = [_mean(n.losses) for n in notes]
+        packed = array("d" if self._ring.wide else "f")
+        packed.frombytes(_narrow(stats, packed.typecode).tobytes())
+        block = BlockEvent(
+            model=self._model,
+            steps=array("q", (n.step for n in notes)),
+            seconds=array("d", (n.seconds for n in notes)),
+            losses=array("d", (math.nan if v is None else v for v in losses)),
+            clips=array("d", (_clip_factor(n.clip) for n in notes)),
+            learning_rates=array("d", (n.learning_rate for n in notes)),
+            measured=array("q", (n.step for n in looked)),
+            stats=packed,
+            unseen_losses=frozenset(n.step for n, v in zip(notes, losses, strict=True) if v is None),
+        )
+        return [block, *(event for i in shots for event in self._snapshots_of(looked[i].step, weights[i]))]
+
+    def _shot(self, step: int) -> bool:
+        due = self._schedule.due(step)
+        if due:
+            self._schedule.done(step)
+        return due
+
+    def _snapshots_of(self, step: int, weights: NDArray[np.float64]) -> list[Snapshot]:
+        numels = [p.numel() for p in self._ring.parameters]
+        return [
+            Snapshot(model=self._model, step=step, parameter=i, norm=norm, quantiles=levels)
+            for i, (norm, levels) in enumerate(quantiles(weights, self._ring.counts, numels))
+        ]
+
+
+def _mean(losses: Sequence[Tensor]) -> float | None:
+    return sum(float(v) for v in losses) / len(losses) if losses else None
+
+
+def _clip_factor(clip: tuple[float, Tensor] | None) -> float:
+    """What clip_grad_norm_ multiplied the gradient by."""
+    if clip is None:
+        return math.nan
+    most, found = clip[0], float(clip[1])
+    return min(1.0, most / (found + 1e-6)) if math.isfinite(found) else 0.0
+
+
+def _narrow(stats: NDArray[np.float64], typecode: str) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        return stats.astype(np.float64 if typecode == "d" else np.float32)
