@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from unvanish.schema.graph import Graph, OperationStats, Trace
 from unvanish.schema.run import (
+    PARAMETER_STATISTICS,
     ArchitectureEvent,
+    BlockEvent,
     Event,
     GraphEvent,
     Incident,
@@ -48,13 +52,18 @@ def missing(**values: object) -> str:
 
 @dataclass(slots=True)
 class Batch:
-    """The rows of one write, per table; `replaced` are models and graphs whose older rows go first."""
+    """The rows of one write, per table.
+
+    `models`, `architectures` and `graphs` replace older rows; `blocks` and `traces` are to be packed.
+    """
 
     first_trace: int
     rows: dict[str, list[Row]] = field(default_factory=dict)
     models: dict[int, ModelInfo] = field(default_factory=dict)
     architectures: dict[int, ArchitectureEvent] = field(default_factory=dict)
     graphs: dict[tuple[int, str], Graph] = field(default_factory=dict)
+    blocks: list[BlockEvent] = field(default_factory=list)
+    traces: list[tuple[int, Trace]] = field(default_factory=list)
     next_trace: int = 0
 
     def __post_init__(self) -> None:
@@ -98,9 +107,43 @@ def _graph(batch: Batch, event: GraphEvent) -> None:
 def _step(batch: Batch, event: StepEvent) -> None:
     model, step, rows = event.model, event.step, event.rows
     not_measured = missing(loss=event.loss, parameters=rows)
-    batch.table("steps").append((model, step, event.seconds, event.loss, not_measured))
+    batch.table("steps").append((model, step, event.seconds, event.loss, not_measured, 0))
     if rows:
         batch.table("parameter_stats").extend((model, step, i, *row) for i, row in enumerate(rows))
+
+
+def _block(batch: Batch, event: BlockEvent) -> None:
+    """Keep a block to be packed, if it is what it says: a wrong one could never be read back."""
+    steps = np.asarray(memoryview(event.steps))
+    measured = np.asarray(memoryview(event.measured))
+    columns = (event.seconds, event.losses, event.clips, event.learning_rates)
+    width = len(measured) * len(PARAMETER_STATISTICS)
+    if any(len(column) != len(steps) for column in columns):
+        raise TypeError("the columns of a block of steps have different lengths")
+    if (np.diff(steps) <= 0).any() or not np.isin(measured, steps).all() or (np.diff(measured) <= 0).any():
+        raise TypeError("the steps of a block do not rise, or others than its steps are measured")
+    if len(event.stats) % width if width else len(event.stats):
+        raise TypeError(f"{len(event.stats)} statistics are no table for {len(measured)} measured steps")
+    if len(steps):
+        batch.blocks.append(event)
+
+
+def block_rows(batch: Batch, event: BlockEvent, steps: list[int], measured: list[int]) -> None:
+    """Add some steps of a block to the tables: of `steps` (places in it) the loss, of `measured` the parameters."""
+    stats = np.asarray(memoryview(event.stats))
+    tables = stats.reshape(len(event.measured), len(PARAMETER_STATISTICS), -1) if measured else stats
+    with_parameters = set()
+    for place in measured:
+        step = event.measured[place]
+        with_parameters.add(step)
+        rows = tables[place].T.tolist()
+        batch.table("parameter_stats").extend((event.model, step, i, *row) for i, row in enumerate(rows))
+    at_measured = np.searchsorted(np.asarray(memoryview(event.steps)), sorted(with_parameters)).tolist()
+    for place in sorted({*steps, *at_measured}):
+        step = event.steps[place]
+        loss = None if step in event.unseen_losses else event.losses[place]
+        not_measured = missing(loss=loss, parameters=True if step in with_parameters else None)
+        batch.table("steps").append((event.model, step, event.seconds[place], loss, not_measured, 1))
 
 
 def _snapshot(batch: Batch, event: Snapshot) -> None:
@@ -120,16 +163,22 @@ def _trace(batch: Batch, event: TraceEvent) -> None:
             *(trace.loss, trace.output, trace.chance, not_measured),
         )
     )
+    batch.traces.append((number, trace))
+
+
+def trace_rows(batch: Batch, number: int, trace: Trace) -> None:
+    """Add the operations and edges of a trace to the tables."""
     for position, stats in enumerate(trace.stats):
         _operation_stats(batch, number, position, stats)
 
 
 def _operation_stats(batch: Batch, trace: int, position: int, s: OperationStats) -> None:
-    not_measured = missing(output_std=s.output_std, output_rms=s.output_rms)
+    not_measured = missing(output_std=s.output_std, output_rms=s.output_rms, total=s.total)
     batch.table("trace_operations").append(
         (
             *(trace, position, s.operation, s.count, s.norm, s.absmax, s.zeros, s.nonfinite),
             *(s.output_count, s.output_std, s.output_rms, s.units, s.closed_units, not_measured),
+            *(s.total, s.sampled, json.dumps(s.exponents) if s.exponents else None),
         )
     )
     edges = batch.table("trace_edges")
@@ -186,6 +235,7 @@ def _graph_rows(batch: Batch, model: int, key: str, graph: Graph) -> None:
 _ENCODERS: dict[type, Callable[[Batch, Any], None]] = {
     ModelEvent: _model,
     StepEvent: _step,
+    BlockEvent: _block,
     GraphEvent: _graph,
     TraceEvent: _trace,
     Snapshot: _snapshot,

@@ -3,6 +3,10 @@
 One rule holds in every REAL column, since SQLite keeps a NaN as NULL: **NULL is NaN, unless the column's
 name stands in the row's `not_measured`** (names parted by a blank). Infinity is kept as such. Text that is no
 valid Unicode (a lone surrogate in a file name) is kept as its bytes.
+
+BLOBs are arrays of little-endian numbers, row-major; their NaNs are NaNs. step_blocks and stat_blocks hold all
+steps of a model that came packed, traces_packed all that was traced; `steps`, `parameter_stats`,
+`trace_operations` and `trace_edges` have a log-spaced share of the same as rows, for ordinary tools.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from unvanish.schema.run import PARAMETER_STATISTICS
 
 FILE_NAME = "run.sqlite"
 APPLICATION_ID = 0x756E7631  # "unv1", in the file's header: tells our files from other SQLite files
-SCHEMA_VERSION = 1  # the header's user_version; a reader refuses what is newer than itself
+SCHEMA_VERSION = 2  # the header's user_version; a reader refuses what is newer than itself
 
 SNAPSHOT_COLUMNS = ("minimum", "q05", "q25", "median", "q75", "q95", "maximum")  # as SNAPSHOT_QUANTILES
 
@@ -30,7 +34,10 @@ TABLES: dict[str, tuple[str, ...]] = {
     "optimizers": (
         "model INTEGER", "optimizer INTEGER", "class_name TEXT", "learning_rates TEXT", "options TEXT",
     ),
-    "steps": ("model INTEGER", "step INTEGER", "seconds REAL", "loss REAL", "not_measured TEXT"),
+    "steps": (
+        "model INTEGER", "step INTEGER", "seconds REAL", "loss REAL", "not_measured TEXT",
+        "packed INTEGER",  # 1: a copy of what stands in step_blocks
+    ),
     "parameter_stats": (
         "model INTEGER", "step INTEGER", "parameter INTEGER",
         *(f"{name} REAL" for name in PARAMETER_STATISTICS),
@@ -51,7 +58,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "trace_operations": (
         "trace INTEGER", "position INTEGER", "operation INTEGER", "count INTEGER", "norm REAL", "absmax REAL",
         "zeros INTEGER", "nonfinite INTEGER", "output_count INTEGER", "output_std REAL", "output_rms REAL",
-        "units INTEGER", "closed_units INTEGER", "not_measured TEXT",
+        "units INTEGER", "closed_units INTEGER", "not_measured TEXT", "total REAL", "sampled INTEGER",
+        "exponents TEXT",
     ),
     "trace_edges": (
         "trace INTEGER", "position INTEGER", "towards TEXT", "slot INTEGER", "norm REAL", "not_measured TEXT",
@@ -65,6 +73,22 @@ TABLES: dict[str, tuple[str, ...]] = {
     "incidents": ("step INTEGER", "place TEXT", "what TEXT"),
     "skipped": ("model INTEGER", "what TEXT", "why TEXT"),
     "extra": ("key TEXT PRIMARY KEY", "value TEXT"),
+    # level 0 = whole steps; at level k about one step in 2^k is kept, with the extremes of the loss
+    "step_blocks": (
+        "block INTEGER PRIMARY KEY", "model INTEGER", "level INTEGER", "first INTEGER", "last INTEGER",
+        "rows INTEGER", "steps BLOB", "seconds BLOB", "losses BLOB", "clips BLOB", "learning_rates BLOB",
+        "unseen BLOB",
+    ),
+    # level 0 = whole steps, `mean` is the value; at level k a row stands for 2^k measured steps
+    "stat_blocks": (
+        "block INTEGER PRIMARY KEY", "model INTEGER", "level INTEGER", "first INTEGER", "last INTEGER",
+        "rows INTEGER", "parameters INTEGER", "dtype TEXT", "steps BLOB", "until BLOB", "counts BLOB",
+        "mean BLOB", "smallest BLOB", "largest BLOB",
+    ),
+    "traces_packed": (
+        "trace INTEGER PRIMARY KEY", "operations INTEGER", "integers BLOB", "floats BLOB", "unknown BLOB",
+        "lengths BLOB", "edges BLOB", "edges_unknown BLOB", "exponents BLOB",
+    ),
 }  # fmt: skip
 
 # tables that are read by their key, stored in its order; the others keep the order of writing (rowid)
@@ -75,6 +99,8 @@ KEYS: dict[str, str] = {
     "trace_operations": "trace, position",
     "trace_edges": "trace, position, towards, slot",
 }
+
+INDEXES: dict[str, str] = {"step_blocks": "model, first, last", "stat_blocks": "model, first, last"}
 
 VIEWS = {
     "gradients": (
@@ -106,12 +132,13 @@ def create_statements() -> tuple[str, ...]:
         key = KEYS.get(table)
         tail = f", PRIMARY KEY ({key})) WITHOUT ROWID" if key else ")"
         made.append(f"CREATE TABLE {table} ({', '.join(declared)}{tail}")
+    made += [f"CREATE INDEX {table}_by_step ON {table} ({by})" for table, by in INDEXES.items()]
     made += [f"CREATE VIEW {name} AS {select}" for name, select in VIEWS.items()]
     return (*made, f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def select_statement(table: str, where: str = "", order: str = "") -> str:
-    """SELECT of all columns in order; `where` and `order` are SQL of ours, never a user's text."""
+def select_statement(table: str, where: str = "", order: str = "", names: tuple[str, ...] = ()) -> str:
+    """SELECT of all columns in order, or of `names`; `where` and `order` are SQL of ours, never a user's text."""
     clause = f" WHERE {where}" if where else ""
     tail = f" ORDER BY {order}" if order else ""
-    return f"SELECT {', '.join(columns(table))} FROM {table}{clause}{tail}"  # noqa: S608 - all of it is ours
+    return f"SELECT {', '.join(names or columns(table))} FROM {table}{clause}{tail}"  # noqa: S608 - all of it is ours

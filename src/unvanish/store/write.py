@@ -15,7 +15,9 @@ from unvanish.errors import RecordError
 from unvanish.schema.run import Event, RunInfo, RunStatus
 from unvanish.store.alive import process_started, this_host
 from unvanish.store.encode import Batch, Row, encode, text
+from unvanish.store.ladder import Limits
 from unvanish.store.layout import FILE_NAME, TABLES, create_statements
+from unvanish.store.packed import Packed
 
 # Rows go in by statements of many rows: sqlite3 lets go of the interpreter's lock once a statement, and a
 # thread that asks for it back from a busy training loop may wait 5 ms each time (sys.getswitchinterval).
@@ -26,8 +28,8 @@ _MOST_VARIABLES = 999  # of one statement, in the oldest SQLite that Python 3.10
 class RunWriter:
     """Writes one run into its folder. Safe to call from any thread; does nothing in a forked child."""
 
-    def __init__(self, folder: str | Path, info: RunInfo) -> None:
-        """Make the folder and the empty record.
+    def __init__(self, folder: str | Path, info: RunInfo, *, limits: Limits | None = None) -> None:
+        """Make the folder and the empty record. `limits`: how much is kept whole before old steps are thinned.
 
         Raises RecordError when the folder can't be made or written, or holds a run already.
         """
@@ -36,6 +38,7 @@ class RunWriter:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._next_trace = 0
+        self._packed = Packed(limits or Limits())
         self._closed = False
         _make_folder(self.folder)
         if self.path.exists():
@@ -73,11 +76,15 @@ class RunWriter:
             if self._closed:
                 raise RecordError(f"the record {self.path} is closed", "write before close")
             batch = encode(events, self._next_trace)
+            packed = self._packed.copy()
             with self._transaction():
+                packed.write(self._connection, batch)
                 self._write_batch(batch)
+                packed.thin_traces(self._connection)
                 if dropped:
                     self._connection.execute("UPDATE run SET events_dropped = events_dropped + ?", (dropped,))
             self._next_trace = batch.next_trace
+            self._packed = packed
 
     def note(self, key: str, value: str) -> None:
         """Keep a short text with the run (Run.extra); the last one with a key counts."""

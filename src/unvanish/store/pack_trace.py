@@ -1,0 +1,92 @@
+"""One traced backward pass as a few arrays, and back: the row of traces_packed.
+
+Arrays are little-endian, one after the other; n operations, in the order of the trace:
+`integers` int64 [8 x n]: operation, count, zeros, nonfinite, output_count, units, closed_units, sampled (-1 = None)
+`floats` float64 [5 x n]: norm, absmax, output_std, output_rms, total, and `unknown` uint8 [5 x n]: 1 = None
+`lengths` int32 [3 x n]: how many edge norms, parameter norms and exponent counts the operation has
+`edges` float64: the edge norms of all operations, then the parameter norms; `edges_unknown` uint8: 1 = None
+`exponents`: int64 counts of all operations, packed by zlib (nearly all are zero)
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unvanish.schema.graph import OperationStats, Trace
+
+_INTEGERS = ("operation", "count", "zeros", "nonfinite", "output_count", "units", "closed_units", "sampled")
+_FLOATS = ("norm", "absmax", "output_std", "output_rms", "total")
+_NONE = -1  # no count is negative
+
+
+def pack_trace(number: int, trace: Trace) -> tuple[Any, ...]:
+    """The row of traces_packed, in the order of layout.TABLES."""
+    stats = trace.stats
+    integers = [_NONE if v is None else v for name in _INTEGERS for v in map(attrgetter(name), stats)]
+    floats = [v for name in _FLOATS for v in map(attrgetter(name), stats)]
+    edges = [*chain.from_iterable(s.edge_norms for s in stats)]
+    edges += chain.from_iterable(s.parameter_norms for s in stats)
+    lengths = [len(part) for name in _LISTS for part in map(attrgetter(name), stats)]
+    exponents = array("q", chain.from_iterable(s.exponents for s in stats))
+    packed = zlib.compress(_little(exponents, "<i8").tobytes(), 1) if exponents else b""
+    head = (number, len(stats), _little(array("q", integers), "<i8"), *_known(floats))
+    return (*head, _little(array("i", lengths), "<i4"), *_known(edges), packed)
+
+
+_LISTS = ("edge_norms", "parameter_norms", "exponents")
+
+
+def unpack_trace(row: Sequence[Any]) -> Iterator[OperationStats]:
+    """The operations of a row of traces_packed."""
+    n = row[1]
+    if not n:
+        return
+    integers = [
+        [None if v == _NONE else v for v in column]
+        for column in np.frombuffer(row[2], "<i8").reshape(-1, n).tolist()
+    ]
+    flat = _with_none(row[3], row[4])
+    floats = [flat[i * n : (i + 1) * n] for i in range(len(_FLOATS))]
+    lengths = np.frombuffer(row[5], "<i4").tolist()
+    edges = iter(_with_none(row[6], row[7]))
+    counts = iter(np.frombuffer(zlib.decompress(row[8]), "<i8").tolist() if row[8] else [])
+    lists = (
+        [tuple(islice(edges, length)) for length in lengths[:n]],
+        [tuple(islice(edges, length)) for length in lengths[n : 2 * n]],
+        [tuple(islice(counts, length)) for length in lengths[2 * n :]],
+    )
+    names = (*_INTEGERS, *_FLOATS, *_LISTS)
+    for values in zip(*integers, *floats, *lists, strict=True):
+        yield OperationStats(**dict(zip(names, values, strict=True)))
+
+
+def norms_of(trace: Trace) -> NDArray[np.float64]:
+    """The L2 norms of the operations, to compare one trace with the next."""
+    return np.array([s.norm for s in trace.stats], np.float64)
+
+
+def _little(values: array[Any], kind: str) -> NDArray[Any]:
+    return np.frombuffer(values, values.typecode).astype(kind, copy=False)
+
+
+def _known(values: list[float | None]) -> tuple[NDArray[Any], bytes]:
+    """The numbers, NaN for None, and 1 for each None."""
+    numbers = array("d", [math.nan if v is None else v for v in values])
+    return _little(numbers, "<f8"), bytes([v is None for v in values])
+
+
+def _with_none(numbers: bytes | None, unknown: bytes | None) -> list[float | None]:
+    """The inverse of `_known`."""
+    values: list[float | None] = np.frombuffer(numbers or b"", "<f8").tolist()
+    if any(unknown or b""):
+        return [None if gone else v for v, gone in zip(values, unknown or b"", strict=True)]
+    return values

@@ -1,0 +1,260 @@
+"""The steps of one model out of the record, packed ones and single ones together, as arrays.
+
+Memory: what is given back, and one block of it at a time. Every array is made once, in its full length.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unvanish.schema.run import PARAMETER_STATISTICS
+from unvanish.store.layout import select_statement
+from unvanish.store.stat_rows import StatRows
+from unvanish.store.step_rows import StepRows
+
+_ROWS_AT_ONCE = 4_000
+Window = tuple[int, int]  # first and last step, both of it
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What ModelRun has a number of per step."""
+
+    steps: array[int]
+    seconds: array[float]
+    losses: array[float]
+    clips: array[float]
+    learning_rates: array[float]
+    unseen: frozenset[int]
+    singly_measured: NDArray[np.int64]  # steps that came singly, whose parameters stand in parameter_stats
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What ModelRun has of the parameters."""
+
+    steps: array[int]
+    until: array[int]
+    means: dict[str, array[float]]
+    extremes: dict[str, tuple[array[float], array[float]]]
+
+
+def read_steps(connection: sqlite3.Connection, model: int, window: Window) -> Steps:
+    """All steps of a window in rising order. Where a step came singly and in a block, the block counts."""
+    single, measured = _single_steps(connection, model, window)
+    blocks = [StepRows.read(row).columns for row in _blocks(connection, StepRows, model, window)]
+    parts = [single, *blocks]
+    table = {name: np.concatenate([part[name] for part in parts]) for name in single}
+    steps = table["steps"]
+    order = _rising(steps)
+    order = order[(steps[order] >= window[0]) & (steps[order] <= window[1])]
+    table = {name: column[order] for name, column in table.items()}
+    packed = _any_packed(connection, model)
+    return Steps(
+        steps=_array("q", table["steps"]),
+        seconds=_array("d", table["seconds"]),
+        losses=_array("d", table["losses"]),
+        clips=_array("d", table["clips"]) if packed else array("d"),
+        learning_rates=_array("d", table["learning_rates"]) if packed else array("d"),
+        unseen=frozenset(table["steps"][table["unseen"] == 1].tolist()),
+        singly_measured=measured,
+    )
+
+
+def read_statistics(
+    connection: sqlite3.Connection, model: int, window: Window, parameters: int, single: NDArray[np.int64]
+) -> Statistics:
+    """The parameters' statistics of a window: each row of which a step is inside. `single` as Steps has them.
+
+    [rows x parameters] per statistic, NaN where a row has none. Blocks as for the steps.
+    """
+    firsts, untils, blocks = [single], [single], []
+    names = ("block", "rows", "level", "steps", "until")
+    for block, rows, level, steps, until in _select(connection, StatRows.TABLE, model, window, names):
+        blocks.append((block, rows, level))
+        firsts.append(np.frombuffer(steps, "<i8"))
+        untils.append(np.frombuffer(steps if until is None else until, "<i8"))
+    first, until = np.concatenate(firsts), np.concatenate(untils)
+    order = _rising(first)
+    order = order[(until[order] >= window[0]) & (first[order] <= window[1])]
+    order = order[~_covered(order, first, until, len(single))]
+    places = np.full(len(first), -1)
+    places[order] = np.arange(len(order))
+    thinned = bool((first[order] != until[order]).any())
+    planes = _Planes(len(order), parameters, ("mean", "smallest", "largest") if thinned else ("mean",))
+    _fill_single(connection, planes, (model, window), single, places[: len(single)])
+    at = len(single)
+    for block, rows, _ in blocks:
+        inside = places[at : at + rows]
+        at += rows
+        if (inside >= 0).any():
+            planes.fill(inside, _one_block(connection, block))
+    return Statistics(
+        steps=_array("q", first[order]),
+        until=_array("q", until[order]) if thinned else array("q"),
+        means=planes.arrays["mean"],
+        extremes={
+            name: (planes.arrays["smallest"][name], planes.arrays["largest"][name])
+            for name in (PARAMETER_STATISTICS if thinned else ())
+        },
+    )
+
+
+class _Planes:
+    """Arrays to be filled row by row: for each plane and statistic one of [rows x parameters]."""
+
+    def __init__(self, rows: int, parameters: int, planes: tuple[str, ...]) -> None:
+        self._shape = (rows, parameters)
+        self.arrays = {
+            plane: {name: array("d", [np.nan]) * (rows * parameters) for name in PARAMETER_STATISTICS}
+            for plane in planes
+        }
+
+    def fill(self, places: NDArray[np.int64], rows: StatRows) -> None:
+        """Put rows to their places (-1: nowhere); parameters that the model no longer has are left out."""
+        width = min(self._shape[1], rows.mean.shape[-1])
+        inside = places >= 0
+        whole = bool(inside.all()) and bool((np.diff(places) == 1).all())
+        to: Any = slice(int(places[0]), int(places[-1]) + 1) if whole else places[inside]
+        for plane, arrays in self.arrays.items():
+            values = getattr(rows, plane)
+            for s, name in enumerate(PARAMETER_STATISTICS):
+                table = np.frombuffer(arrays[name]).reshape(self._shape) if len(arrays[name]) else None
+                if table is not None:
+                    table[to, :width] = values[:, s, :width] if whole else values[inside, s, :width]
+
+    def fill_cells(self, places: NDArray[Any], values: NDArray[np.float64], names: list[str]) -> None:
+        """Put single values [cells x names] to their places [cells x (row, parameter)]; -1: nowhere."""
+        keep = (places[:, 0] >= 0) & (places[:, 1] < self._shape[1])
+        rows, parameters = places[keep, 0], places[keep, 1]
+        for arrays in self.arrays.values():
+            for s, name in enumerate(names):
+                if name in arrays and len(arrays[name]):
+                    np.frombuffer(arrays[name]).reshape(self._shape)[rows, parameters] = values[keep, s]
+
+
+def _single_steps(
+    connection: sqlite3.Connection, model: int, window: Window
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+    """Steps that came one by one, as columns of StepRows, and those of them whose parameters were measured."""
+    here = "packed" in _present(connection, "steps")
+    where = f"model = {model} AND step BETWEEN {window[0]} AND {window[1]}" + (
+        " AND packed = 0" if here else ""
+    )
+    rows = connection.execute(
+        select_statement("steps", where, "step", ("step", "seconds", "loss", "not_measured"))
+    ).fetchall()
+    steps = np.array([row[0] for row in rows], np.int64)
+    not_measured = [row[3].split() for row in rows]
+    nan = np.full(len(rows), np.nan)
+    table: dict[str, NDArray[Any]] = {
+        "steps": steps,
+        "seconds": np.array([row[1] for row in rows], np.float64),  # None, a NaN in SQLite, becomes NaN
+        "losses": np.array([row[2] for row in rows], np.float64),
+        "clips": nan,
+        "learning_rates": nan,
+        "unseen": np.array(["loss" in words for words in not_measured], np.uint8),
+    }
+    return table, steps[np.array(["parameters" not in words for words in not_measured], bool)]
+
+
+def _fill_single(
+    connection: sqlite3.Connection,
+    planes: _Planes,
+    wanted: tuple[int, Window],
+    single: NDArray[np.int64],
+    places: NDArray[np.int64],
+) -> None:
+    """The statistics of steps that came one by one, out of the rows of parameter_stats."""
+    if not len(single):
+        return
+    model, (first, last) = wanted
+    names = [name for name in _present(connection, "parameter_stats") if name in PARAMETER_STATISTICS]
+    cursor = connection.execute(
+        select_statement(
+            "parameter_stats",
+            f"model = {model} AND step BETWEEN {first} AND {last}",
+            "model, step, parameter",
+            ("step", "parameter", *names),
+        )
+    )
+    width = len(names) + 2
+    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width)  # None becomes NaN
+        values = flat.reshape(-1, width)
+        cells = values[:, :2].astype(np.int64)
+        at = np.minimum(np.searchsorted(single, cells[:, 0]), len(single) - 1)
+        cells[:, 0] = np.where(single[at] == cells[:, 0], places[at], -1)
+        planes.fill_cells(cells, values[:, 2:], names)
+
+
+def _covered(
+    order: NDArray[np.int64], first: NDArray[np.int64], until: NDArray[np.int64], singles: int
+) -> NDArray[np.bool_]:
+    """Which of the rows in order came singly, while a thinned row of a block stands for their step too."""
+    came_singly = order < singles
+    if not came_singly.any() or came_singly.all():
+        return np.zeros(len(order), dtype=bool)
+    blocks = order[~came_singly]
+    before = np.searchsorted(first[blocks], first[order], side="right") - 1
+    reach = until[blocks[np.maximum(before, 0)]]
+    return came_singly & (before >= 0) & (reach >= first[order])
+
+
+def _rising(steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The order that makes steps rise; of equal ones only the last that came."""
+    order = np.argsort(steps, kind="stable")
+    there = steps[order]
+    last = np.append(there[1:] != there[:-1], True) if len(there) else np.zeros(0, bool)
+    kept: NDArray[np.int64] = order[last]
+    return kept
+
+
+def _array(kind: str, values: NDArray[Any]) -> array[Any]:
+    made: array[Any] = array(kind)
+    made.frombytes(values.astype(kind, copy=False).tobytes())
+    return made
+
+
+def _select(
+    connection: sqlite3.Connection, table: str, model: int, window: Window, names: tuple[str, ...]
+) -> Iterator[tuple[Any, ...]]:
+    """Columns of the blocks of a model that reach into a window, in the order in which they were written."""
+    if not _present(connection, table):  # a record of an older format
+        return
+    where = f"model = {model} AND first <= {window[1]} AND last >= {window[0]}"
+    yield from connection.execute(select_statement(table, where, "level DESC, block", names))
+
+
+def _blocks(
+    connection: sqlite3.Connection, rows: type[StepRows | StatRows], model: int, window: Window
+) -> Iterator[dict[str, Any]]:
+    names = rows.needs()
+    for row in _select(connection, rows.TABLE, model, window, names):
+        yield dict(zip(names, row, strict=True))
+
+
+def _one_block(connection: sqlite3.Connection, block: int) -> StatRows:
+    names = StatRows.needs()
+    row = connection.execute(select_statement(StatRows.TABLE, f"block = {block}", names=names)).fetchone()
+    return StatRows.read(dict(zip(names, row, strict=True)))
+
+
+def _any_packed(connection: sqlite3.Connection, model: int) -> bool:
+    if not _present(connection, StepRows.TABLE):
+        return False
+    found = connection.execute(f"SELECT 1 FROM {StepRows.TABLE} WHERE model = {model} LIMIT 1")  # noqa: S608 - ours
+    return found.fetchone() is not None
+
+
+def _present(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    """The columns that this record's table has, none where it has no such table."""
+    return tuple(row[1] for row in connection.execute(f"PRAGMA table_info({table})"))
