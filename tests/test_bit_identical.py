@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from torch.optim import optimizer as optim_module
 from torch.utils.checkpoint import checkpoint
 
-from unvanish.probe import engine as engine_module
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.engine import Probe
 from unvanish.schema.run import Event, Incident, Skipped
@@ -270,7 +269,20 @@ def test_a_compiled_model_trains_the_same_and_says_what_was_not_measured() -> No
 
 
 @pytest.mark.parametrize(
-    "place", ["walk", "site", "weigh", "quantiles"], ids=lambda name: f"engine.{name} raises"
+    "place",
+    [
+        "engine.walk",
+        "engine.site",
+        "engine.weigh",
+        "steps.quantiles",
+        "parameters.ParameterRing.look_before",
+        "parameters.ParameterRing.look_gradients",
+        "parameters.ParameterRing.look_after",
+        "parameters.ParameterRing.reduce",
+        "parameters.ParameterRing.norms",
+        "sites.moments",
+        "models.Watched.consider",
+    ],
 )
 def test_a_fault_of_ours_leaves_training_untouched_and_is_kept(
     place: str, monkeypatch: pytest.MonkeyPatch
@@ -280,7 +292,7 @@ def test_a_fault_of_ours_leaves_training_untouched_and_is_kept(
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr(engine_module, place, broken)
+    monkeypatch.setattr(f"unvanish.probe.{place}", broken)
     watched = _outcome(MODES["sgd"], watch=True)
     assert watched[:2] == plain[:2]
     incidents = [e for e in watched[2] if isinstance(e, Incident)]
@@ -293,7 +305,7 @@ def test_a_fault_inside_a_gradient_hook_is_kept_too(monkeypatch: pytest.MonkeyPa
     def broken(*args: Any) -> Any:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr("unvanish.probe.backward.summary", broken)
+    monkeypatch.setattr("unvanish.probe.backward.take", broken)
     watched = _outcome(MODES["sgd"], watch=True)
     assert watched[:2] == plain[:2]
     assert any("a fault of ours" in e.what for e in watched[2] if isinstance(e, Incident))

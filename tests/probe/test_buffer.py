@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unvanish.probe.buffer import CAPACITY, Buffer
+from unvanish.probe.buffer import CAPACITY, DETAIL_BYTES, Buffer
 from unvanish.schema.run import Event, Incident
 
 
@@ -31,14 +31,41 @@ def test_order_is_kept_and_nothing_waits_for_close() -> None:
 
 def test_detail_is_dropped_before_steps_and_what_was_dropped_is_counted() -> None:
     buffer = Buffer(lambda events: None)
-    for i in range(CAPACITY):
-        buffer.put(lambda i=i: [event(i)], detail=i % 2 == 0)  # type: ignore[misc]
-    assert buffer.dropped == CAPACITY // 4 or 0 < buffer.dropped < CAPACITY // 2
+    size = DETAIL_BYTES // 10
+    for i in range(40):
+        buffer.put(lambda i=i: [event(i)], detail=size if i % 2 == 0 else 0)  # type: ignore[misc]
+    assert buffer.dropped == 10
     kept: list[Event] = []
     buffer._sink = kept.extend
     buffer.flush()
     steps = [e.step for e in kept]  # type: ignore[union-attr]
-    assert {s for s in range(CAPACITY) if s % 2} <= set(steps)  # every step's own event is there
+    assert set(range(1, 40, 2)) <= set(steps)  # every step's own event is there
+    buffer.put(lambda: [event(99)], detail=2 * DETAIL_BYTES)  # one alone is let through, however large
+    assert buffer.dropped == 10
+
+
+def test_the_queue_is_bounded() -> None:
+    buffer = Buffer(lambda events: None)
+    for i in range(CAPACITY + 5):
+        buffer.put(lambda i=i: [event(i)])  # type: ignore[misc]
+    assert buffer.dropped == 5
+
+
+def test_sources_are_asked_at_each_flush_and_their_time_is_kept() -> None:
+    got: list[Event] = []
+    buffer = Buffer(got.extend)
+    waiting = [event(1), event(2)]
+
+    def source() -> list[Event]:
+        taken = list(waiting)
+        waiting.clear()
+        return taken  # type: ignore[return-value]
+
+    buffer.sources.append(source)
+    buffer.flush()
+    buffer.flush()
+    assert [e.step for e in got] == [1, 2]  # type: ignore[union-attr]
+    assert buffer.busy > 0
 
 
 def test_a_sink_that_fails_is_kept_as_a_fault_and_not_raised() -> None:

@@ -79,6 +79,7 @@ class Tracing:
     calls: list[Call | None]
     on_fault: Callable[[str, Exception], None]
     size: int = TRACE_SAMPLE  # elements looked at per tensor
+    scale: Tensor | None = None  # what a gradient scaler multiplied the loss by
     targets: Targets | None = None
     targets_at: int | None = None  # the index of the loss operation that they belong to
     handles: list[Any] = field(default_factory=list)

@@ -23,6 +23,7 @@ from unvanish.probe.models import Models, Watched
 from unvanish.probe.parameters import Look
 from unvanish.probe.samples import DENSE_SAMPLE, TRACE_SAMPLE
 from unvanish.probe.schedule import FIRST_PAUSE
+from unvanish.probe.seams import LossScale, Seams, see_clipping
 from unvanish.probe.sites import output_operation, site
 from unvanish.probe.steps import Note
 from unvanish.schema.graph import OperationStats, Trace
@@ -84,8 +85,8 @@ class Probe:
         self._pid = os.getpid()
         self._active = False
         self._handles: list[Any] = []
-        self._original_backward: Callable[..., Any] | None = None
-        self._original_compile: Callable[..., Any] | None = None
+        self._seams = Seams()
+        self._scale = LossScale(self._step_was_skipped)
         self._losses: list[Tensor] = []
         self._tracings: list[Tracing] = []
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
@@ -105,8 +106,10 @@ class Probe:
             optim_module.register_optimizer_step_pre_hook(self._before_step),
             optim_module.register_optimizer_step_post_hook(self._after_step),
         ]
-        self._wrap_backward()
-        self._wrap_compile()
+        self._seams.place(torch.autograd, "backward", self._around_backward)
+        self._seams.place(torch, "compile", self._before_compile)
+        see_clipping(self._seams, self._clipped)
+        self._scale.place(self._seams)
         self._active = True
         self._start = time.perf_counter()
         if self._only is not None and compiled(self._only[0]):
@@ -119,21 +122,15 @@ class Probe:
     def detach(self) -> None:
         """Take every hook away."""
         self._active = False
+        self._models.ending = True
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._forward.disarm()
-        if self._original_backward is not None:
-            torch.autograd.backward = self._original_backward
-            self._original_backward = None
-        if self._original_compile is not None:
-            torch.compile = self._original_compile
-            self._original_compile = None
+        self._seams.take_back()
         self._losses, self._tracings, self._consumed = [], [], ([], [])
 
-    def _wrap_backward(self) -> None:
-        original = self._original_backward = torch.autograd.backward
-
+    def _around_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._active or self._forward.in_backward:
                 return original(tensors, *args, **kwargs)
@@ -143,20 +140,30 @@ class Probe:
             finally:
                 self._end_backward(tracing)
 
-        backward.__wrapped__ = original  # type: ignore[attr-defined]
-        backward.__doc__ = original.__doc__
-        torch.autograd.backward = backward
+        return backward
 
-    def _wrap_compile(self) -> None:
-        original = self._original_compile = torch.compile
-
+    def _before_compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def compile(*args: Any, **kwargs: Any) -> Any:  # noqa: A001 - it stands in for torch.compile
             self._give_up_tracing()
             return original(*args, **kwargs)
 
-        compile.__wrapped__ = original  # type: ignore[attr-defined]
-        compile.__doc__ = original.__doc__
-        torch.compile = compile
+        return compile
+
+    def _clipped(self, parameters: list[Tensor], most: float, found: Tensor) -> None:
+        try:
+            if self._active and parameters:
+                self._models.clipped(parameters[0], most, found.detach().clone())
+        except Exception as error:
+            self._fault("clipping", error)
+
+    def _step_was_skipped(self, optimizer: Any) -> None:
+        """The gradient scaler found a NaN or Inf: no step was made, and the backward passes count for none."""
+        try:
+            if self._active and self._models.ours(optimizer):
+                self._take()
+                self._models.skipped(optimizer)
+        except Exception as error:
+            self._fault("step", error)
 
     def _give_up_tracing(self) -> None:
         """Under torch.compile the hooks would break the graph: go on with the always-on tier alone."""
@@ -177,11 +184,13 @@ class Probe:
             if loss is None and isinstance(tensors, list | tuple) and len(tensors) == 1:
                 loss = tensors[0]
             if isinstance(loss, Tensor):
+                scale = self._scale.of(loss)
                 if loss.numel() == 1:
-                    self._losses.append(loss.detach().clone())
+                    self._losses.append(loss.detach().clone() if scale is None else loss.detach() / scale)
                 if self._forward.armed and not self._compiled and len(self._tracings) < MAX_TRACED_PASSES:
                     tracing = walk(loss, self._forward.calls, self._fault, self._size)
                     if tracing is not None:
+                        tracing.scale = scale
                         tracing.targets = chance.targets_of(loss)
                         if tracing.targets is not None:
                             tracing.targets_at = index_of(tracing, tracing.targets.number)
@@ -219,6 +228,7 @@ class Probe:
         self._own += time.perf_counter() - began
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self._scale.stepped = True
         if not self._active or not self._models.ours(optimizer):
             return
         began = time.perf_counter()
@@ -291,6 +301,8 @@ class Probe:
         group = optimizer.param_groups[0] if optimizer.param_groups else {}
         rate = group.get("lr", math.nan)
         rate = rate if isinstance(rate, float | int) else math.nan
+        if isinstance(skipped := getattr(optimizer, "found_inf", None), Tensor):
+            watched.log.perhaps_skipped(step, skipped.detach().clone())
         seconds = time.perf_counter() - self._start
         watched.log.put(Note(step, seconds, watched.losses, clip, rate, look))
 
@@ -312,10 +324,12 @@ class Probe:
         weights = weigh(sited.nodes, sited.graph.operations) if watched.describe_once() else None
         targets, targets_at = watched.know(tracing.targets), tracing.targets_at
         loss = tracing.loss if tracing.loss.numel() == 1 else tracing.loss.double().mean()
+        scale = tracing.scale
         exponents = tracing.size >= TRACE_SAMPLE
 
         def events() -> list[Event]:
-            numbers = sited.numbers(exponents=exponents)
+            factor = 1.0 if scale is None else 1 / float(scale)
+            numbers = sited.numbers(factor, exponents=exponents)
             out: list[Event] = [GraphEvent(model=watched.index, graph=sited.graph)] if fresh else []
             if weights:
                 layers = describe(sited, weights, numbers.entries)
@@ -325,7 +339,7 @@ class Probe:
                 step=step,
                 backward=number,
                 graph=sited.graph.key,
-                loss=float(loss),
+                loss=float(loss) * factor,
                 stats=numbers.stats,
                 output=output_operation(sited.graph, [node.count for node in sited.nodes]),
                 chance=_chance(targets, targets_at, numbers.stats),

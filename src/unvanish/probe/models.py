@@ -160,6 +160,10 @@ class Models:
         self._all: list[Watched] = []
         self._logs: list[StepLog] = []
         self._names: list[str] = []
+        self._early: weakref.WeakKeyDictionary[Any, int] = (
+            weakref.WeakKeyDictionary()
+        )  # steps left out so far
+        self.ending = False  # nothing more will come
         self._tracing = True
 
     @property
@@ -198,10 +202,12 @@ class Models:
         self._names.append(name)
         # a search over many nets must not keep the ones that the script has let go of
         for gone in [w for w in self._all if w.primary() is None]:
-            gone.log.closed = True
+            gone.log.close()
             self._all.remove(gone)
         self._all.append(watched)
         self._logs.append(watched.log)
+        for _ in range(self._early.pop(optimizer, 0)):
+            watched.log.skip(0)
         announce(watched)
         return watched
 
@@ -218,9 +224,20 @@ class Models:
             if id(parameter) in watched.ids:
                 watched.clip = (most, found)
 
+    def skipped(self, optimizer: Any) -> None:
+        """A gradient scaler left out a step of this optimizer."""
+        known = self._by_optimizer.get(optimizer)
+        for watched in known[1] if known is not None else ():
+            if watched.primary() is optimizer:
+                watched.log.skip(watched.step)
+        if known is None:
+            self._early[optimizer] = self._early.get(optimizer, 0) + 1
+
     def drain(self) -> list[Event]:
         """What all models' logs hold. Called in the writer's thread."""
         events = [event for log in list(self._logs) for event in log.drain()]
+        if self.ending:
+            events += [event for log in self._logs for event in log.farewell()]
         self._logs = [log for log in self._logs if not log.closed or log.waiting]
         return events
 

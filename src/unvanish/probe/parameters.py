@@ -60,6 +60,7 @@ class ParameterRing:
     def __init__(self, parameters: Sequence[Tensor], *, width: int | None = None) -> None:
         """`parameters` in the order of the rows; `width` elements are looked at in each (SAMPLE by default)."""
         self.parameters = list(parameters)
+        self.numels = [p.numel() for p in parameters]
         readable = [i for i, p in enumerate(self.parameters) if _readable(p)]
         self.width = width or max(64, min(SAMPLE, TOTAL // max(1, len(readable))))
         self.counts = [0] * len(self.parameters)
@@ -96,6 +97,12 @@ class ParameterRing:
     def give_back(self, slot: int) -> None:
         """A slot that is not needed any more."""
         self._free.append(slot)
+
+    def let_go(self) -> None:
+        """The model is gone: only what was seen of it remains to be reduced."""
+        self.parameters = []
+        for group in self._groups:
+            group.let_go()
 
     def skip(self) -> None:
         """This step is not looked at."""
@@ -138,7 +145,9 @@ class ParameterRing:
         ]
 
     def _now(self) -> list[int]:
-        return [p._version for group in self._groups for p in group.tensors]
+        """Tells whether anyone has changed a weight, in place or by giving it new storage."""
+        tensors = [p for group in self._groups for p in group.tensors]
+        return [p._version for p in tensors] + [p.data_ptr() for p in tensors]
 
     # --- the writer's thread -----------------------------------------------------------------------------
 
@@ -149,8 +158,8 @@ class ParameterRing:
 
         And the weights [parameters x width] from before the looks in `keep`.
         """
-        out = np.full((len(looks), len(PARAMETER_STATISTICS), len(self.parameters)), np.nan)
-        weights = {i: np.zeros((len(self.parameters), self.width)) for i in keep}
+        out = np.full((len(looks), len(PARAMETER_STATISTICS), len(self.numels)), np.nan)
+        weights = {i: np.zeros((len(self.numels), self.width)) for i in keep}
         try:
             with np.errstate(all="ignore"):  # NaN and Inf are numbers to us, not a warning
                 for start in range(0, len(looks), _AT_ONCE):
@@ -170,7 +179,7 @@ class ParameterRing:
             table[[0, 1, 2, 3, _COLUMNS["first_order"]], row] = math.nan
         for row, values in look.sparse:
             found = np.abs(values.cpu().numpy()).astype(np.float64)
-            numel = self.parameters[row].numel()
+            numel = self.numels[row]
             table[:4, row] = (
                 math.sqrt(float(found @ found) / numel),
                 found.max(initial=0.0),
@@ -229,6 +238,10 @@ class _Group:
 
     def _places(self, matrix: Tensor) -> list[Tensor]:
         return [matrix[n, : plan.length].view(plan.shape) for n, plan in enumerate(self._plans)]
+
+    def let_go(self) -> None:
+        """Hold no tensor of the model any more."""
+        self.tensors, self._sources = [], []
 
     def weights_now(self) -> Tensor:
         """A copy of the weights' sample, [rows x columns]."""

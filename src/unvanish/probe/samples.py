@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -100,6 +100,18 @@ class Moments:
     zeros: float
     nonfinite: float
     exponents: tuple[int, ...] = ()
+
+    def times(self, factor: float) -> Moments:
+        """The moments of all elements times a number; the histogram stays as it is."""
+        if factor == 1.0:
+            return self
+        return replace(
+            self,
+            norm=self.norm * factor,
+            absmax=self.absmax * factor,
+            total=self.total * factor,
+            deviation=self.deviation * factor,
+        )
 
     @property
     def rms(self) -> float:

@@ -26,27 +26,35 @@ class Sited:
 
     graph: Graph
     nodes: Sequence[Node]
-    outputs: Sequence[Call | None]  # the call whose output is an operation's own
+    modules: Sequence[
+        tuple[Sample | None, Sample | None]
+    ]  # (output, input) of the module that an operation is
 
     @property
     def bytes(self) -> int:
         """What the samples take in memory."""
         samples = [s for n in self.nodes for s in (*n.arrived, *n.edges.values())]
-        samples += [s for c in self.outputs if c is not None for s in (c.output, c.entry) if s is not None]
+        samples += [s for pair in self.modules for s in pair if s is not None]
         return sum(s.part.nbytes for s in samples)
 
-    def numbers(self, *, exponents: bool) -> Numbers:
-        """Reduce all samples. `exponents`: take the log2 histogram of the signal too."""
+    def numbers(self, factor: float = 1.0, *, exponents: bool) -> Numbers:
+        """Reduce all samples; the signal is multiplied by `factor`, which takes a gradient scaler's out.
+
+        `exponents`: take the log2 histogram of the signal too, of the numbers as they were (before the factor).
+        """
         arrived = moments([s for n in self.nodes for s in n.arrived], exponents=exponents)
         others: list[Sample | None] = [s for n in self.nodes for s in n.edges.values()]
-        others += [c.output if c is not None else None for c in self.outputs]
-        others += [c.entry if c is not None else None for c in self.outputs]
+        others += [output for output, _ in self.modules]
+        others += [entry for _, entry in self.modules]
         reduced = iter(moments(others))
-        signals = iter(arrived)
+        signals = iter([m.times(factor) if m is not None else None for m in arrived])
         signal = [
             combined([m for m in (next(signals) for _ in n.arrived) if m is not None]) for n in self.nodes
         ]
-        edges = [{position: next(reduced) for position in n.edges} for n in self.nodes]
+        edges = [
+            {position: m.times(factor) if (m := next(reduced)) is not None else None for position in n.edges}
+            for n in self.nodes
+        ]
         outputs = [next(reduced) for _ in self.nodes]
         entries = [next(reduced) for _ in self.nodes]
         stats = tuple(_stats(i, self.nodes, signal, edges[i], outputs[i]) for i in range(len(self.nodes)))
@@ -123,12 +131,12 @@ def site(
     per_call = Counter(
         id(call) for kind, call in zip(kinds, calls, strict=True) if call is not None and kind == "weight"
     )
-    outputs: list[Call | None] = []
+    modules: list[tuple[Sample | None, Sample | None]] = []
     for kind, call in zip(kinds, calls, strict=True):
         # the module's output stands for the operation only where that is the module's one product
         own = call is not None and kind == "weight" and id(call.module) in paths and per_call[id(call)] == 1
-        outputs.append(call if own else None)
-    return Sited(graph=graph, nodes=nodes, outputs=outputs)
+        modules.append((call.output, call.entry) if call is not None and own else (None, None))
+    return Sited(graph=graph, nodes=nodes, modules=modules)
 
 
 def _graph(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unvanish.probe.parameters import Look, ParameterRing, quantiles
 from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, Schedule
-from unvanish.schema.run import BlockEvent, Event, Snapshot
+from unvanish.schema.run import BlockEvent, Event, Skipped, Snapshot
 
 MOST_WAITING = 100_000  # steps that may wait for the writer (a slow disk); more are counted and dropped
 _MOST_PER_BLOCK = 512
@@ -43,7 +43,14 @@ class StepLog:
         self._dropped = dropped
         self._waiting: deque[Note] = deque()
         self.closed = False  # the model is gone
+        self._skips: list[int] = []  # steps before which a gradient scaler left one out
+        self._perhaps: deque[tuple[int, Tensor]] = deque()
         self._schedule = Schedule(ratio=SNAPSHOT_RATIO, dense=SNAPSHOT_DENSE)
+
+    def close(self) -> None:
+        """The model is gone; what waits is still written."""
+        self.closed = True
+        self._ring.let_go()
 
     @property
     def waiting(self) -> int:
@@ -57,9 +64,30 @@ class StepLog:
             return
         self._waiting.append(note)
 
+    def skip(self, step: int) -> None:
+        """A gradient scaler left a step out before this one."""
+        self._skips.append(step)
+
+    def perhaps_skipped(self, step: int, found: Tensor) -> None:
+        """A fused optimizer changes nothing where `found` (infinities among its gradients) is not zero."""
+        self._perhaps.append((step, found))
+
+    def farewell(self) -> list[Event]:
+        """What is said at the end, once."""
+        skips, self._skips = self._skips, []
+        if not skips:
+            return []
+        first = f"the first before step {min(skips)}" if min(skips) else "the first before any step was made"
+        why = f"the gradient scaler found NaN or Inf and left out {len(skips)} steps, {first}"
+        return [Skipped(model=self._model, what="steps with non-finite gradients", why=why)]
+
     def drain(self) -> list[Event]:
         """All that waits, as events."""
         events: list[Event] = []
+        for _ in range(len(self._perhaps)):
+            step, found = self._perhaps.popleft()
+            if float(found) > 0:
+                self.skip(step)
         while self._waiting:
             count = min(len(self._waiting), _MOST_PER_BLOCK)
             events += self._pack([self._waiting.popleft() for _ in range(count)])
@@ -92,10 +120,9 @@ class StepLog:
         return due
 
     def _snapshots_of(self, step: int, weights: NDArray[np.float64]) -> list[Snapshot]:
-        numels = [p.numel() for p in self._ring.parameters]
         return [
             Snapshot(model=self._model, step=step, parameter=i, norm=norm, quantiles=levels)
-            for i, (norm, levels) in enumerate(quantiles(weights, self._ring.counts, numels))
+            for i, (norm, levels) in enumerate(quantiles(weights, self._ring.counts, self._ring.numels))
         ]
 
 

@@ -1,0 +1,94 @@
+"""The few functions of torch that are stood in for while a run is watched, each put back as it was."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad
+
+
+class Seams:
+    """Stand-ins for functions, taken back in the reverse order."""
+
+    def __init__(self) -> None:
+        """None at first."""
+        self._placed: list[tuple[Any, str, Any, Any]] = []
+
+    def place(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Put `make(original)` in the place of `owner.name`; nothing where this torch has no such function."""
+        original = getattr(owner, name, None)
+        if original is None:
+            return
+        ours = make(original)
+        ours.__wrapped__ = original  # type: ignore[attr-defined]
+        ours.__doc__ = original.__doc__
+        setattr(owner, name, ours)
+        self._placed.append((owner, name, original, ours))
+
+    def take_back(self) -> None:
+        """Put the originals back, save where someone else has put something in since."""
+        for owner, name, original, ours in reversed(self._placed):
+            if getattr(owner, name, None) is ours:
+                setattr(owner, name, original)
+        self._placed = []
+
+
+def see_clipping(seams: Seams, tell: Callable[[list[Tensor], float, Tensor], None]) -> None:
+    """Call `tell(parameters, largest norm allowed, norm found)` at each clip_grad_norm_, however it was imported."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def clip(parameters: Any, max_norm: Any, total_norm: Any, *args: Any, **kwargs: Any) -> Any:
+            if not torch.compiler.is_compiling():
+                several = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+                parameters = several  # a generator would be empty the second time
+                tell(several, float(max_norm), total_norm)
+            return original(parameters, max_norm, total_norm, *args, **kwargs)
+
+        return clip
+
+    seams.place(clip_grad, "_clip_grads_with_norm_", make)
+
+
+class LossScale:
+    """Knows by what GradScaler multiplied a loss, and which steps it skipped."""
+
+    def __init__(self, skipped: Callable[[Any], None]) -> None:
+        """`skipped(optimizer)` is called when the scaler left a step out."""
+        self._skipped = skipped
+        self._scaled: list[tuple[weakref.ref[Tensor], Tensor]] = []
+        self.stepped = False  # set by the engine when an optimizer steps
+
+    def place(self, seams: Seams) -> None:
+        """Stand in for GradScaler's `scale` and for its decision to step."""
+        scaler = torch.amp.GradScaler
+        seams.place(scaler, "scale", self._see_scale)
+        seams.place(scaler, "_maybe_opt_step", self._see_step)
+
+    def of(self, loss: Tensor) -> Tensor | None:
+        """The factor in this loss, as a tensor on its device; None = it was not scaled."""
+        return next((factor for ref, factor in self._scaled if ref() is loss), None)
+
+    def _see_scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def scale(scaler: Any, outputs: Any) -> Any:
+            scaled = original(scaler, outputs)
+            factor = getattr(scaler, "_scale", None)
+            if isinstance(scaled, Tensor) and isinstance(factor, Tensor) and scaled is not outputs:
+                alive = [(ref, f) for ref, f in self._scaled if ref() is not None]
+                self._scaled = [*alive, (weakref.ref(scaled), factor.detach().clone())]
+            return scaled
+
+        return scale
+
+    def _see_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def maybe_step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            self.stepped = False
+            result = original(scaler, optimizer, *args, **kwargs)
+            if not self.stepped:
+                self._skipped(optimizer)
+            return result
+
+        return maybe_step
