@@ -121,9 +121,9 @@ def test_what_cannot_be_read_is_not_a_number() -> None:
 
 
 def test_a_sparse_gradient_is_summed_where_an_entry_comes_twice() -> None:
-    p = nn.Parameter(torch.ones(6, 2), check_invariants=False)
+    p = nn.Parameter(torch.ones(6, 2))
     p.grad = torch.sparse_coo_tensor(
-        torch.tensor([[1, 1, 4]]), torch.tensor([[1.0, 2], [3, -2], [5, 6]]), (6, 2)
+        torch.tensor([[1, 1, 4]]), torch.tensor([[1.0, 2], [3, -2], [5, 6]]), (6, 2), check_invariants=False
     )
     found = step(ParameterRing([p]), halve([p]))
     dense = p.grad.to_dense()
