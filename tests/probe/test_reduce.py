@@ -73,7 +73,7 @@ def test_what_is_not_finite_and_what_is_zero_is_counted() -> None:
 
 def test_spread_is_over_all_elements() -> None:
     tensor = torch.randn(7, 5) + 3
-    std, rms = spread(tensor).tolist()
+    std, rms, mean = spread(tensor).tolist()
     assert std == pytest.approx(float(tensor.double().std(unbiased=False)), rel=1e-9)
     assert rms == pytest.approx(float(tensor.double().square().mean().sqrt()), rel=1e-9)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from unvanish.probe.chance import Targets
 from unvanish.probe.forward import Call, innermost
 from unvanish.probe.kinds import GATES, REARRANGE, SHAPES, kind_of, plain_name
+from unvanish.probe.local import here
 from unvanish.probe.reduce import l2_norm, summary
 
 MAX_NODES = 50_000
@@ -49,7 +50,7 @@ class Node:
     count: int = 0
     measured: Tensor | None = None  # [norm, absmax, zeros, nonfinite]
     edges: dict[int, Tensor] = field(default_factory=dict)  # position -> L2 norm
-    units: Tensor | None = None  # [reached, closed]
+    units: Tensor | None = None  # bool [2 x units]: reached by some signal, open
 
 
 @dataclass
@@ -106,11 +107,16 @@ def _measure(
             node.edges[position] = l2_norm(passed)
     passed = grad_inputs[0] if grad_inputs else None
     if node.unit_dim is not None and len(arriving) == 1 and _dense(passed):
-        node.units = _closed_units(arriving[0], passed, node.unit_dim)
+        node.units = _reached_and_open(arriving[0], passed, node.unit_dim)
 
 
 def _dense(tensor: Tensor | None) -> TypeGuard[Tensor]:
-    return tensor is not None and tensor.layout is torch.strided and tensor.numel() > 0
+    return (
+        tensor is not None
+        and tensor.layout is torch.strided
+        and tensor.numel() > 0
+        and here(tensor) is tensor  # an operation on a DTensor would talk to the other processes
+    )
 
 
 def _merge(parts: list[Tensor]) -> Tensor:
@@ -119,15 +125,15 @@ def _merge(parts: list[Tensor]) -> Tensor:
     return torch.stack((norm, table[:, 1].amax(), table[:, 2].sum(), table[:, 3].sum()))
 
 
-def _closed_units(arriving: Tensor, passed: Tensor, dim: int) -> Tensor:
-    """[units that some signal reached, those of them that passed nothing on for any sample]."""
+def _reached_and_open(arriving: Tensor, passed: Tensor, dim: int) -> Tensor:
+    """Bool [2 x units]: whether some signal reached the unit, whether it passed anything on for any sample."""
     dim %= arriving.dim()
     others = [d for d in range(arriving.dim()) if d != dim]
     if not others or arriving.shape != passed.shape:
-        return torch.zeros(2, dtype=torch.float64)
+        return torch.zeros((2, 0), dtype=torch.bool)
     reached = (arriving != 0).any(dim=others)
     open_ = (passed != 0).any(dim=others)
-    return torch.stack((reached.sum(), (reached & ~open_).sum())).double()
+    return torch.stack((reached, open_))
 
 
 def index_of(tracing: Tracing, handle_number: int) -> int | None:

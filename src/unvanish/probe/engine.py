@@ -19,6 +19,7 @@ from unvanish.probe.backward import Tracing, index_of, walk
 from unvanish.probe.buffer import Buffer, Lazy
 from unvanish.probe.discover import LooseParameters, compiled, unwrap
 from unvanish.probe.forward import ForwardWatch
+from unvanish.probe.local import here
 from unvanish.probe.models import Models, Watched
 from unvanish.probe.reduce import quantiles
 from unvanish.probe.sites import Sited, output_operation, site
@@ -167,12 +168,14 @@ class Probe:
             if loss is None and isinstance(tensors, list | tuple) and len(tensors) == 1:
                 loss = tensors[0]
             if isinstance(loss, Tensor):
-                if loss.numel() == 1:
-                    self._losses.append(loss.detach().clone().reshape(()))
+                value = here(loss)  # None: spread over processes, not to be read by one alone
+                if value is not None and value.numel() == 1:
+                    self._losses.append(value.detach().clone().reshape(()))
                 if self._forward.armed and not self._compiled and len(self._tracings) < MAX_TRACED_PASSES:
                     tracing = walk(loss, self._forward.calls, self._fault)
                     if tracing is not None:
-                        tracing.targets = chance.targets_of(loss)
+                        tracing.loss = torch.tensor(math.nan) if value is None else value.detach().clone()
+                        tracing.targets = chance.targets_of(loss) if value is loss else None
                         if tracing.targets is not None:
                             tracing.targets_at = index_of(tracing, tracing.targets.number)
                         tracing.arm()
@@ -272,7 +275,7 @@ class Probe:
         return events
 
     def _snapshot(self, watched: Watched, step: int, weights: Tensor) -> None:
-        numels = [p.numel() for p in watched.sampler.parameters]
+        numels = watched.sampler.numels
 
         def events() -> list[Event]:
             found = quantiles(weights, watched.sampler.counts, numels)
@@ -290,7 +293,8 @@ class Probe:
         sited = site(tracing, paths, names)
         output = output_operation(sited.graph, [node.count for node in sited.nodes])
         fresh = watched.first_sight(sited.graph.key)
-        weights = weigh(sited.nodes, sited.graph.operations) if watched.describe_once() else None
+        first = watched.describe_once()
+        weights = weigh(sited.nodes, sited.graph.operations, watched.gathered()) if first else None
         targets, targets_at = watched.know(tracing.targets), tracing.targets_at
         loss = tracing.loss if tracing.loss.numel() == 1 else tracing.loss.double().mean()
 

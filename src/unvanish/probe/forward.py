@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.probe.local import here
 from unvanish.probe.reduce import spread
 
 
@@ -126,11 +127,21 @@ class ForwardWatch:
     def _measure(call: Call, args: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple | list) and output else output
         with torch.no_grad():
-            if isinstance(first, Tensor) and first.numel() and first.layout is torch.strided:
+            if (
+                isinstance(first, Tensor)
+                and first.numel()
+                and first.layout is torch.strided
+                and here(first) is first
+            ):
                 call.output_count = first.numel()
                 call.output_spread = spread(first)
             entry = args[0] if isinstance(args, tuple) and args else None
-            if isinstance(entry, Tensor) and entry.numel() and entry.is_floating_point():
+            if (
+                isinstance(entry, Tensor)
+                and entry.numel()
+                and entry.is_floating_point()
+                and here(entry) is entry
+            ):
                 call.input_spread = spread(entry)
 
 

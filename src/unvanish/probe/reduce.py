@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unvanish.probe.local import is_there, local_gradient, local_tensor, localize
 from unvanish.schema.run import PARAMETER_STATISTICS, SNAPSHOT_QUANTILES
 
 SAMPLE = 256  # elements looked at per tensor and step
@@ -61,34 +62,35 @@ def summary(tensor: Tensor) -> Tensor:
 
 
 def spread(tensor: Tensor) -> Tensor:
-    """[std, rms] of a tensor over all its elements, as one float64 tensor."""
+    """[std, rms, mean] of a tensor over all its elements, as one float64 tensor."""
     part = sample(tensor)
     wide = (part.abs() if part.is_complex() else part).double()
     mean = wide.mean()
-    return torch.stack(((wide - mean).square().mean().sqrt(), wide.square().mean().sqrt()))
+    return torch.stack(((wide - mean).square().mean().sqrt(), wide.square().mean().sqrt(), mean))
 
 
 class ParameterSampler:
     """Looks at the same elements of every parameter at every step.
 
     One [parameters x width] matrix each for the weights before and after a step and for the gradients, filled
-    by one foreach copy; small tensors leave the rest of their row zero, which is not counted. Parameters that
-    can't be read so (sparse, complex, meta, sharded) give NaN.
+    by one foreach copy; small tensors leave the rest of their row zero, which is not counted. Of a parameter that
+    is sharded, this process's piece is looked at. Those that can't be read so (sparse, complex, meta) give NaN.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         """`parameters` in the order of the rows."""
         self.parameters = list(parameters)
         self.width = max(64, min(SAMPLE, TOTAL // max(1, len(self.parameters))))
-        self._strides = [
-            stride_for(p.shape, self.width) if p.numel() > self.width else 1 for p in self.parameters
-        ]
+        places = [localize(p) for p in self.parameters]
+        pieces = [place.tensor for place in places]
+        self.numels = [p.numel() for p in pieces]  # of what is here
+        self._strides = [stride_for(p.shape, self.width) if p.numel() > self.width else 1 for p in pieces]
         self.counts = [
-            min(-(-p.numel() // stride), self.width)
-            for p, stride in zip(self.parameters, self._strides, strict=True)
+            min(-(-numel // stride), self.width)
+            for numel, stride in zip(self.numels, self._strides, strict=True)
         ]
-        self._rows = [i for i, p in enumerate(self.parameters) if _readable(p)]
-        self._device = self.parameters[self._rows[0]].device if self._rows else None
+        self._rows = [i for i, p in enumerate(pieces) if places[i].summed and _readable(p)]
+        self._device = pieces[self._rows[0]].device if self._rows else None
         shape = (len(self.parameters), self.width)
         self._gradients, self._weights, self._before = (
             torch.zeros(shape, device=self._device) for _ in range(3)
@@ -96,9 +98,7 @@ class ParameterSampler:
         self._counts = torch.tensor(
             [max(1, n) for n in self.counts], dtype=torch.float64, device=self._device
         )
-        self._numels = torch.tensor(
-            [p.numel() for p in self.parameters], dtype=torch.float64, device=self._device
-        )
+        self._numels = torch.tensor(self.numels, dtype=torch.float64, device=self._device)
         self._unreadable = torch.tensor([i not in set(self._rows) for i in range(len(self.parameters))])
         self._gradient_rows, self._weight_rows, self._before_rows = (
             [m[i, :n] for i, n in enumerate(self.counts)]
@@ -148,10 +148,11 @@ class ParameterSampler:
         return self._before.clone()
 
     def _look(self, rows: list[Tensor]) -> None:
-        pointers = [self.parameters[i].data_ptr() for i in self._rows]
+        pieces = [local_tensor(self.parameters[i]) for i in self._rows]
+        pointers = [p.data_ptr() for p in pieces]
         if pointers != self._pointers:  # the first time, and when the script gave a parameter new storage
-            self._sources = [self._view(self.parameters[i], i) for i in self._rows]
-            views = all(self.parameters[i].is_contiguous() for i in self._rows)
+            self._sources = [self._view(p, i) for p, i in zip(pieces, self._rows, strict=True)]
+            views = all(p.is_contiguous() for p in pieces)
             self._pointers = pointers if views else []  # a copy would be stale at the next step
         if self._rows:
             torch._foreach_copy_([rows[i] for i in self._rows], self._sources)
@@ -162,7 +163,7 @@ class ParameterSampler:
         sources: list[Tensor] = []
         missing: list[int] = []
         for i in self._rows:
-            gradient = self.parameters[i].grad
+            gradient = local_gradient(self.parameters[i])
             if gradient is None or gradient.layout is not torch.strided:
                 missing.append(i)
                 continue
@@ -212,9 +213,8 @@ def _readable(tensor: Tensor) -> bool:
     plain = type(tensor) is torch.nn.Parameter or type(tensor) is Tensor
     return (
         plain
-        and tensor.layout is torch.strided
         and tensor.is_floating_point()
-        and tensor.device.type != "meta"
+        and is_there(tensor)
     )
 
 

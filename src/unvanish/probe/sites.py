@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unvanish.probe.backward import Node, Tracing, graph_key, node_kind
 from unvanish.probe.forward import Call
+from unvanish.probe.local import class_name
 from unvanish.schema.graph import Graph, Operation, OperationStats
 
 
@@ -44,8 +46,8 @@ class Sited:
                 return norms[parent]  # the only consumer hands over all that arrives there
             return None
 
-        units = numbers.get(node.units)
-        std_rms = numbers.get(output)
+        units, closed, bits = _units(numbers.get(node.units)) if node.units is not None else (None, None, "")
+        spread = numbers.get(output)
         return OperationStats(
             operation=index,
             count=node.count,
@@ -56,11 +58,20 @@ class Sited:
             edge_norms=tuple(edge(p, parent) for p, parent in node.parents),
             parameter_norms=tuple(edge(leaf.position, None) for leaf in node.leaves),
             output_count=count,
-            output_std=std_rms[0] if std_rms else None,
-            output_rms=std_rms[1] if std_rms else None,
-            units=round(units[0]) if units else None,
-            closed_units=round(units[1]) if units else None,
+            output_std=spread[0] if spread else None,
+            output_rms=spread[1] if spread else None,
+            output_mean=spread[2] if spread else None,
+            units=units,
+            closed_units=closed,
+            unit_bits=bits,
         )
+
+
+def _units(reached_then_open: Sequence[float]) -> tuple[int, int, str]:
+    """(units reached, those of them that are closed, the bits of both as OperationStats keeps them)."""
+    reached, open_ = np.array(reached_then_open, dtype=bool).reshape(2, -1)
+    bits = np.packbits(reached).tobytes() + np.packbits(open_).tobytes()
+    return int(reached.sum()), int((reached & ~open_).sum()), bits.hex()
 
 
 class _Numbers:
@@ -109,7 +120,7 @@ def site(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str]) -
                 name=node.name,
                 kind=kind,
                 module=paths[id(call.module)] if call is not None and ours else None,
-                module_class=type(call.module).__name__ if call is not None and ours else None,
+                module_class=class_name(call.module) if call is not None and ours else None,
                 call=numbers[id(call)] if ours else 0,
                 parents=tuple(parent for _, parent in node.parents),
                 parameters=tuple(names.get(id(leaf.parameter), "") for leaf in node.leaves),

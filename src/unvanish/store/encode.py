@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from unvanish.schema.graph import Graph, OperationStats, Trace
@@ -15,6 +15,7 @@ from unvanish.schema.run import (
     Incident,
     ModelEvent,
     ModelInfo,
+    Shard,
     Skipped,
     Snapshot,
     StepEvent,
@@ -125,11 +126,12 @@ def _trace(batch: Batch, event: TraceEvent) -> None:
 
 
 def _operation_stats(batch: Batch, trace: int, position: int, s: OperationStats) -> None:
-    not_measured = missing(output_std=s.output_std, output_rms=s.output_rms)
+    not_measured = missing(output_std=s.output_std, output_rms=s.output_rms, output_mean=s.output_mean)
     batch.table("trace_operations").append(
         (
             *(trace, position, s.operation, s.count, s.norm, s.absmax, s.zeros, s.nonfinite),
-            *(s.output_count, s.output_std, s.output_rms, s.units, s.closed_units, not_measured),
+            *(s.output_count, s.output_std, s.output_rms, s.units, s.closed_units),
+            *(s.output_mean, s.unit_bits, not_measured),
         )
     )
     edges = batch.table("trace_edges")
@@ -150,7 +152,7 @@ def _model_rows(batch: Batch, info: ModelInfo) -> None:
     batch.table("parameters").extend(
         (
             *(info.index, p.index, text(p.name), json.dumps(p.shape), text(p.dtype)),
-            *(p.requires_grad, p.optimizer, p.sampled),
+            *(p.requires_grad, p.optimizer, p.sampled, _shard_text(p.shard)),
         )
         for p in info.parameters
     )
@@ -158,6 +160,10 @@ def _model_rows(batch: Batch, info: ModelInfo) -> None:
         (info.index, o.index, text(o.class_name), json.dumps(o.learning_rates), json.dumps(o.options))
         for o in info.optimizers
     )
+
+
+def _shard_text(shard: Shard | None) -> str | None:
+    return None if shard is None else json.dumps(asdict(shard))
 
 
 def _layer_rows(batch: Batch, event: ArchitectureEvent) -> None:

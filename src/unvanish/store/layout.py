@@ -25,7 +25,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "models": ("model INTEGER PRIMARY KEY", "name TEXT", "class_name TEXT", "training_modules INTEGER"),
     "parameters": (
         "model INTEGER", "parameter INTEGER", "name TEXT", "shape TEXT", "dtype TEXT",
-        "requires_grad INTEGER", "optimizer INTEGER", "sampled INTEGER",
+        "requires_grad INTEGER", "optimizer INTEGER", "sampled INTEGER", "shard TEXT",
     ),
     "optimizers": (
         "model INTEGER", "optimizer INTEGER", "class_name TEXT", "learning_rates TEXT", "options TEXT",
@@ -51,7 +51,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "trace_operations": (
         "trace INTEGER", "position INTEGER", "operation INTEGER", "count INTEGER", "norm REAL", "absmax REAL",
         "zeros INTEGER", "nonfinite INTEGER", "output_count INTEGER", "output_std REAL", "output_rms REAL",
-        "units INTEGER", "closed_units INTEGER", "not_measured TEXT",
+        "units INTEGER", "closed_units INTEGER", "output_mean REAL", "unit_bits TEXT", "not_measured TEXT",
     ),
     "trace_edges": (
         "trace INTEGER", "position INTEGER", "towards TEXT", "slot INTEGER", "norm REAL", "not_measured TEXT",

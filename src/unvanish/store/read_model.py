@@ -139,7 +139,7 @@ def _operation_stats(connection: sqlite3.Connection, trace: int) -> Iterator[Ope
 
 def _one_operation(row: Row, edges: dict[tuple[int, str], list[float | None]]) -> OperationStats:
     position, operation, count, norm, absmax, zeros, nonfinite, output_count = row[1:9]
-    output_std, output_rms, units, closed_units, not_measured = row[9:]
+    output_std, output_rms, units, closed_units, output_mean, unit_bits, not_measured = row[9:]
     return OperationStats(
         operation=operation,
         count=count,
@@ -154,6 +154,8 @@ def _one_operation(row: Row, edges: dict[tuple[int, str], list[float | None]]) -
         output_rms=_known("output_rms", output_rms, not_measured),
         units=units,
         closed_units=closed_units,
+        output_mean=_known("output_mean", output_mean, not_measured),
+        unit_bits=unit_bits,
     )
 
 
