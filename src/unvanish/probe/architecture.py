@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from unvanish.probe.backward import Node
+from unvanish.probe.local import is_there, localize
 from unvanish.probe.samples import Moments
 from unvanish.probe.sites import Sited
 from unvanish.schema.architecture import LayerSpec, NormName, SkipName
@@ -39,27 +40,35 @@ class Weights:
     numbers: Tensor
 
 
-def weigh(nodes: Sequence[Node], operations: Sequence[Operation]) -> dict[int, Weights]:
-    """Measure weights and biases of all weighted operations now (they change with the coming step)."""
+def weigh(
+    nodes: Sequence[Node], operations: Sequence[Operation], gathered: Mapping[int, Tensor]
+) -> dict[int, Weights]:
+    """Measure weights and biases of all weighted operations now (they change with the coming step).
+
+    `gathered`: by id of a weight that is gathered from shards, the parameter itself, of which a piece is here.
+    """
     out: dict[int, Weights] = {}
     for node, operation in zip(nodes, operations, strict=True):
         if operation.kind != "weight" or operation.name.endswith(("Embedding", "RnnLayer", "Rnn")):
             continue
         heavy = [x for x in node.leaves if x.parameter.dim() > 1 and x.parameter.is_floating_point()]
-        if len(heavy) != 1 or heavy[0].parameter.device.type == "meta":
+        pieces = [localize(gathered.get(id(x.parameter), x.parameter)) for x in node.leaves]
+        if len(heavy) != 1 or not all(p.summed and is_there(p.tensor) for p in pieces):
             continue
-        weight, transposed = heavy[0].parameter, heavy[0].transposed
-        plain_matrix = not transposed and weight.dim() == 2 and operation.name in ("Mm", "Addmm", "Mv")
-        matrix = (weight.detach().t() if plain_matrix else weight.detach()).flatten(1)
-        biases = [x.parameter.detach() for x in node.leaves if x.parameter.dim() == 1]
+        weight, turned = pieces[node.leaves.index(heavy[0])], heavy[0].transposed
+        plain_matrix = not turned and len(weight.shape) == 2 and operation.name in ("Mm", "Addmm", "Mv")
+        matrix = (weight.tensor.detach().t() if plain_matrix else weight.tensor.detach()).flatten(1)
+        fan_out = weight.shape[-1] if plain_matrix else weight.shape[0]
+        fan_in = weight.numel // max(1, fan_out)
+        biases = [p.tensor.detach() for p in pieces if len(p.shape) == 1]
         with torch.no_grad():
-            out[operation.index] = Weights(matrix.shape[1], matrix.shape[0], _measure(matrix, biases))
+            out[operation.index] = Weights(fan_in, fan_out, _measure(matrix, biases, fan_in))
     return out
 
 
-def _measure(matrix: Tensor, biases: Sequence[Tensor]) -> Tensor:
+def _measure(matrix: Tensor, biases: Sequence[Tensor], fan_in: int) -> Tensor:
     wide = matrix.double()
-    sw2 = wide.square().mean() * matrix.shape[1]
+    sw2 = wide.square().mean() * fan_in
     if not biases or biases[0].numel() != matrix.shape[0]:
         return torch.stack((sw2, torch.zeros_like(sw2), torch.ones_like(sw2)))
     bias = biases[0].double()

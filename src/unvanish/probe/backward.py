@@ -14,6 +14,7 @@ from torch import Tensor
 from unvanish.probe.chance import Targets
 from unvanish.probe.forward import Call, innermost
 from unvanish.probe.kinds import GATES, REARRANGE, SHAPES, kind_of, plain_name
+from unvanish.probe.local import here
 from unvanish.probe.samples import TRACE_SAMPLE, Sample, take
 from unvanish.schema.graph import OperationKind
 
@@ -134,7 +135,12 @@ class Tracing:
 
 
 def _dense(tensor: Tensor | None) -> TypeGuard[Tensor]:
-    return tensor is not None and tensor.layout is torch.strided and tensor.numel() > 0
+    return (
+        tensor is not None
+        and tensor.layout is torch.strided
+        and tensor.numel() > 0
+        and here(tensor) is tensor  # an operation on a DTensor would talk to the other processes
+    )
 
 
 def _gate(
@@ -164,14 +170,17 @@ def _by_unit(tensor: Tensor, dim: int) -> Tensor:
     return tensor.abs().sum(others)
 
 
-def closed_units(gate: tuple[Tensor, Tensor]) -> tuple[int, int]:
-    """(units that some signal reached, those of them that passed nothing on). In the writer's thread: numpy."""
-    before, after = (
-        np.asarray(t.float().cpu().numpy() if t.is_cuda or t.dtype == torch.bfloat16 else t.numpy())
-        for t in gate
+def units_of(gate: tuple[Tensor, Tensor]) -> tuple[int, int, str]:
+    """(units that some signal reached, those of them that passed nothing on, the bits of OperationStats).
+
+    In the writer's thread: numpy.
+    """
+    arriving, passed = (
+        t.float().cpu().numpy() if t.dtype == torch.bfloat16 else t.cpu().numpy() for t in gate
     )
-    reached = before != 0
-    return int(reached.sum()), int((reached & (after == 0)).sum())
+    reached, open_ = arriving != 0, passed != 0
+    bits = np.packbits(reached).tobytes() + np.packbits(open_).tobytes()
+    return int(reached.sum()), int((reached & ~open_).sum()), bits.hex()
 
 
 def index_of(tracing: Tracing, handle_number: int) -> int | None:

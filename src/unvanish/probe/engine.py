@@ -19,6 +19,7 @@ from unvanish.probe.backward import Tracing, index_of, walk
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.discover import LooseParameters, compiled, unwrap
 from unvanish.probe.forward import ForwardWatch
+from unvanish.probe.local import here
 from unvanish.probe.models import Models, Watched
 from unvanish.probe.parameters import Look
 from unvanish.probe.samples import DENSE_SAMPLE, TRACE_SAMPLE
@@ -184,14 +185,15 @@ class Probe:
             if loss is None and isinstance(tensors, list | tuple) and len(tensors) == 1:
                 loss = tensors[0]
             if isinstance(loss, Tensor):
-                scale = self._scale.of(loss)
-                if loss.numel() == 1:
-                    self._losses.append(loss.detach().clone() if scale is None else loss.detach() / scale)
+                scale, value = self._scale.of(loss), here(loss)
+                if value is not None and value.numel() == 1:  # None: spread over processes, not for one alone
+                    self._losses.append(value.detach().clone() if scale is None else value.detach() / scale)
                 if self._forward.armed and not self._compiled and len(self._tracings) < MAX_TRACED_PASSES:
                     tracing = walk(loss, self._forward.calls, self._fault, self._size)
                     if tracing is not None:
                         tracing.scale = scale
-                        tracing.targets = chance.targets_of(loss)
+                        tracing.loss = torch.tensor(math.nan) if value is None else value.detach().clone()
+                        tracing.targets = chance.targets_of(loss) if value is loss else None
                         if tracing.targets is not None:
                             tracing.targets_at = index_of(tracing, tracing.targets.number)
                         tracing.arm()
@@ -321,7 +323,8 @@ class Probe:
             return  # a backward pass of another model
         sited = site(tracing, paths, names, watched.graphs)
         fresh = watched.first_sight(sited.graph.key)
-        weights = weigh(sited.nodes, sited.graph.operations) if watched.describe_once() else None
+        first = watched.describe_once()
+        weights = weigh(sited.nodes, sited.graph.operations, watched.gathered()) if first else None
         targets, targets_at = watched.know(tracing.targets), tracing.targets_at
         loss = tracing.loss if tracing.loss.numel() == 1 else tracing.loss.double().mean()
         scale = tracing.scale

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from unvanish.probe.local import here
 from unvanish.probe.samples import TRACE_SAMPLE, Sample, take
 
 
@@ -128,11 +129,16 @@ class ForwardWatch:
     def _measure(self, call: Call, args: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple | list) and output else output
         with torch.no_grad():
-            if isinstance(first, Tensor) and first.numel() and first.layout is torch.strided:
+            if _whole(first) and first.layout is torch.strided:
                 call.output = take(first, self.size)
             entry = args[0] if self.entries and isinstance(args, tuple) and args else None
-            if isinstance(entry, Tensor) and entry.numel() and entry.is_floating_point():
+            if _whole(entry) and entry.is_floating_point():
                 call.entry = take(entry, self.size)
+
+
+def _whole(value: Any) -> TypeGuard[Tensor]:
+    """Whether it is a tensor with elements, all of them in this process."""
+    return isinstance(value, Tensor) and value.numel() > 0 and here(value) is value
 
 
 def innermost(calls: list[Call], numbers: list[int]) -> list[Call | None]:

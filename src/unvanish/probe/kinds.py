@@ -23,12 +23,12 @@ PRODUCTS = frozenset(
 SHAPES = frozenset(
     "View UnsafeView ReshapeAlias Reshape T Transpose Permute Expand Squeeze Unsqueeze Slice Select Split "
     "SplitWithSizes Unbind Cat Stack Clone ToCopy Alias AsStrided Index Copy CopySlices Detach Chunk "
-    "UnsafeSplit Narrow Movedim Flatten Unfold Repeat".split()
+    "UnsafeSplit Narrow Movedim Flatten Unfold Repeat RegisterPostBackwardFunction".split()
 )
 # Of these, the ones that keep every element once: a gradient's norm is the same before and after.
 REARRANGE = frozenset(
     "View UnsafeView ReshapeAlias Reshape T Transpose Permute Squeeze Unsqueeze Clone ToCopy Alias Copy "
-    "Detach Movedim Flatten".split()
+    "Detach Movedim Flatten RegisterPostBackwardFunction".split()  # the last: where FSDP2 hooks itself in
 )
 SOFTMAXES = frozenset("Softmax LogSoftmax".split())
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unvanish.probe.chance import Targets, merged
 from unvanish.probe.discover import LooseParameters, holders, parameters_of, script_name
+from unvanish.probe.local import class_name, data_parallel_shards, gathered_weights, localize
 from unvanish.probe.parameters import Look, ParameterRing
 from unvanish.probe.schedule import TRACE_RATIO, Pace, Schedule
 from unvanish.probe.steps import StepLog
@@ -37,7 +38,7 @@ class Watched:
         """The module is held weakly: the script may drop it."""
         self.index = index
         self.name = name
-        self.class_name = type(module).__name__
+        self.class_name = class_name(module)
         self.step = 0
         self.traces = Schedule(ratio=TRACE_RATIO, every=every)
         self.pace = Pace()
@@ -71,8 +72,14 @@ class Watched:
         return {id(m): path for path, m in module.named_modules()} if module is not None else {}
 
     def names(self) -> dict[int, str]:
-        """Parameter name by id of the tensor."""
-        return {id(p): name for name, p in self.named}
+        """Parameter name by id of the tensor, and by that of the whole weight where it is gathered from shards."""
+        names = {id(p): name for name, p in self.named}
+        return names | {i: names[id(p)] for i, p in self.gathered().items() if id(p) in names}
+
+    def gathered(self) -> dict[int, Tensor]:
+        """By id of a weight that is gathered from shards for the forward pass: the parameter that it is of."""
+        module = self.module()
+        return gathered_weights(module) if isinstance(module, nn.Module) else {}
 
     def first_sight(self, key: str) -> bool:
         """Whether a graph was not seen before; notes it."""
@@ -119,6 +126,7 @@ class Watched:
         optimizers = [o for o in (ref() for ref in self.optimizers) if o is not None]
         owner = {id(p): i for i, o in enumerate(optimizers) for p in parameters_of(o)}
         module = self.module()
+        apart = data_parallel_shards(module) if isinstance(module, nn.Module) else set()
         return ModelInfo(
             index=self.index,
             name=self.name,
@@ -132,6 +140,7 @@ class Watched:
                     requires_grad=p.requires_grad,
                     optimizer=owner.get(id(p)),
                     sampled=self.ring.counts[i],
+                    shard=localize(p).shard(samples=id(p) in apart),
                 )
                 for i, (name, p) in enumerate(self.named)
             ),
@@ -197,7 +206,7 @@ class Models:
                     watched.ring.apart = [i for i, (_, p) in enumerate(watched.named) if id(p) not in own]
                     announce(watched)
                 return watched
-        name = self._unique(script_name(module) or type(module).__name__)
+        name = self._unique(script_name(module) or class_name(module))
         watched = Watched(len(self._names), name, module, optimizer, self._every, self._dropped)
         self._names.append(name)
         # a search over many nets must not keep the ones that the script has let go of

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unvanish.probe.local import is_there, local_gradient, local_tensor, localize
 from unvanish.probe.samples import stride_for
 from unvanish.schema.run import PARAMETER_STATISTICS, SNAPSHOT_QUANTILES
 
@@ -60,13 +61,14 @@ class ParameterRing:
     def __init__(self, parameters: Sequence[Tensor], *, width: int | None = None) -> None:
         """`parameters` in the order of the rows; `width` elements are looked at in each (SAMPLE by default)."""
         self.parameters = list(parameters)
-        self.numels = [p.numel() for p in parameters]
-        readable = [i for i, p in enumerate(self.parameters) if _readable(p)]
+        places = [localize(p) for p in parameters]
+        self.numels = [place.tensor.numel() for place in places]  # of what this process holds
+        readable = [i for i, place in enumerate(places) if place.summed and _readable(place.tensor)]
         self.width = width or max(64, min(SAMPLE, TOTAL // max(1, len(readable))))
         self.counts = [0] * len(self.parameters)
         self._groups = [
-            _Group(device, [i for i in readable if self.parameters[i].device == device], self)
-            for device in dict.fromkeys(self.parameters[i].device for i in readable)
+            _Group(device, [i for i in readable if places[i].tensor.device == device], self)
+            for device in dict.fromkeys(places[i].tensor.device for i in readable)
         ]
         slot_bytes = sum(g.slot_bytes for g in self._groups)
         slots = max(2, min(MOST_SLOTS, RING_BYTES // max(1, slot_bytes)))
@@ -146,7 +148,7 @@ class ParameterRing:
 
     def _now(self) -> list[int]:
         """Tells whether anyone has changed a weight, in place or by giving it new storage."""
-        tensors = [p for group in self._groups for p in group.tensors]
+        tensors = [p for group in self._groups for p in group.pieces()]
         return [p._version for p in tensors] + [p.data_ptr() for p in tensors]
 
     # --- the writer's thread -----------------------------------------------------------------------------
@@ -203,17 +205,23 @@ class _Group:
         self.rows = rows
         self.width = ring.width
         self.tensors = [ring.parameters[i] for i in rows]
-        self.dtype = torch.float64 if any(t.dtype in _WIDE for t in self.tensors) else torch.float32
+        pieces = self.pieces()
+        self.dtype = torch.float64 if any(t.dtype in _WIDE for t in pieces) else torch.float32
         self._ring = ring
-        self._plans = [_Plan.of(t, ring.width) for t in self.tensors]
+        self._spread = any(p is not t for p, t in zip(pieces, self.tensors, strict=True))
+        self._plans = [_Plan.of(t, ring.width) for t in pieces]
         for i, plan in zip(rows, self._plans, strict=True):
             ring.counts[i] = plan.count
-        self._complex = [n for n, t in enumerate(self.tensors) if t.is_complex()]
-        self._numels = np.array([t.numel() for t in self.tensors], dtype=np.float64)
+        self._complex = [n for n, t in enumerate(pieces) if t.is_complex()]
+        self._numels = np.array([t.numel() for t in pieces], dtype=np.float64)
         self._counts = np.maximum(1, [p.count for p in self._plans]).astype(np.float64)
         self._pointers: list[int] = []
         self._sources: list[Tensor] = []
         self._last: NDArray[np.float64] | None = None  # the weights after the last look
+
+    def pieces(self) -> list[Tensor]:
+        """The tensors themselves; of those that are sharded, what this process holds."""
+        return [local_tensor(t) for t in self.tensors]
 
     @property
     def columns(self) -> int:
@@ -253,11 +261,12 @@ class _Group:
         self._copy_weights(self._weight_rows[slot])
 
     def _copy_weights(self, places: list[Tensor]) -> None:
-        pointers = [t.data_ptr() for t in self.tensors]
+        tensors = self.pieces() if self._spread else self.tensors
+        pointers = [t.data_ptr() for t in tensors]
         if pointers != self._pointers:  # the first time, and when the script gave a parameter new storage
-            self._sources = [plan.see(t.detach()) for plan, t in zip(self._plans, self.tensors, strict=True)]
+            self._sources = [plan.see(t.detach()) for plan, t in zip(self._plans, tensors, strict=True)]
             # what had to be copied would be stale at the next step
-            own = all(map(_shares_memory, self._sources, self.tensors))
+            own = all(map(_shares_memory, self._sources, tensors))
             self._pointers = pointers if own else []
         torch._foreach_copy_(places, self._sources)
 
@@ -266,7 +275,7 @@ class _Group:
         places, sources, bare = [], [], []
         target = self._gradient_rows[slot]
         for n, (tensor, plan) in enumerate(zip(self.tensors, self._plans, strict=True)):
-            gradient = tensor.grad
+            gradient = local_gradient(tensor) if self._spread else tensor.grad
             if gradient is None or gradient.layout is not torch.strided:
                 bare.append(self.rows[n])
                 continue
@@ -438,9 +447,4 @@ _WIDE = (torch.float64, torch.complex128)
 
 def _readable(tensor: Tensor) -> bool:
     plain = type(tensor) is torch.nn.Parameter or type(tensor) is Tensor
-    return (
-        plain
-        and tensor.layout is torch.strided
-        and (tensor.is_floating_point() or tensor.is_complex())
-        and tensor.device.type != "meta"
-    )
+    return plain and (tensor.is_floating_point() or tensor.is_complex()) and is_there(tensor)

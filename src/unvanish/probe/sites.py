@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unvanish.probe.backward import Node, Tracing, closed_units, graph_key
+from unvanish.probe.backward import Node, Tracing, graph_key, units_of
 from unvanish.probe.forward import Call
+from unvanish.probe.local import class_name
 from unvanish.probe.samples import Moments, Sample, combined, moments
 from unvanish.schema.graph import Graph, Operation, OperationKind, OperationStats
 
@@ -79,9 +80,9 @@ def _stats(
             return above.norm if above is not None else None
         return None
 
-    units = (
-        closed_units(node.gate) if node.gate is not None else (0, 0) if node.unit_dim is not None else None
-    )
+    units = units_of(node.gate) if node.gate is not None else None
+    if units is None and node.unit_dim is not None:
+        units = (0, 0, "")
     return OperationStats(
         operation=index,
         count=own.count if own else 0,
@@ -94,8 +95,10 @@ def _stats(
         output_count=output.count if output else None,
         output_std=output.std if output else None,
         output_rms=output.rms if output else None,
+        output_mean=output.total / output.count if output else None,
         units=units[0] if units else None,
         closed_units=units[1] if units else None,
+        unit_bits=units[2] if units else "",
         total=own.total if own else None,
         sampled=own.sampled if own and own.sampled < own.count else None,
         exponents=own.exponents if own else (),
@@ -156,7 +159,7 @@ def _graph(
                 name=node.name,
                 kind=kind,
                 module=paths[id(call.module)] if call is not None and ours else None,
-                module_class=type(call.module).__name__ if call is not None and ours else None,
+                module_class=class_name(call.module) if call is not None and ours else None,
                 call=numbers[id(call)] if ours else 0,
                 parents=tuple(parent for _, parent in node.parents),
                 parameters=tuple(names.get(id(leaf.parameter), "") for leaf in node.leaves),

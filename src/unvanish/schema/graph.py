@@ -55,9 +55,11 @@ class OperationStats:
     `edge_norms[i]` is the L2 norm of what the operation handed to `parents[i]` (None = not measured);
     `parameter_norms[i]` the same for `parameters[i]`. The gain along an edge is edge_norm / norm; where several
     operations feed one parent, the parent's norm over the edge's norm is the factor of the sum ("skip").
-    `output_std` is the standard deviation of the forward output over all its elements, `output_rms` its rms.
+    `output_std` is the standard deviation of the forward output over all its elements, `output_rms` its rms,
+    `output_mean` its mean.
     `units` counts the units (channels) of an activation that were reached by a signal, `closed_units` those of
-    them that passed nothing on for any sample of the batch.
+    them that passed nothing on for any sample of the batch. `unit_bits` says which (hex: one bit a unit, first all
+    that were reached, then all that were open), so that ranks can be merged: a unit is closed when it is on all.
     Micro-batches, ranks and shards add up: `total` is the sum of the elements, `exponents` their log2 histogram
     (EXPONENT_BINS counts; empty = not taken). `sampled` is how many elements were looked at: fewer than `count`
     for a large tensor, whose sums and counts are then scaled up; None = all of them.
@@ -76,6 +78,8 @@ class OperationStats:
     output_rms: float | None = None
     units: int | None = None
     closed_units: int | None = None
+    output_mean: float | None = None
+    unit_bits: str = ""
     total: float | None = None
     sampled: int | None = None
     exponents: tuple[int, ...] = ()

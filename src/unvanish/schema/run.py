@@ -37,6 +37,23 @@ class OptimizerInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Which piece of a parameter this process holds, where it is spread over the processes of a mesh.
+
+    The pieces 0..parts-1 make up the whole; each is held by `replicas` processes, of which this is number
+    `replica`. `numel` elements are in this piece (none where there are more processes than rows). `samples`: the
+    holders of the other pieces work on other samples (FSDP); False: on the same ones (tensor parallel).
+    """
+
+    part: int
+    parts: int
+    replica: int
+    replicas: int
+    numel: int
+    samples: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterInfo:
     """One parameter tensor. `optimizer` is an index into ModelInfo.optimizers, None = no optimizer holds it."""
 
@@ -47,6 +64,7 @@ class ParameterInfo:
     requires_grad: bool
     optimizer: int | None
     sampled: int  # elements that the every-step statistics look at (numel = exact)
+    shard: Shard | None = None  # None = this process holds all of it
 
     @property
     def numel(self) -> int:

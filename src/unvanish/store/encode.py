@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from unvanish.schema.run import (
     Incident,
     ModelEvent,
     ModelInfo,
+    Shard,
     Skipped,
     Snapshot,
     StepEvent,
@@ -199,7 +200,7 @@ def _model_rows(batch: Batch, info: ModelInfo) -> None:
     batch.table("parameters").extend(
         (
             *(info.index, p.index, text(p.name), json.dumps(p.shape), text(p.dtype)),
-            *(p.requires_grad, p.optimizer, p.sampled),
+            *(p.requires_grad, p.optimizer, p.sampled, _shard_text(p.shard)),
         )
         for p in info.parameters
     )
@@ -207,6 +208,10 @@ def _model_rows(batch: Batch, info: ModelInfo) -> None:
         (info.index, o.index, text(o.class_name), json.dumps(o.learning_rates), json.dumps(o.options))
         for o in info.optimizers
     )
+
+
+def _shard_text(shard: Shard | None) -> str | None:
+    return None if shard is None else json.dumps(asdict(shard))
 
 
 def _layer_rows(batch: Batch, event: ArchitectureEvent) -> None:

@@ -29,7 +29,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "models": ("model INTEGER PRIMARY KEY", "name TEXT", "class_name TEXT", "training_modules INTEGER"),
     "parameters": (
         "model INTEGER", "parameter INTEGER", "name TEXT", "shape TEXT", "dtype TEXT",
-        "requires_grad INTEGER", "optimizer INTEGER", "sampled INTEGER",
+        "requires_grad INTEGER", "optimizer INTEGER", "sampled INTEGER", "shard TEXT",
     ),
     "optimizers": (
         "model INTEGER", "optimizer INTEGER", "class_name TEXT", "learning_rates TEXT", "options TEXT",
@@ -87,7 +87,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     ),
     "traces_packed": (
         "trace INTEGER PRIMARY KEY", "operations INTEGER", "integers BLOB", "floats BLOB", "unknown BLOB",
-        "lengths BLOB", "edges BLOB", "edges_unknown BLOB", "exponents BLOB",
+        "lengths BLOB", "edges BLOB", "edges_unknown BLOB", "exponents BLOB", "unit_bits BLOB",
     ),
 }  # fmt: skip
 

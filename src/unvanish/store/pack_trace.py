@@ -2,10 +2,11 @@
 
 Arrays are little-endian, one after the other; n operations, in the order of the trace:
 `integers` int64 [8 x n]: operation, count, zeros, nonfinite, output_count, units, closed_units, sampled (-1 = None)
-`floats` float64 [5 x n]: norm, absmax, output_std, output_rms, total, and `unknown` uint8 [5 x n]: 1 = None
+`floats` float64 [6 x n]: norm, absmax, output_std, output_rms, total, output_mean; `unknown` uint8 [6 x n]: 1 = None
 `lengths` int32 [3 x n]: how many edge norms, parameter norms and exponent counts the operation has
 `edges` float64: the edge norms of all operations, then the parameter norms; `edges_unknown` uint8: 1 = None
 `exponents`: int64 counts of all operations, packed by zlib (nearly all are zero)
+`unit_bits`: those of all operations, with a blank between
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from unvanish.schema.graph import OperationStats, Trace
 
 _INTEGERS = ("operation", "count", "zeros", "nonfinite", "output_count", "units", "closed_units", "sampled")
-_FLOATS = ("norm", "absmax", "output_std", "output_rms", "total")
+_FLOATS = ("norm", "absmax", "output_std", "output_rms", "total", "output_mean")
 _NONE = -1  # no count is negative
 
 
@@ -38,8 +39,9 @@ def pack_trace(number: int, trace: Trace) -> tuple[Any, ...]:
     lengths = [len(part) for name in _LISTS for part in map(attrgetter(name), stats)]
     exponents = array("q", chain.from_iterable(s.exponents for s in stats))
     packed = zlib.compress(_little(exponents, "<i8").tobytes(), 1) if exponents else b""
+    bits = " ".join(s.unit_bits for s in stats).encode()
     head = (number, len(stats), _little(array("q", integers), "<i8"), *_known(floats))
-    return (*head, _little(array("i", lengths), "<i4"), *_known(edges), packed)
+    return (*head, _little(array("i", lengths), "<i4"), *_known(edges), packed, bits)
 
 
 _LISTS = ("edge_norms", "parameter_norms", "exponents")
@@ -64,8 +66,8 @@ def unpack_trace(row: Sequence[Any]) -> Iterator[OperationStats]:
         [tuple(islice(edges, length)) for length in lengths[n : 2 * n]],
         [tuple(islice(counts, length)) for length in lengths[2 * n :]],
     )
-    names = (*_INTEGERS, *_FLOATS, *_LISTS)
-    for values in zip(*integers, *floats, *lists, strict=True):
+    names = (*_INTEGERS, *_FLOATS, *_LISTS, "unit_bits")
+    for values in zip(*integers, *floats, *lists, row[9].decode().split(" "), strict=True):
         yield OperationStats(**dict(zip(names, values, strict=True)))
 
 

@@ -17,6 +17,7 @@ from unvanish.schema.run import (
     Run,
     RunInfo,
     RunStatus,
+    Shard,
     Skipped,
 )
 from unvanish.store.alive import writer_alive
@@ -106,7 +107,7 @@ def _run_row(connection: sqlite3.Connection, file: Path) -> tuple[RunInfo, dict[
 
 def _models(connection: sqlite3.Connection) -> list[ModelInfo]:
     parameters: dict[int, list[ParameterInfo]] = {}
-    for model, index, name, shape, dtype, requires_grad, optimizer, sampled in _rows(
+    for model, index, name, shape, dtype, requires_grad, optimizer, sampled, shard in _rows(
         connection, "parameters", order="rowid"
     ):
         info = ParameterInfo(
@@ -117,6 +118,7 @@ def _models(connection: sqlite3.Connection) -> list[ModelInfo]:
             requires_grad=bool(requires_grad),
             optimizer=optimizer,
             sampled=sampled,
+            shard=None if shard is None else Shard(**json.loads(shard)),
         )
         parameters.setdefault(model, []).append(info)
     optimizers: dict[int, list[OptimizerInfo]] = {}
