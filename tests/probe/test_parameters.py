@@ -204,3 +204,9 @@ def test_broken_weights_warn_nobody(recwarn: pytest.WarningsRecorder) -> None:
     found = quantiles(np.array([[math.nan, 1.0, 2.0], [math.inf, -math.inf, 0.0]]), [3, 3], [3, 3])
     assert math.isnan(found[0][1][3])
     assert not recwarn.list
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
+def test_quantiles_are_numpys(values: list[float]) -> None:
+    ((_, levels),) = quantiles(np.array([values]), [len(values)], [len(values)])
+    assert levels == pytest.approx(np.quantile(values, SNAPSHOT_QUANTILES).tolist(), rel=1e-9, abs=1e-6)

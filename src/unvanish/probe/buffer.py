@@ -59,6 +59,10 @@ class Buffer:
         if self._waiting > WAKE_BYTES:
             self._wake.set()
 
+    def wake(self) -> None:
+        """There is enough to be written before its time."""
+        self._wake.set()
+
     def flush(self) -> None:
         """Write everything that waits, now, in the calling thread."""
         if os.getpid() != self._pid:

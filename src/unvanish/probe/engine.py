@@ -216,13 +216,12 @@ class Probe:
             return
         began = time.perf_counter()
         try:
-            found = self._models.of(optimizer, self._forward.roots, self._announce)
+            found = self._models.of(optimizer, self._forward, self._announce)
             self._now = [watched for watched in found if watched.primary() is optimizer]
-            with torch.no_grad():
-                for watched in self._now:
-                    watched.look = self._first_look(watched)
-                if not _closure(args, kwargs):
-                    self._measure(optimizer)
+            for watched in self._now:
+                watched.look = self._first_look(watched)
+            if not _closure(args, kwargs):
+                self._measure(optimizer)
         except Exception as error:
             self._fault("step", error)
             for watched in self._now:
@@ -235,11 +234,10 @@ class Probe:
             return
         began = time.perf_counter()
         try:
-            with torch.no_grad():
-                if _closure(args, kwargs):
-                    self._measure(optimizer)  # gradients exist only inside the step
-                for watched in self._now:
-                    self._last_look(watched, optimizer)
+            if _closure(args, kwargs):
+                self._measure(optimizer)  # gradients exist only inside the step
+            for watched in self._now:
+                self._last_look(watched, optimizer)
             self._keep_pace(began)
             self._rearm()
         except Exception as error:
@@ -307,6 +305,9 @@ class Probe:
             watched.log.perhaps_skipped(step, skipped.detach().clone())
         seconds = time.perf_counter() - self._start
         watched.log.put(Note(step, seconds, watched.losses, clip, rate, look))
+        watched.losses = []
+        if look is not None and watched.ring.low:
+            self._buffer.wake()
 
     def _keep_pace(self, began: float) -> None:
         """Take what this step cost, the writer's share included; traced steps have a schedule of their own."""

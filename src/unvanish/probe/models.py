@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unvanish.probe.chance import Targets, merged
 from unvanish.probe.discover import LooseParameters, holders, parameters_of, script_name
+from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import class_name, data_parallel_shards, gathered_weights, localize
 from unvanish.probe.parameters import Look, ParameterRing
 from unvanish.probe.schedule import TRACE_RATIO, Pace, Schedule
@@ -163,6 +164,7 @@ class Models:
         self._every = every
         self._dropped = dropped
         self._only = only
+        self._ours = None if only is None else {id(o) for o in only[1]}  # by id: `only` keeps them alive
         self._by_optimizer: weakref.WeakKeyDictionary[Any, tuple[int, list[Watched]]] = (
             weakref.WeakKeyDictionary()
         )
@@ -182,17 +184,15 @@ class Models:
 
     def ours(self, optimizer: Any) -> bool:
         """Whether this optimizer's steps are to be watched."""
-        return self._only is None or any(optimizer is o for o in self._only[1])
+        return self._ours is None or id(optimizer) in self._ours
 
-    def of(
-        self, optimizer: Any, called: Sequence[nn.Module], announce: Callable[[Watched], None]
-    ) -> list[Watched]:
+    def of(self, optimizer: Any, forward: ForwardWatch, announce: Callable[[Watched], None]) -> list[Watched]:
         """The models that `optimizer` steps; found at its first step, or when it was given more parameters."""
         size = sum([len(group["params"]) for group in optimizer.param_groups])
         known = self._by_optimizer.get(optimizer)
         if known is not None and known[0] == size:
             return known[1]
-        modules = [self._only[0]] if self._only is not None else holders(optimizer, called)
+        modules = [self._only[0]] if self._only is not None else holders(optimizer, forward.roots)
         models = [self._watched(m, optimizer, announce) for m in modules]
         self._by_optimizer[optimizer] = (size, models)
         return models
