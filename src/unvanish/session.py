@@ -52,9 +52,14 @@ class Session:
         seed: int | None = None,
         every: int | None = None,
         stop_after: int | None = None,
+        exact: bool = False,
     ) -> None:
-        """`every`: trace each so many steps; `stop_after`: end training after so many optimizer steps."""
+        """`every`: trace each so many steps; `stop_after`: end training after so many optimizer steps.
+
+        `exact`: look at every element instead of at samples of large tensors.
+        """
         self._every = every
+        self._exact = exact
         self._stop_after = stop_after
         self._info = _run_info(command, script, seed)
         self.path = Path(out) / self._info.id
@@ -77,7 +82,9 @@ class Session:
         from unvanish.probe.engine import Probe  # noqa: PLC0415
 
         self._buffer = Buffer(self._write)
-        self._probe = Probe(self._buffer, every=self._every, stop_after=self._stop_after, only=only)
+        self._probe = Probe(
+            self._buffer, every=self._every, stop_after=self._stop_after, only=only, exact=self._exact
+        )
         self._buffer.start()
         self._probe.attach()
 
@@ -172,17 +179,22 @@ def watch(
     *,
     out: str | Path = DEFAULT_OUT,
     every: int | None = None,
+    exact: bool = False,
 ) -> Watch:
     """Watch a model while its optimizer trains it: ``with unvanish.watch(model, optimizer) as w: ...``.
 
     Training stays bit-identical. Misuse raises here and at once (UsageError, CaptureError, RecordError), nothing
     is raised into the loop later. `every` traces each so many steps instead of the log-spaced schedule.
+    `exact` looks at every element: large tensors are sampled otherwise (256 elements of each parameter at every step,
+    4,096 of each signal at a traced one), and exactness costs time and memory.
     """
     optimizers: list[torch.optim.Optimizer] = (
         list(optimizer) if isinstance(optimizer, list | tuple) else [cast("torch.optim.Optimizer", optimizer)]
     )
     _check_watch(model, optimizers)
-    session = Session(out=Path(out), command=tuple(sys.argv), script=sys.argv[0] or None, every=every)
+    session = Session(
+        out=Path(out), command=tuple(sys.argv), script=sys.argv[0] or None, every=every, exact=exact
+    )
     return Watch(session, (model, optimizers))
 
 

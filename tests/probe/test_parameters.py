@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from unvanish.probe.exact import ExactRing
 from unvanish.probe.parameters import MOST_SLOTS, ParameterRing, quantiles
 from unvanish.schema.run import PARAMETER_STATISTICS, SNAPSHOT_QUANTILES
 
@@ -210,3 +211,40 @@ def test_broken_weights_warn_nobody(recwarn: pytest.WarningsRecorder) -> None:
 def test_quantiles_are_numpys(values: list[float]) -> None:
     ((_, levels),) = quantiles(np.array([values]), [len(values)], [len(values)])
     assert levels == pytest.approx(np.quantile(values, SNAPSHOT_QUANTILES).tolist(), rel=1e-9, abs=1e-6)
+
+
+def test_exact_looks_at_every_element() -> None:
+    torch.manual_seed(0)
+    large, small = nn.Parameter(torch.randn(300, 200)), nn.Parameter(torch.randn(5, dtype=torch.float64))
+    bare = nn.Parameter(torch.ones(4))
+    large.grad, small.grad = torch.randn(300, 200), torch.randn(5, dtype=torch.float64)
+    large.grad[7, 7] = 0.0
+    before = large.detach().clone()
+    ring = ExactRing([large, small, bare])
+    found = step(ring, halve([large, small]))
+    assert ring.looked_at == [60_000, 5, 4]
+    g, update = large.grad.double(), large.detach().double() - before.double()
+    assert found["gradient_rms"][0] == pytest.approx(float(g.square().mean().sqrt()), rel=1e-12)
+    assert found["gradient_absmax"][0] == pytest.approx(float(g.abs().max()), rel=1e-12)
+    assert found["gradient_zeros"][0] == pytest.approx(1 / 60_000)
+    assert found["update_rms"][0] == pytest.approx(float(update.square().mean().sqrt()), rel=1e-12)
+    assert found["first_order"][0] == pytest.approx(float(-(g * update).sum()), rel=1e-9)
+    assert math.isnan(found["gradient_rms"][2]) and found["weight_rms"][2] == 1.0
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 6), max_size=3), min_size=1, max_size=4),
+    st.sampled_from(DTYPES),
+    st.integers(0, 2**20),
+)
+def test_small_tensors_are_exact_either_way(sides: list[list[int]], dtype: torch.dtype, seed: int) -> None:
+    """The exact ring is the slow, obvious twin of the fast one."""
+    both = []
+    for make in (ParameterRing, ExactRing):
+        rng = torch.Generator().manual_seed(seed)
+        parameters = [nn.Parameter(torch.randn(side, generator=rng).to(dtype)) for side in sides]
+        for p in parameters[::2]:
+            p.grad = torch.randn(p.shape, generator=rng).to(dtype)
+        both.append(step(make(parameters), halve(parameters)))
+    for name in PARAMETER_STATISTICS:
+        assert both[0][name] == pytest.approx(both[1][name], rel=1e-9, abs=1e-12, nan_ok=True)

@@ -127,6 +127,7 @@ def demo(out: str, json_path: str | None) -> int:
 @click.option(
     "--every", type=click.IntRange(min=1), metavar="N", help="Trace every N-th step, instead of the schedule."
 )
+@click.option("--exact", is_flag=True, help="Look at every element, not at samples of large tensors; slower.")
 @click.option(
     "--fail-on",
     type=click.Choice(list(AT_LEAST)),

@@ -30,6 +30,7 @@ class RunOptions:
     steps: int | None = None
     seed: int | None = None
     every: int | None = None
+    exact: bool = False
     fail_on: FailOn | None = None
     quiet: bool = False
 
@@ -112,6 +113,7 @@ class Watcher:
             script=self._target.name,
             seed=self._options.seed,
             every=self._options.every,
+            exact=self._options.exact,
             stop_after=self._options.steps,
         )
         self.session.start()

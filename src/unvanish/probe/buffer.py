@@ -29,6 +29,7 @@ class Buffer:
         """`sink` stores events durably; it is called from one thread only."""
         self._sink = sink
         self._queue: queue.Queue[tuple[Lazy, int]] = queue.Queue()
+        self.detail_bytes = DETAIL_BYTES
         self._waiting = 0  # bytes of detail that wait
         self._stop = False
         self._wake = threading.Event()
@@ -50,7 +51,7 @@ class Buffer:
 
         When the writer lags, traced detail is dropped first, and counted; nothing ever waits.
         """
-        full = detail and self._waiting and self._waiting + detail > DETAIL_BYTES
+        full = detail and self._waiting and self._waiting + detail > self.detail_bytes
         if self.fault is not None or full or self._queue.qsize() >= CAPACITY:
             self.dropped += 1
             return

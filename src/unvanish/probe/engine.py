@@ -24,7 +24,7 @@ from unvanish.probe.models import Models, Watched
 from unvanish.probe.parameters import Look
 from unvanish.probe.samples import DENSE_SAMPLE, TRACE_SAMPLE
 from unvanish.probe.schedule import FIRST_PAUSE
-from unvanish.probe.seams import LossScale, Seams, see_clipping
+from unvanish.probe.seams import Captures, LossScale, Seams, see_clipping
 from unvanish.probe.sites import output_operation, site
 from unvanish.probe.steps import Note
 from unvanish.schema.graph import OperationStats, Trace
@@ -40,6 +40,8 @@ from unvanish.schema.run import (
 
 MAX_TRACED_PASSES = 4  # backward passes measured per step (gradient accumulation makes many)
 MAX_INCIDENTS = 20
+EVERYTHING = 2**62  # elements
+EXACT_BYTES = 2**30  # of whole tensors may wait for the writer
 KEPT_STEPS = 3  # optimizer steps for which forward calls are remembered, before all optimizers are known
 
 
@@ -64,10 +66,12 @@ class Probe:
         only: tuple[nn.Module, Sequence[torch.optim.Optimizer]] | None = None,
         traces: int | None = None,
         parameters: bool = True,
+        exact: bool = False,
     ) -> None:
         """`every`: trace each so many steps. `only`: a model and its optimizers, all others are ignored.
 
         A trial needs less: at most `traces` traced steps, and with `parameters` False the losses alone.
+        `exact`: look at every element of everything, whatever it costs.
         """
         self._buffer = buffer
         self._stop_after = stop_after
@@ -76,8 +80,12 @@ class Probe:
             every=every,
             only=None if only is None else (unwrap(only[0]), only[1]),
             dropped=self._count_dropped,
+            exact=exact,
         )
         self._size = DENSE_SAMPLE if every is not None and every < 10 else TRACE_SAMPLE
+        if exact:
+            self._size = EVERYTHING
+            buffer.detail_bytes = EXACT_BYTES
         self._forward.size = self._size
         buffer.sources.append(self._models.drain)
         self._only = only
@@ -88,6 +96,7 @@ class Probe:
         self._handles: list[Any] = []
         self._seams = Seams()
         self._scale = LossScale(self._step_was_skipped)
+        self._captures = Captures()
         self._losses: list[Tensor] = []
         self._tracings: list[Tracing] = []
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
@@ -111,6 +120,7 @@ class Probe:
         self._seams.place(torch, "compile", self._before_compile)
         see_clipping(self._seams, self._clipped)
         self._scale.place(self._seams)
+        self._captures.place(self._seams)
         self._active = True
         self._start = time.perf_counter()
         if self._only is not None and compiled(self._only[0]):
@@ -133,7 +143,7 @@ class Probe:
 
     def _around_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self._active or self._forward.in_backward:
+            if not self._active or self._forward.in_backward or self._captures.active:
                 return original(tensors, *args, **kwargs)
             tracing = self._begin_backward(tensors)
             try:
@@ -212,7 +222,7 @@ class Probe:
     # --- the optimizer's step ------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if not self._active or not self._models.ours(optimizer):
+        if not self._active or self._captures.active or not self._models.ours(optimizer):
             return
         began = time.perf_counter()
         try:
@@ -230,7 +240,7 @@ class Probe:
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._scale.stepped = True
-        if not self._active or not self._models.ours(optimizer):
+        if not self._active or self._captures.active or not self._models.ours(optimizer):
             return
         began = time.perf_counter()
         try:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unvanish.probe.chance import Targets, merged
 from unvanish.probe.discover import LooseParameters, holders, parameters_of, script_name
+from unvanish.probe.exact import ExactRing
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import class_name, data_parallel_shards, gathered_weights, localize
 from unvanish.probe.parameters import Look, ParameterRing
@@ -35,6 +36,7 @@ class Watched:
         optimizer: Any,
         every: int | None,
         dropped: Callable[[int], None],
+        exact: bool,
     ) -> None:
         """The module is held weakly: the script may drop it."""
         self.index = index
@@ -46,8 +48,8 @@ class Watched:
         self._module = module if isinstance(module, LooseParameters) else weakref.ref(module)
         self.optimizers = [weakref.ref(optimizer)]
         self.named: list[tuple[str, Tensor]] = list(module.named_parameters())
-        self.ring = ParameterRing([p for _, p in self.named])
-        self.log = StepLog(index, self.ring, dropped)
+        self.ring = (ExactRing if exact else ParameterRing)([p for _, p in self.named])
+        self.log = StepLog(index, self.ring, dropped, self.consider_later)
         self.graphs: dict[int, Graph] = {}
         self._graphs: set[str] = set()
         self.ids = {id(p) for _, p in self.named}
@@ -109,9 +111,15 @@ class Watched:
     def consider(self, look: Look) -> None:
         """Ask for traces when a parameter's gradient changed by a decade since the last one, or broke."""
         self._looks += 1
-        if self._looks % _LOOK_EVERY or not self.ring.on_cpu or self.step < 3:
-            return
-        levels = self.ring.norms(look)
+        if self._looks % _LOOK_EVERY == 0 and self.ring.on_cpu and self.step >= 3:
+            self._compare(self.ring.norms(look))
+
+    def consider_later(self, levels: list[float]) -> None:
+        """The same from the writer's thread, for devices that the training thread can't read without waiting."""
+        if not self.ring.on_cpu and self.step >= 3:
+            self._compare(levels)
+
+    def _compare(self, levels: list[float]) -> None:
         if self._levels is None or len(self._levels) != len(levels):
             self._levels = levels
             return
@@ -140,7 +148,7 @@ class Watched:
                     dtype=str(p.dtype).removeprefix("torch."),
                     requires_grad=p.requires_grad,
                     optimizer=owner.get(id(p)),
-                    sampled=self.ring.counts[i],
+                    sampled=self.ring.looked_at[i],
                     shard=localize(p).shard(samples=id(p) in apart),
                 )
                 for i, (name, p) in enumerate(self.named)
@@ -159,10 +167,12 @@ class Models:
         every: int | None,
         only: tuple[nn.Module, Sequence[torch.optim.Optimizer]] | None,
         dropped: Callable[[int], None],
+        exact: bool = False,
     ) -> None:
         """`only`: watch this model, stepped by these optimizers, and nothing else."""
         self._every = every
         self._dropped = dropped
+        self._exact = exact
         self._only = only
         self._ours = None if only is None else {id(o) for o in only[1]}  # by id: `only` keeps them alive
         self._by_optimizer: weakref.WeakKeyDictionary[Any, tuple[int, list[Watched]]] = (
@@ -207,7 +217,7 @@ class Models:
                     announce(watched)
                 return watched
         name = self._unique(script_name(module) or class_name(module))
-        watched = Watched(len(self._names), name, module, optimizer, self._every, self._dropped)
+        watched = Watched(len(self._names), name, module, optimizer, self._every, self._dropped, self._exact)
         self._names.append(name)
         # a search over many nets must not keep the ones that the script has let go of
         for gone in [w for w in self._all if w.primary() is None]:

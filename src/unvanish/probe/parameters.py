@@ -63,7 +63,7 @@ class ParameterRing:
         self.parameters = list(parameters)
         places = [localize(p) for p in parameters]
         self.numels = [place.tensor.numel() for place in places]  # of what this process holds
-        readable = [i for i, place in enumerate(places) if place.summed and _readable(place.tensor)]
+        readable = [i for i, place in enumerate(places) if place.summed and is_readable(place.tensor)]
         self.width = width or max(64, min(SAMPLE, TOTAL // max(1, len(readable))))
         self.counts = [0] * len(self.parameters)
         self._groups = [
@@ -86,6 +86,11 @@ class ParameterRing:
     def on_cpu(self) -> bool:
         """Whether all of it can be read without waiting for a device."""
         return all(g.device.type == "cpu" for g in self._groups)
+
+    @property
+    def looked_at(self) -> list[int]:
+        """Elements per row that the statistics look at."""
+        return self.counts
 
     @property
     def low(self) -> bool:
@@ -457,6 +462,7 @@ def quantiles(
 _WIDE = (torch.float64, torch.complex128)
 
 
-def _readable(tensor: Tensor) -> bool:
+def is_readable(tensor: Tensor) -> bool:
+    """Whether the elements of a plain tensor can be looked at."""
     plain = type(tensor) is torch.nn.Parameter or type(tensor) is Tensor
     return plain and (tensor.is_floating_point() or tensor.is_complex()) and is_there(tensor)

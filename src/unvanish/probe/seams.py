@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +52,46 @@ def see_clipping(seams: Seams, tell: Callable[[list[Tensor], float, Tensor], Non
         return clip
 
     seams.place(clip_grad, "_clip_grads_with_norm_", make)
+
+
+class Captures:
+    """Keeps us away from a CUDA graph that is being captured.
+
+    While one is, a call from any other thread that waits for the device would spoil it (torch captures in "global"
+    mode), and what our hooks do in the capturing thread would become part of the graph.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is captured yet."""
+        self.active = False
+        self.reading = threading.Lock()  # held by the writer's thread while it reads from a device
+
+    def place(self, seams: Seams) -> None:
+        """Stand in for the beginning and the end of a capture."""
+        graph = torch.cuda.CUDAGraph
+        seams.place(graph, "capture_begin", self._begin)
+        seams.place(graph, "capture_end", self._end)
+
+    def _begin(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def capture_begin(graph: Any, *args: Any, **kwargs: Any) -> Any:
+            with self.reading:  # what is being read now is a few kilobytes
+                self.active = True
+            try:
+                return original(graph, *args, **kwargs)
+            except BaseException:
+                self.active = False
+                raise
+
+        return capture_begin
+
+    def _end(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def capture_end(graph: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(graph, *args, **kwargs)
+            finally:
+                self.active = False
+
+        return capture_end
 
 
 class LossScale:

@@ -36,8 +36,15 @@ class Note:
 class StepLog:
     """The steps of one model that wait for the writer."""
 
-    def __init__(self, model: int, ring: ParameterRing, dropped: Callable[[int], None]) -> None:
-        """`dropped` is told how many steps were given up."""
+    def __init__(
+        self,
+        model: int,
+        ring: ParameterRing,
+        dropped: Callable[[int], None],
+        consider: Callable[[list[float]], None],
+    ) -> None:
+        """`dropped` is told how many steps were given up, `consider` the gradients' rms at each step."""
+        self._consider = consider
         self._model = model
         self._ring = ring
         self._dropped = dropped
@@ -97,6 +104,8 @@ class StepLog:
         looked = [n for n in notes if n.look is not None]
         shots = [i for i, n in enumerate(looked) if self._shot(n.step)]
         stats, weights = self._ring.reduce([n.look for n in looked if n.look is not None], shots)
+        for table in stats:
+            self._consider(table[0].tolist())
         losses = [_mean(n.losses) for n in notes]
         packed = array("d" if self._ring.wide else "f")
         packed.frombytes(_narrow(stats, packed.typecode).tobytes())
