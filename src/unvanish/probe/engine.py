@@ -16,8 +16,9 @@ from torch.optim import optimizer as optim_module
 from unvanish.probe import chance
 from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, index_of, walk
+from unvanish.probe.beside import Beside, leave_alone
 from unvanish.probe.buffer import Buffer, Lazy
-from unvanish.probe.discover import LooseParameters, compiled, unwrap
+from unvanish.probe.discover import LooseParameters, unwrap
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.models import Models, Watched
 from unvanish.probe.reduce import quantiles
@@ -69,6 +70,7 @@ class Probe:
         self._buffer = buffer
         self._stop_after = stop_after
         self._forward = ForwardWatch(self._fault)
+        self._beside = Beside(self._forward, self._fault, self._say)
         self._models = Models(every=every, only=None if only is None else (unwrap(only[0]), only[1]))
         self._only = only
         self._traces_left = traces
@@ -77,6 +79,7 @@ class Probe:
         self._active = False
         self._handles: list[Any] = []
         self._original_backward: Callable[..., Any] | None = None
+        self._backward: Callable[..., Any] = torch.autograd.backward
         self._original_compile: Callable[..., Any] | None = None
         self._losses: list[Tensor] = []
         self._tracings: list[Tracing] = []
@@ -84,7 +87,6 @@ class Probe:
         self._stepped_at: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._watching: list[Watched] = []
         self._incidents = 0
-        self._compiled = False
         self._start = time.perf_counter()
         self.steps = 0
 
@@ -100,9 +102,7 @@ class Probe:
         self._wrap_compile()
         self._active = True
         self._start = time.perf_counter()
-        if self._only is not None and compiled(self._only[0]):
-            self._give_up_tracing()
-        elif self._traces_left != 0:
+        if self._traces_left != 0:
             self._forward.arm()
         reference = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _silence(reference))
@@ -117,6 +117,7 @@ class Probe:
         if self._original_backward is not None:
             torch.autograd.backward = self._original_backward
             self._original_backward = None
+            self._backward = torch.autograd.backward
         if self._original_compile is not None:
             torch.compile = self._original_compile
             self._original_compile = None
@@ -128,39 +129,37 @@ class Probe:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._active or self._forward.in_backward:
                 return original(tensors, *args, **kwargs)
-            tracing = self._begin_backward(tensors)
+            tracing = self._begin_backward(tensors, args, kwargs)
+            done = False
             try:
-                return original(tensors, *args, **kwargs)
+                result = original(tensors, *args, **kwargs)
+                done = True
             finally:
-                self._end_backward(tracing)
+                self._end_backward(tracing, args, kwargs, done)
+            return result
 
         backward.__wrapped__ = original  # type: ignore[attr-defined]
         backward.__doc__ = original.__doc__
-        torch.autograd.backward = backward
+        torch.autograd.backward = self._backward = backward
+        leave_alone(backward)
 
     def _wrap_compile(self) -> None:
         original = self._original_compile = torch.compile
 
         def compile(*args: Any, **kwargs: Any) -> Any:  # noqa: A001 - it stands in for torch.compile
-            self._give_up_tracing()
-            return original(*args, **kwargs)
+            with self._forward.aside():  # what it makes keeps nn.Module.__call__ as it finds it
+                made = original(*args, **kwargs)
+            leave_alone(self._backward)
+            return made
 
         compile.__wrapped__ = original  # type: ignore[attr-defined]
         compile.__doc__ = original.__doc__
         torch.compile = compile
 
-    def _give_up_tracing(self) -> None:
-        """Under torch.compile the hooks would break the graph: go on with the always-on tier alone."""
-        if not self._compiled:
-            self._compiled = True
-            self._forward.disarm()
-            self._models.never_trace()
-            why = "torch.compile is in use; only the loss, gradients and updates were measured"
-            self._put(Skipped(model=None, what="backprop signal by operation", why=why))
-
     # --- the backward pass ---------------------------------------------------------------------------------
 
-    def _begin_backward(self, tensors: Any) -> Tracing | None:
+    @torch._disable_dynamo
+    def _begin_backward(self, tensors: Any, args: Any, kwargs: Any) -> Tracing | None:
         tracing = None
         try:
             loss = tensors if isinstance(tensors, Tensor) else None
@@ -169,8 +168,10 @@ class Probe:
             if isinstance(loss, Tensor):
                 if loss.numel() == 1:
                     self._losses.append(loss.detach().clone().reshape(()))
-                if self._forward.armed and not self._compiled and len(self._tracings) < MAX_TRACED_PASSES:
+                if self._forward.armed and len(self._tracings) < MAX_TRACED_PASSES:
                     tracing = walk(loss, self._forward.calls, self._fault)
+                    if tracing is not None:
+                        tracing = self._beside.begin(tracing, loss, _argument(args, kwargs, 0, "grad_tensors"))
                     if tracing is not None:
                         tracing.targets = chance.targets_of(loss)
                         if tracing.targets is not None:
@@ -181,14 +182,21 @@ class Probe:
         self._forward.in_backward = True
         return tracing
 
-    def _end_backward(self, tracing: Tracing | None) -> None:
-        self._forward.in_backward = False
-        if tracing is not None:
-            tracing.disarm()
-            self._tracings.append(tracing)
+    @torch._disable_dynamo
+    def _end_backward(self, tracing: Tracing | None, args: Any, kwargs: Any, done: bool) -> None:
+        try:
+            if tracing is not None:
+                tracing.disarm()
+                keeps = _argument(args, kwargs, 1, "retain_graph") or _argument(args, kwargs, 2, "create_graph")
+                measured = self._beside.end(tracing, done=done, retained=bool(keeps))
+                if measured is not None:
+                    self._tracings.append(measured)
+        finally:
+            self._forward.in_backward = False
 
     # --- the optimizer's step ------------------------------------------------------------------------------
 
+    @torch._disable_dynamo
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if not self._active or not self._models.ours(optimizer):
             return
@@ -200,6 +208,7 @@ class Probe:
         if not _closure(args, kwargs):
             self._measure(optimizer)
 
+    @torch._disable_dynamo
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if not self._active or not self._models.ours(optimizer):
             return
@@ -315,8 +324,6 @@ class Probe:
     # --- arming, announcing, faults ------------------------------------------------------------------------
 
     def _rearm(self) -> None:
-        if self._compiled:
-            return
         if self._forward.armed and self._traces_left is not None:
             self._traces_left -= 1
         if self._traces_left != 0 and self._models.any_due():
@@ -324,12 +331,16 @@ class Probe:
             self._forward.arm()
         else:
             self._forward.disarm()
+        self._beside.forget()
 
     def _announce(self, watched: Watched) -> None:
         self._put(ModelEvent(info=watched.info()))
         if isinstance(watched.module(), LooseParameters):
             why = "no nn.Module holds these tensors; operations are shown without modules"
             self._put(Skipped(model=watched.index, what="attribution to modules", why=why))
+
+    def _say(self, what: str, why: str) -> None:
+        self._put(Skipped(model=None, what=what, why=why))
 
     def _put(self, event: Event) -> None:
         self._buffer.put(lambda: [event])
@@ -347,6 +358,11 @@ def _chance(targets: chance.Targets | None, at: int | None, sited: Sited) -> flo
     measured = sited.nodes[at].measured
     value = chance.guess(targets) * float(measured[0]) if measured is not None else math.nan
     return value if math.isfinite(value) else None
+
+
+def _argument(args: Any, kwargs: Any, position: int, name: str) -> Any:
+    """An argument of torch.autograd.backward, which comes after `tensors` by position or by name."""
+    return args[position] if len(args) > position else kwargs.get(name)
 
 
 def _closure(args: Any, kwargs: Any) -> bool:
