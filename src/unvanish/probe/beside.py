@@ -8,6 +8,7 @@ measured. Its operations then take the place of the opaque compiled ones in the 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -47,11 +48,46 @@ class Beside:
         self._calls: list[CompiledCall] = []
         self._writes: set[int] = set()  # modules (by id) that write into their inputs: these are copied at once
         self._given_up: str | None = None
+        self._met = False
+        self._handler: Any = None
         self._region: dict[int, CompiledCall] = {}  # by index in the tracing: the operations of compiled calls
         self._crossings: list[Crossing] = []
         self._handles: list[Any] = []
         self._outside: dict[int, Node] = {}  # by autograd's number: the other operations
         self._ordered: list[Node] = []
+
+    # --- dynamo --------------------------------------------------------------------------------------------
+
+    def meet(self, *ours: Callable[..., Any]) -> None:
+        """Keep what is ours out of what dynamo compiles, functions too, which we do not see being called.
+
+        While it compiles, nn.Module.__call__ is torch's own; `ours` are functions of ours that compiled code may
+        call eagerly, they are not compiled (what they call is, or not, as before). Call it again when a script
+        compiles something: nothing is to do before dynamo is loaded, and loading it takes a second.
+        """
+        if self._met or "torch._dynamo" not in sys.modules:
+            return
+        self._met = True
+        for function in ours:
+            torch.compiler.disable(function, recursive=False)
+        self._handler = sys.modules["torch._dynamo"].callback.callback_handler
+        self._handler.register_start_callback(self._starts)
+        self._handler.register_end_callback(self._ends)
+
+    def part(self) -> None:
+        """Dynamo hears of us no more."""
+        with contextlib.suppress(ValueError, AttributeError):  # torch._dynamo.reset() has thrown them out
+            self._handler.remove_start_callback(self._starts)
+            self._handler.remove_end_callback(self._ends)
+
+    # without dynamo, which would want to compile them, and wait for itself
+    @torch._disable_dynamo
+    def _starts(self, *_: Any) -> None:
+        self._watch.step_aside()
+
+    @torch._disable_dynamo
+    def _ends(self, *_: Any) -> None:
+        self._watch.step_back()
 
     # --- the forward pass ----------------------------------------------------------------------------------
 
@@ -273,16 +309,6 @@ class Beside:
         for handle in self._handles:
             handle.remove()
         self._handles, self._crossings, self._region, self._outside, self._ordered = [], [], {}, {}, []
-
-
-def leave_alone(function: Callable[..., Any]) -> None:
-    """Keep dynamo from compiling a function of ours that compiled code of the script calls eagerly.
-
-    What that function calls is compiled or not as before. Nothing to do while dynamo is not loaded: it is by the
-    time that a script has made an optimizer, and loading it takes a second.
-    """
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.disable(function, recursive=False)
 
 
 def _weighty(node: Node) -> bool:

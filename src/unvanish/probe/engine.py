@@ -16,7 +16,7 @@ from torch.optim import optimizer as optim_module
 from unvanish.probe import chance
 from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, index_of, walk
-from unvanish.probe.beside import Beside, leave_alone
+from unvanish.probe.beside import Beside
 from unvanish.probe.buffer import Buffer, Lazy
 from unvanish.probe.discover import LooseParameters, unwrap
 from unvanish.probe.forward import ForwardWatch
@@ -114,6 +114,7 @@ class Probe:
             handle.remove()
         self._handles = []
         self._forward.disarm()
+        self._beside.part()
         if self._original_backward is not None:
             torch.autograd.backward = self._original_backward
             self._original_backward = None
@@ -141,7 +142,7 @@ class Probe:
         backward.__wrapped__ = original  # type: ignore[attr-defined]
         backward.__doc__ = original.__doc__
         torch.autograd.backward = self._backward = backward
-        leave_alone(backward)
+        self._beside.meet(backward)
 
     def _wrap_compile(self) -> None:
         original = self._original_compile = torch.compile
@@ -149,7 +150,7 @@ class Probe:
         def compile(*args: Any, **kwargs: Any) -> Any:  # noqa: A001 - it stands in for torch.compile
             with self._forward.aside():  # what it makes keeps nn.Module.__call__ as it finds it
                 made = original(*args, **kwargs)
-            leave_alone(self._backward)
+            self._beside.meet(self._backward)
             return made
 
         compile.__wrapped__ = original  # type: ignore[attr-defined]

@@ -48,6 +48,7 @@ class ForwardWatch:
     in_backward: bool = False
     _original: Callable[..., Any] | None = None
     _standin: Callable[..., Any] | None = None
+    _asides: int = 0
     _depth: int = 0
     _marks: list[int] = field(default_factory=list)
     _thread: int = field(default_factory=threading.get_ident)
@@ -90,20 +91,30 @@ class ForwardWatch:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Meanwhile torch's own nn.Module.__call__ is in its place: compiled code must not meet ours."""
-        if self._original is not None:
-            nn.Module.__call__ = self._original  # type: ignore[method-assign]
+        self.step_aside()
         try:
             yield
         finally:
-            if self._original is not None and self._standin is not None:
-                nn.Module.__call__ = self._standin  # type: ignore[method-assign]
+            self.step_back()
+
+    def step_aside(self) -> None:
+        """Put torch's own nn.Module.__call__ in its place, until as many calls of `step_back`."""
+        self._asides += 1
+        if self._original is not None:
+            nn.Module.__call__ = self._original  # type: ignore[method-assign]
+
+    def step_back(self) -> None:
+        """See calls again, where they were seen."""
+        self._asides = max(0, self._asides - 1)
+        if self._asides == 0 and self._original is not None and self._standin is not None:
+            nn.Module.__call__ = self._standin  # type: ignore[method-assign]
 
     def disarm(self) -> None:
         """See nothing any more, and forget the calls."""
         if self._original is not None:
             nn.Module.__call__ = self._original  # type: ignore[method-assign]
             self._original = self._standin = None
-        self._depth = 0
+        self._asides = self._depth = 0
         self._marks = []
         self.calls = []
 
