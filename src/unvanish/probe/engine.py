@@ -16,8 +16,9 @@ from torch.optim import optimizer as optim_module
 from unvanish.probe import chance
 from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, index_of, walk
+from unvanish.probe.beside import Beside
 from unvanish.probe.buffer import Buffer
-from unvanish.probe.discover import LooseParameters, compiled, unwrap
+from unvanish.probe.discover import LooseParameters, unwrap
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import here
 from unvanish.probe.models import Models, Watched
@@ -76,6 +77,7 @@ class Probe:
         self._buffer = buffer
         self._stop_after = stop_after
         self._forward = ForwardWatch(self._fault)
+        self._beside = Beside(self._forward, self._fault, self._say)
         self._models = Models(
             every=every,
             only=None if only is None else (unwrap(only[0]), only[1]),
@@ -104,7 +106,6 @@ class Probe:
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
         self._incidents = 0
-        self._compiled = False
         self._start = time.perf_counter()
         self.steps = 0
 
@@ -123,9 +124,7 @@ class Probe:
         self._captures.place(self._seams)
         self._active = True
         self._start = time.perf_counter()
-        if self._only is not None and compiled(self._only[0]):
-            self._give_up_tracing()
-        elif self._traces_left != 0:
+        if self._traces_left != 0:
             self._forward.arm()
         reference = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _silence(reference))
@@ -138,6 +137,7 @@ class Probe:
             handle.remove()
         self._handles = []
         self._forward.disarm()
+        self._beside.part()
         self._seams.take_back()
         self._losses, self._tracings, self._consumed = [], [], ([], [])
 
@@ -145,18 +145,24 @@ class Probe:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._active or self._forward.in_backward or self._captures.active:
                 return original(tensors, *args, **kwargs)
-            tracing = self._begin_backward(tensors)
+            tracing = self._begin_backward(tensors, args, kwargs)
+            done = False
             try:
-                return original(tensors, *args, **kwargs)
+                result = original(tensors, *args, **kwargs)
+                done = True
             finally:
-                self._end_backward(tracing)
+                self._end_backward(tracing, args, kwargs, done)
+            return result
 
+        self._beside.meet(backward)
         return backward
 
     def _before_compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def compile(*args: Any, **kwargs: Any) -> Any:  # noqa: A001 - it stands in for torch.compile
-            self._give_up_tracing()
-            return original(*args, **kwargs)
+            with self._forward.aside():  # what it makes keeps nn.Module.__call__ as it finds it
+                made = original(*args, **kwargs)
+            self._beside.meet(torch.autograd.backward)
+            return made
 
         return compile
 
@@ -176,18 +182,10 @@ class Probe:
         except Exception as error:
             self._fault("step", error)
 
-    def _give_up_tracing(self) -> None:
-        """Under torch.compile the hooks would break the graph: go on with the always-on tier alone."""
-        if not self._compiled:
-            self._compiled = True
-            self._forward.disarm()
-            self._models.never_trace()
-            why = "torch.compile is in use; only the loss, gradients and updates were measured"
-            self._put(Skipped(model=None, what="backprop signal by operation", why=why))
-
     # --- the backward pass ---------------------------------------------------------------------------------
 
-    def _begin_backward(self, tensors: Any) -> Tracing | None:
+    @torch._disable_dynamo
+    def _begin_backward(self, tensors: Any, args: Any, kwargs: Any) -> Tracing | None:
         began = time.perf_counter()
         tracing = None
         try:
@@ -198,8 +196,12 @@ class Probe:
                 scale, value = self._scale.of(loss), here(loss)
                 if value is not None and value.numel() == 1:  # None: spread over processes, not for one alone
                     self._losses.append(value.detach().clone() if scale is None else value.detach() / scale)
-                if self._forward.armed and not self._compiled and len(self._tracings) < MAX_TRACED_PASSES:
+                if self._forward.armed and len(self._tracings) < MAX_TRACED_PASSES:
                     tracing = walk(loss, self._forward.calls, self._fault, self._size)
+                    if tracing is not None:
+                        tracing = self._beside.begin(
+                            tracing, loss, _argument(args, kwargs, 0, "grad_tensors")
+                        )
                     if tracing is not None:
                         tracing.scale = scale
                         tracing.loss = torch.tensor(math.nan) if value is None else value.detach().clone()
@@ -213,14 +215,23 @@ class Probe:
         self._own += time.perf_counter() - began
         return tracing
 
-    def _end_backward(self, tracing: Tracing | None) -> None:
-        self._forward.in_backward = False
-        if tracing is not None:
-            tracing.disarm()
-            self._tracings.append(tracing)
+    @torch._disable_dynamo
+    def _end_backward(self, tracing: Tracing | None, args: Any, kwargs: Any, done: bool) -> None:
+        try:
+            if tracing is not None:
+                tracing.disarm()
+                keeps = _argument(args, kwargs, 1, "retain_graph") or _argument(
+                    args, kwargs, 2, "create_graph"
+                )
+                measured = self._beside.end(tracing, done=done, retained=bool(keeps))
+                if measured is not None:
+                    self._tracings.append(measured)
+        finally:
+            self._forward.in_backward = False
 
     # --- the optimizer's step ------------------------------------------------------------------------------
 
+    @torch._disable_dynamo
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if not self._active or self._captures.active or not self._models.ours(optimizer):
             return
@@ -238,6 +249,7 @@ class Probe:
                 watched.forget_look()
         self._own += time.perf_counter() - began
 
+    @torch._disable_dynamo
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._scale.stepped = True
         if not self._active or self._captures.active or not self._models.ours(optimizer):
@@ -365,8 +377,6 @@ class Probe:
     # --- arming, announcing, faults ------------------------------------------------------------------------
 
     def _rearm(self) -> None:
-        if self._compiled:
-            return
         if self._forward.armed and self._traces_left is not None:
             self._traces_left -= 1
         if self._traces_left != 0 and self._models.any_due():
@@ -375,12 +385,16 @@ class Probe:
             self._forward.arm()
         else:
             self._forward.disarm()
+        self._beside.forget()
 
     def _announce(self, watched: Watched) -> None:
         self._put(ModelEvent(info=watched.info()))
         if isinstance(watched.module(), LooseParameters):
             why = "no nn.Module holds these tensors; operations are shown without modules"
             self._put(Skipped(model=watched.index, what="attribution to modules", why=why))
+
+    def _say(self, what: str, why: str) -> None:
+        self._put(Skipped(model=None, what=what, why=why))
 
     def _put(self, event: Event) -> None:
         self._buffer.put(lambda: [event])
@@ -400,6 +414,11 @@ def _chance(targets: chance.Targets | None, at: int | None, stats: Sequence[Oper
         return None
     value = chance.guess(targets) * (stats[at].norm if stats[at].count else math.nan)
     return value if math.isfinite(value) else None
+
+
+def _argument(args: Any, kwargs: Any, position: int, name: str) -> Any:
+    """An argument of torch.autograd.backward, which comes after `tensors` by position or by name."""
+    return args[position] if len(args) > position else kwargs.get(name)
 
 
 def _closure(args: Any, kwargs: Any) -> bool:

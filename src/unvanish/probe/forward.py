@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -38,9 +39,11 @@ class ForwardWatch:
     It stands in for nn.Module.__call__ rather than using torch's global forward hooks: those send every call
     through another branch of torch's own code, which would show in the traceback of a script that crashes.
     Calls in other threads, without grad mode, or during a backward pass (recomputation) are not noted.
+    Calls of compiled modules go to `on_compiled(original __call__, module, args, kwargs)`, which makes them.
     """
 
     on_fault: Callable[[str, Exception], None]
+    on_compiled: Callable[[Callable[..., Any], nn.Module, Any, Any], Any] | None = None
     size: int = TRACE_SAMPLE  # elements looked at per tensor
     entries: bool = (
         True  # whether what goes in is looked at too: wanted once, for the description of the layers
@@ -48,6 +51,8 @@ class ForwardWatch:
     calls: list[Call] = field(default_factory=list)
     in_backward: bool = False
     _original: Callable[..., Any] | None = None
+    _standin: Callable[..., Any] | None = None
+    _asides: int = 0
     _depth: int = 0
     _marks: list[int] = field(default_factory=list)
     _thread: int = field(default_factory=threading.get_ident)
@@ -70,24 +75,52 @@ class ForwardWatch:
         original = self._original = nn.Module.__call__
 
         def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807 - it stands in for it
-            call = self._enter(module)
+            if (
+                torch.compiler.is_compiling()
+            ):  # first, so that dynamo sees torch's own code and nothing of ours
+                return original(module, *args, **kwargs)
+            if self.on_compiled is not None and is_compiled(module):
+                return self.on_compiled(original, module, args, kwargs)
+            call = self.enter(module)
             if call is None:
                 return original(module, *args, **kwargs)
             try:
                 output = original(module, *args, **kwargs)
             finally:
-                self._depth -= 1
-            self._leave(call, args, output)
+                self.leave()
+            self.look(call, args, output)
             return output
 
+        self._standin = __call__
         nn.Module.__call__ = __call__  # type: ignore[method-assign]
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Meanwhile torch's own nn.Module.__call__ is in its place: compiled code must not meet ours."""
+        self.step_aside()
+        try:
+            yield
+        finally:
+            self.step_back()
+
+    def step_aside(self) -> None:
+        """Put torch's own nn.Module.__call__ in its place, until as many calls of `step_back`."""
+        self._asides += 1
+        if self._original is not None:
+            nn.Module.__call__ = self._original  # type: ignore[method-assign]
+
+    def step_back(self) -> None:
+        """See calls again, where they were seen."""
+        self._asides = max(0, self._asides - 1)
+        if self._asides == 0 and self._original is not None and self._standin is not None:
+            nn.Module.__call__ = self._standin  # type: ignore[method-assign]
 
     def disarm(self) -> None:
         """See nothing any more, and forget the calls."""
         if self._original is not None:
             nn.Module.__call__ = self._original  # type: ignore[method-assign]
-            self._original = None
-        self._depth = 0
+            self._original = self._standin = None
+        self._asides = self._depth = 0
         self._marks = []
         self.calls = []
 
@@ -110,7 +143,8 @@ class ForwardWatch:
             or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         )
 
-    def _enter(self, module: nn.Module) -> Call | None:
+    def enter(self, module: nn.Module) -> Call | None:
+        """Begin to note a call; None where it is not to be noted. Each call that is noted needs its `leave`."""
         if self._ignored() or not torch.is_grad_enabled():
             return None
         call = Call(module=module, first=sequence_number(), depth=self._depth)
@@ -118,7 +152,12 @@ class ForwardWatch:
         self.calls.append(call)
         return call
 
-    def _leave(self, call: Call, args: Any, output: Any) -> None:
+    def leave(self) -> None:
+        """The call is over, well or not."""
+        self._depth -= 1
+
+    def look(self, call: Call, args: Any, output: Any) -> None:
+        """The call went well: measure what went in and came out, where the module has weights of its own."""
         call.last = sequence_number()
         if any(p is not None and p.dim() > 1 for p in call.module._parameters.values()):
             try:
@@ -139,6 +178,13 @@ class ForwardWatch:
 def _whole(value: Any) -> TypeGuard[Tensor]:
     """Whether it is a tensor with elements, all of them in this process."""
     return isinstance(value, Tensor) and value.numel() > 0 and here(value) is value
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calling this very module runs compiled code (torch.compile(module), or module.compile())."""
+    return type(module).__name__ == "OptimizedModule" or (
+        module.__dict__.get("_compiled_call_impl") is not None
+    )
 
 
 def innermost(calls: list[Call], numbers: list[int]) -> list[Call | None]:
