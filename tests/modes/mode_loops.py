@@ -39,8 +39,9 @@ def _scaled(
             x, y = batch(s)
             count[0] += 1
             if skips and count[0] == INF_AT:
-                if s.twin:
-                    return step()  # what a skipped step drew is drawn, and the next batch is taken
+                if s.twin:  # what a skipped step drew is drawn, and the next batch is taken
+                    step()
+                    return
                 x[0, 0] = float("inf")
             opt.zero_grad()
             with torch.autocast(

@@ -156,18 +156,27 @@ def test_weights_that_the_script_changes_between_steps_are_not_taken_for_updates
                 parameter.data.mul_(2)  # leaves none; seen where the weights before are looked at anyway
 
 
-def test_rows_of_another_optimizer_span_from_step_to_step() -> None:
+def test_two_optimizers_look_at_their_own_rows_in_one_slot() -> None:
     ours, other = nn.Parameter(torch.full((3,), 4.0)), nn.Parameter(torch.full((3,), 4.0))
-    ours.grad = other.grad = torch.ones(3)
     ring = ParameterRing([ours, other])
-    ring.apart = [1]
-    first = step(ring, halve([ours]))
-    assert math.isnan(first["update_rms"][1])
+    slot = ring.take_slot()
+    assert slot is not None
     with torch.no_grad():
-        other.sub_(1.0)  # the other optimizer's own step
-    second = step(ring, halve([ours]))
-    assert (second["update_rms"][1], second["weight_rms"][1]) == (1.0, 4.0)
-    assert second["update_rms"][0] == 1.0
+        look = ring.look_before(slot, surely=True)
+        ours.grad, other.grad = torch.ones(3), torch.full((3,), 9.0)
+        ring.look_gradients(look, None, sparse=True, rows=frozenset((0,)))
+        ours.mul_(0.5)
+        ring.look_after(look)
+        ours.grad, other.grad = (
+            torch.full((3,), 7.0),
+            torch.full((3,), 2.0),
+        )  # another backward pass in between
+        ring.look_gradients(look, None, sparse=True, rows=frozenset((1,)))
+        other.sub_(1.0)
+        ring.look_after(look)
+    table, _ = ring.reduce([look])
+    assert table[0, 0].tolist() == [1.0, 2.0]
+    assert table[0, 5].tolist() == [2.0, 1.0]
 
 
 def test_adam_suppression() -> None:

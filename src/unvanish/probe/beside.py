@@ -85,11 +85,11 @@ class Beside:
             self._handler.remove_end_callback(self._ends)
 
     # without dynamo, which would want to compile them, and wait for itself
-    @torch._disable_dynamo
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _starts(self, *_: Any) -> None:
         self._watch.step_aside()
 
-    @torch._disable_dynamo
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _ends(self, *_: Any) -> None:
         self._watch.step_back()
 
@@ -146,9 +146,8 @@ class Beside:
         `gradient` is what the script gave backward() for the loss, if anything. None: this pass can't be traced.
         """
         if compiled_backward_graphs():
-            return self._not_traced(
-                "compiled autograd is on, and hooks would become part of what it compiles"
-            )
+            self._not_traced("compiled autograd is on, and hooks would become part of what it compiles")
+            return None
         self._clear()
         if self._calls:
             self._find(tracing)
@@ -157,10 +156,11 @@ class Beside:
             for n in tracing.nodes
         ):
             self._clear()
-            return self._not_traced(
+            self._not_traced(
                 "torch.compile was given a function that has the model inside; compile the model instead: "
                 "model = torch.compile(model)"
             )
+            return None
         if not self._region:
             return tracing
         refused = next((c.refused for c in self._region.values() if c.refused), None)
@@ -168,9 +168,8 @@ class Beside:
             refused = "tensors leave it by other ways than its return value"
         if refused is not None:
             self._clear()
-            return self._not_traced(
-                f"torch.compile is in use, and the model can't be run beside it: {refused}"
-            )
+            self._not_traced(f"torch.compile is in use, and the model can't be run beside it: {refused}")
+            return None
         return tracing
 
     def end(self, tracing: Tracing, *, done: bool, retained: bool) -> Tracing | None:
@@ -188,7 +187,8 @@ class Beside:
                 return None
             return self._measure(tracing, calls)
         except SecondPassError as error:
-            return self._not_traced(f"torch.compile is in use, and the model can't be run beside it: {error}")
+            self._not_traced(f"torch.compile is in use, and the model can't be run beside it: {error}")
+            return None
         except Exception as error:
             if out_of_memory(error):
                 self._given_up = "there is not enough memory for a second pass"
@@ -238,21 +238,8 @@ class Beside:
         for noted in self._region.values():
             noted.forget_gradients()
         for node in tracing.nodes:
-            mine = self._region.get(node.index)
-            wanted: list[tuple[int, CompiledCall, int]] = []
-            for position, parent in node.parents:
-                theirs = self._region.get(parent)
-                if theirs is None or theirs is mine:
-                    continue
-                above, output = node.handle.next_functions[position]
-                index = theirs.outputs.get((number_of(above), output))
-                if index is None:
-                    return False
-                wanted.append((position, theirs, index))
-                if mine is None:
-                    self._crossings.append(Crossing(node, position, theirs, index))
-            if wanted:
-                self._handles.append(node.handle.register_hook(self._catch(wanted)))
+            if not self._borders_of(node):
+                return False
         root = number_of(loss.grad_fn)
         last = self._region_of(tracing, root)
         if last is not None:
@@ -262,13 +249,35 @@ class Beside:
             if isinstance(gradient, list | tuple) and len(gradient) == 1:
                 gradient = gradient[0]
             last.arrived(index, gradient if isinstance(gradient, Tensor) else torch.ones_like(loss))
+        self._cut_off(tracing)
+        return True
+
+    def _borders_of(self, node: Node) -> bool:
+        mine = self._region.get(node.index)
+        wanted: list[tuple[int, CompiledCall, int]] = []
+        for position, parent in node.parents:
+            theirs = self._region.get(parent)
+            if theirs is None or theirs is mine:
+                continue
+            above, output = node.handle.next_functions[position]
+            index = theirs.outputs.get((number_of(above), output))
+            if index is None:
+                return False
+            wanted.append((position, theirs, index))
+            if mine is None:
+                self._crossings.append(Crossing(node, position, theirs, index))
+        if wanted:
+            self._handles.append(node.handle.register_hook(self._catch(wanted)))
+        return True
+
+    def _cut_off(self, tracing: Tracing) -> None:
+        """Take the compiled operations out of what is measured in the real backward pass."""
         for node in tracing.nodes:
             if node.index in self._region:  # nothing of it is kept: the second pass takes its place
                 node.consumers += 2  # so that what each operation hands to it is measured by itself
                 node.leaves, node.parents = [], []
             elif node.unit_dim is not None and self._behind_compiled(node, tracing.nodes):
                 node.unit_dim = None
-        return True
 
     def _region_of(self, tracing: Tracing, number: int) -> CompiledCall | None:
         return next((self._region.get(n.index) for n in tracing.nodes if number_of(n.handle) == number), None)

@@ -98,6 +98,15 @@ def _living_modules() -> list[nn.Module]:
     return [o for o in gc.get_objects() if issubclass(type(o), nn.Module)]
 
 
+def living_optimizers() -> list[torch.optim.Optimizer]:
+    """All optimizers of the process."""
+    return [
+        o
+        for o in gc.get_objects()
+        if issubclass(type(o), torch.optim.Optimizer) and hasattr(o, "param_groups")
+    ]
+
+
 def script_name(target: Any) -> str | None:
     """What the script calls an object: a variable in a calling frame, a global of __main__, or an attribute."""
     spaces: list[dict[str, Any]] = []

@@ -21,9 +21,9 @@ from unvanish.probe.buffer import Buffer
 from unvanish.probe.discover import LooseParameters, unwrap
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import here
-from unvanish.probe.models import Models, Watched
+from unvanish.probe.models import Models, Turn, Watched
 from unvanish.probe.parameters import Look
-from unvanish.probe.samples import DENSE_SAMPLE, TRACE_SAMPLE
+from unvanish.probe.samples import TRACE_SAMPLE
 from unvanish.probe.schedule import FIRST_PAUSE
 from unvanish.probe.seams import Captures, LossScale, Seams, see_clipping
 from unvanish.probe.sites import output_operation, site
@@ -84,9 +84,9 @@ class Probe:
             dropped=self._count_dropped,
             exact=exact,
         )
-        self._size = DENSE_SAMPLE if every is not None and every < 10 else TRACE_SAMPLE
+        self._size = EVERYTHING if exact else TRACE_SAMPLE
+        self._exponents = every is None or every >= 10  # the histogram takes as long as all the rest
         if exact:
-            self._size = EVERYTHING
             buffer.detail_bytes = EXACT_BYTES
         self._forward.size = self._size
         buffer.sources.append(self._models.drain)
@@ -102,6 +102,7 @@ class Probe:
         self._losses: list[Tensor] = []
         self._tracings: list[Tracing] = []
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
+        self._awaiting: list[Watched] = []  # models whose step came before their backward pass was over
         self._now: list[Watched] = []  # the models that the step under way is a step of
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
@@ -131,6 +132,8 @@ class Probe:
 
     def detach(self) -> None:
         """Take every hook away."""
+        for watched in self._models.open_turns():
+            self._close(watched)
         self._active = False
         self._models.ending = True
         for handle in self._handles:
@@ -184,7 +187,7 @@ class Probe:
 
     # --- the backward pass ---------------------------------------------------------------------------------
 
-    @torch._disable_dynamo
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _begin_backward(self, tensors: Any, args: Any, kwargs: Any) -> Tracing | None:
         began = time.perf_counter()
         tracing = None
@@ -215,7 +218,7 @@ class Probe:
         self._own += time.perf_counter() - began
         return tracing
 
-    @torch._disable_dynamo
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _end_backward(self, tracing: Tracing | None, args: Any, kwargs: Any, done: bool) -> None:
         try:
             if tracing is not None:
@@ -226,22 +229,37 @@ class Probe:
                 measured = self._beside.end(tracing, done=done, retained=bool(keeps))
                 if measured is not None:
                     self._tracings.append(measured)
+            if self._awaiting:
+                self._trace_late()
+        except Exception as error:
+            self._fault("backward", error)
         finally:
             self._forward.in_backward = False
 
+    def _trace_late(self) -> None:
+        """Optimizers have stepped while this backward pass was under way: it is that step's."""
+        awaiting, self._awaiting = self._awaiting, []
+        tracings, self._tracings = self._tracings, []
+        for watched in dict.fromkeys(awaiting):
+            step = watched.step - (watched.turn is None)  # its last optimizer may have stepped since
+            for number, tracing in enumerate(tracings):
+                self._trace(watched, step, number, tracing)
+
     # --- the optimizer's step ------------------------------------------------------------------------------
 
-    @torch._disable_dynamo
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if not self._active or self._captures.active or not self._models.ours(optimizer):
             return
         began = time.perf_counter()
         try:
-            found = self._models.of(optimizer, self._forward, self._announce)
-            self._now = [watched for watched in found if watched.primary() is optimizer]
+            self._now = self._models.of(optimizer, self._forward, self._announce)
             for watched in self._now:
-                watched.look = self._first_look(watched)
-            if not _closure(args, kwargs):
+                if watched.turn is not None and id(optimizer) in watched.turn.stepped:
+                    self._close(watched)
+                if watched.turn is None:
+                    watched.turn = Turn(self._first_look(watched))
+            if not _closure(optimizer, args, kwargs):
                 self._measure(optimizer)
         except Exception as error:
             self._fault("step", error)
@@ -249,14 +267,14 @@ class Probe:
                 watched.forget_look()
         self._own += time.perf_counter() - began
 
-    @torch._disable_dynamo
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._scale.stepped = True
         if not self._active or self._captures.active or not self._models.ours(optimizer):
             return
         began = time.perf_counter()
         try:
-            if _closure(args, kwargs):
+            if _closure(optimizer, args, kwargs):
                 self._measure(optimizer)  # gradients exist only inside the step
             for watched in self._now:
                 self._last_look(watched, optimizer)
@@ -271,8 +289,8 @@ class Probe:
 
     def _first_look(self, watched: Watched) -> Look | None:
         """Begin to look at this step's parameters, where it is one of those that are looked at."""
-        watched.forget_look()  # of a step that never came to its end
-        special = self._forward.armed or watched.step < FIRST_PAUSE or watched.traces.due(watched.step)
+        several = len(watched.optimizers) > 1
+        special = several or self._forward.armed or watched.step < FIRST_PAUSE or watched.due()
         slot = None
         if self._parameters and (special or watched.pace.due(watched.step)):
             slot = watched.ring.take_slot()
@@ -289,46 +307,77 @@ class Probe:
 
     def _measure(self, optimizer: Any) -> None:
         """The gradients and the backward passes that this step uses."""
-        losses, tracings = self._take()
+        losses, tracings, fresh = self._take()
         scale = getattr(optimizer, "grad_scale", None)
         for watched in self._now:
-            watched.losses = losses
-            if watched.look is not None:
-                watched.ring.look_gradients(watched.look, scale, sparse=self._forward.armed)
-                watched.consider(watched.look)
-            if self._forward.armed and watched.traces.due(watched.step):
-                watched.traces.done(watched.step)
-                for number, tracing in enumerate(tracings):
-                    self._trace(watched, watched.step, number, tracing)
+            turn = watched.turn
+            if turn is None:
+                continue
+            first = not turn.stepped
+            if fresh or first:
+                turn.losses = [*turn.losses, *losses]
+            if turn.look is not None:
+                rows = watched.rows_of(optimizer)
+                watched.ring.look_gradients(turn.look, scale, sparse=self._forward.armed, rows=rows)
+                watched.consider(turn.look)
+            if self._forward.armed and (fresh or first) and (turn.passes or watched.traces.due(watched.step)):
+                if first:
+                    watched.traces.done(watched.step)
+                if self._forward.in_backward:  # an optimizer that steps while the gradients still flow
+                    self._awaiting.append(watched)
+                for tracing in tracings:
+                    self._trace(watched, watched.step, turn.passes, tracing)
+                    turn.passes += 1
 
-    def _take(self) -> tuple[list[Tensor], list[Tracing]]:
-        """The backward passes since the last step of any optimizer; else those that the last step saw."""
+    def _take(self) -> tuple[list[Tensor], list[Tracing], bool]:
+        """The backward passes since the last step of any optimizer, and True; else those of that step, and False."""
         if self._losses or self._tracings:
             self._consumed = (self._losses, self._tracings)
             self._losses, self._tracings = [], []
-        return self._consumed
+            return (*self._consumed, True)
+        return (*self._consumed, False)
 
     def _last_look(self, watched: Watched, optimizer: Any) -> None:
-        """The weights after the step; then leave the step to the writer."""
-        step, look, clip = watched.step, watched.look, watched.clip
-        watched.step += 1
-        watched.look = watched.clip = None
-        if look is not None:
+        """The weights after the step; then, when all its optimizers have stepped, leave it to the writer."""
+        turn = watched.turn
+        if turn is None:
+            return
+        turn.stepped.add(id(optimizer))
+        if turn.look is not None:
             try:
-                watched.ring.look_after(look, optimizer if self._forward.armed else None)
+                watched.ring.look_after(turn.look, optimizer if self._forward.armed else None)
             except Exception as error:
                 self._fault("step", error)
-                watched.ring.give_back(look.slot)
-                look = None
-        group = optimizer.param_groups[0] if optimizer.param_groups else {}
-        rate = group.get("lr", math.nan)
-        rate = rate if isinstance(rate, float | int) else math.nan
+                watched.forget_look()
         if isinstance(skipped := getattr(optimizer, "found_inf", None), Tensor):
-            watched.log.perhaps_skipped(step, skipped.detach().clone())
+            watched.log.perhaps_skipped(watched.step, skipped.detach().clone())
+        if all(id(o) in turn.stepped for o in watched.alive()):
+            self._close(watched)
+
+    def _close(self, watched: Watched) -> None:
+        """The step is over."""
+        turn, clip, step = watched.turn, watched.clip, watched.step
+        if turn is None:
+            return
+        watched.turn = watched.clip = None
+        watched.step += 1
+        alive = watched.alive()
+        rate = alive[0].param_groups[0].get("lr", math.nan) if alive and alive[0].param_groups else math.nan
+        if turn.look is not None and len(watched.optimizers) > 1:
+            turn.look.bare += watched.rows_without(turn.stepped)
         seconds = time.perf_counter() - self._start
-        watched.log.put(Note(step, seconds, watched.losses, clip, rate, look))
-        watched.losses = []
-        if look is not None and watched.ring.low:
+        watched.log.put(
+            Note(
+                step,
+                seconds,
+                turn.losses,
+                clip,
+                rate if isinstance(rate, float | int) else math.nan,
+                turn.look,
+                watched.ring,
+            )
+        )
+        if turn.look is not None and watched.ring.low:
             self._buffer.wake()
 
     def _keep_pace(self, began: float) -> None:
@@ -351,7 +400,7 @@ class Probe:
         targets, targets_at = watched.know(tracing.targets), tracing.targets_at
         loss = tracing.loss if tracing.loss.numel() == 1 else tracing.loss.double().mean()
         scale = tracing.scale
-        exponents = tracing.size >= TRACE_SAMPLE
+        exponents = self._exponents
 
         def events() -> list[Event]:
             factor = 1.0 if scale is None else 1 / float(scale)
@@ -421,8 +470,9 @@ def _argument(args: Any, kwargs: Any, position: int, name: str) -> Any:
     return args[position] if len(args) > position else kwargs.get(name)
 
 
-def _closure(args: Any, kwargs: Any) -> bool:
-    return bool((args and callable(args[0])) or callable(kwargs.get("closure")))
+def _closure(optimizer: Any, args: Any, kwargs: Any) -> bool:
+    """Whether step() was given a closure: `args` are those of step(), the optimizer itself among them."""
+    return any(callable(a) for a in args if a is not optimizer) or callable(kwargs.get("closure"))
 
 
 def _silence(reference: weakref.ref[Probe]) -> None:

@@ -39,23 +39,25 @@ class ExactRing(ParameterRing):
         self._kept[slot] = ([p.clone() if is_readable(p) else None for p in pieces], [], [])
         return look
 
-    def look_gradients(self, look: Look, grad_scale: Tensor | None, *, sparse: bool) -> None:
-        """Copies all dense gradients."""
-        super().look_gradients(look, grad_scale, sparse=sparse)
-        self._kept[look.slot][1].extend(
-            g.detach().clone() if g is not None and g.layout is torch.strided else None
-            for g in map(local_gradient, self.parameters)
-        )
+    def look_gradients(
+        self, look: Look, grad_scale: Tensor | None, *, sparse: bool, rows: frozenset[int] | None = None
+    ) -> None:
+        """Copies the dense gradients."""
+        super().look_gradients(look, grad_scale, sparse=sparse, rows=rows)
+        gradients = self._kept[look.slot][1]
+        gradients += [None] * (len(self.parameters) - len(gradients))
+        for row, gradient in enumerate(map(local_gradient, self.parameters)):
+            if gradient is not None and gradient.layout is torch.strided and (rows is None or row in rows):
+                gradients[row] = gradient.detach().clone()
 
     def look_after(self, look: Look, optimizer: Any = None) -> None:
         """Takes the statistics, still on the device."""
         super().look_after(look, optimizer)
         weights, gradients, results = self._kept[look.slot]
+        results.clear()  # of the first optimizer's step, where several step one model in turn
         for parameter, before, gradient in zip(self.parameters, weights, gradients, strict=True):
             piece = local_tensor(parameter).detach()
             results.append(None if before is None else _statistics(before, piece, gradient, look.scale))
-        weights.clear()
-        gradients.clear()
 
     def give_back(self, slot: int) -> None:
         """A slot that is not needed any more."""
@@ -66,7 +68,7 @@ class ExactRing(ParameterRing):
         self, looks: Sequence[Look], keep: Collection[int] = ()
     ) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
         """As the base, with exact statistics in the place of sampled ones."""
-        found = [self._kept[look.slot][2] for look in looks]
+        found = [self._kept.get(look.slot, ([], [], []))[2] for look in looks]
         out, weights = super().reduce(looks, keep)
         for i, results in enumerate(found):
             for row, result in enumerate(results):
@@ -75,8 +77,6 @@ class ExactRing(ParameterRing):
                 sampled, exact = out[i, :_EXACT, row], result.cpu().numpy()
                 if row in looks[i].bare:  # no gradient, or a sparse one, which is summed in full anyway
                     exact[[0, 1, 2, 3, 7]] = sampled[[0, 1, 2, 3, 7]]
-                if row in self.apart:
-                    exact[4:] = sampled[4:]
                 out[i, :_EXACT, row] = exact
         return out, weights
 

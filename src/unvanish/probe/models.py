@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unvanish.probe.chance import Targets, merged
-from unvanish.probe.discover import LooseParameters, holders, parameters_of, script_name
+from unvanish.probe.discover import LooseParameters, holders, living_optimizers, parameters_of, script_name
 from unvanish.probe.exact import ExactRing
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import class_name, data_parallel_shards, gathered_weights, localize
@@ -25,8 +26,18 @@ _JUMP = 10.0  # a gradient this many times larger or smaller than when last trac
 _OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "amsgrad", "dampening")
 
 
+@dataclass(slots=True)
+class Turn:
+    """One step of a model while it is under way: over when each of its optimizers has stepped, or one comes again."""
+
+    look: Look | None
+    losses: list[Tensor] = field(default_factory=list)
+    stepped: set[int] = field(default_factory=set)  # ids of the optimizers that have
+    passes: int = 0  # backward passes that were traced
+
+
 class Watched:
-    """One model: its parameters, its clock (steps of its first optimizer), what was seen of it."""
+    """One model: its parameters, its clock (a step of all its optimizers), what was seen of it."""
 
     def __init__(
         self,
@@ -47,27 +58,85 @@ class Watched:
         self.pace = Pace()
         self._module = module if isinstance(module, LooseParameters) else weakref.ref(module)
         self.optimizers = [weakref.ref(optimizer)]
+        self._exact = exact
         self.named: list[tuple[str, Tensor]] = list(module.named_parameters())
-        self.ring = (ExactRing if exact else ParameterRing)([p for _, p in self.named])
-        self.log = StepLog(index, self.ring, dropped, self.consider_later)
+        self.ring = self._new_ring()
+        self.log = StepLog(index, dropped, self.consider_later)
         self.graphs: dict[int, Graph] = {}
         self._graphs: set[str] = set()
         self.ids = {id(p) for _, p in self.named}
+        self._trainable = [p.requires_grad for _, p in self.named]
         self.described = False
         self._targets: Targets | None = None
         self._levels: list[float] | None = None
         self._looks = 0
         self.clip: tuple[float, Tensor] | None = None
-        self.losses: list[Tensor] = []
-        self.look: Look | None = None  # of the step that is under way
+        self.turn: Turn | None = None  # the step that is under way
+        self._owned: dict[int, frozenset[int]] = {}  # rows by id of the optimizer, where there are several
 
     def module(self) -> Any:
         """The module, or None when the script let go of it."""
         return self._module if isinstance(self._module, LooseParameters) else self._module()
 
-    def primary(self) -> Any:
-        """The optimizer whose steps are this model's clock."""
-        return self.optimizers[0]()
+    def _new_ring(self) -> ParameterRing:
+        return (ExactRing if self._exact else ParameterRing)([p for _, p in self.named])
+
+    def renew(self) -> None:
+        """Look again at which parameters the model has: the script may have replaced some, or added to them.
+
+        Rows keep their places; parameters that came later have the last rows.
+        """
+        module = self.module()
+        if module is None:
+            return
+        now = dict(module.named_parameters())
+        before = dict(self.named)
+        named = [(name, now.get(name, p)) for name, p in self.named]
+        named += [(name, p) for name, p in now.items() if name not in before]
+        if [id(p) for _, p in named] != [id(p) for _, p in self.named]:
+            self.forget_look()
+            self.named, self._owned, self._levels, self.graphs = named, {}, None, {}
+            self.ids = {id(p) for _, p in named}
+            self.ring = self._new_ring()
+
+    def thawed(self) -> bool:
+        """Whether parameters were frozen or unfrozen since this was asked last."""
+        now = [p.requires_grad for _, p in self.named]
+        changed, self._trainable = now != self._trainable, now
+        return changed
+
+    def alive(self) -> list[Any]:
+        """The optimizers that step it, and are still there."""
+        return [optimizer for ref in self.optimizers if (optimizer := ref()) is not None]
+
+    def stepped_by(self, optimizers: Sequence[Any]) -> bool:
+        """Note optimizers that step it; whether any of them is new."""
+        known = {id(o) for o in self.alive()}
+        new = [o for o in optimizers if id(o) not in known]
+        self.optimizers += [weakref.ref(o) for o in new]
+        if new:
+            self._owned = {}
+        return bool(new)
+
+    def rows_of(self, optimizer: Any) -> frozenset[int] | None:
+        """The rows that an optimizer steps; None where there is no other, and all are looked at with it."""
+        if len(self.optimizers) == 1:
+            return None
+        rows = self._owned.get(id(optimizer))
+        if rows is None:
+            own = {id(p) for p in parameters_of(optimizer)}
+            rows = frozenset(i for i, (_, p) in enumerate(self.named) if id(p) in own)
+            self._owned[id(optimizer)] = rows
+        return rows
+
+    def rows_without(self, stepped: set[int]) -> list[int]:
+        """The rows that none of these optimizers (ids) steps."""
+        own = {row for o in self.alive() if id(o) in stepped for row in self.rows_of(o) or ()}
+        return [i for i in range(len(self.named)) if i not in own]
+
+    def due(self) -> bool:
+        """Whether the coming forward pass may be one to trace."""
+        return self.traces.due(self.step) or (self.turn is not None and self.traces.due(self.step + 1))
 
     def paths(self) -> dict[int, str]:
         """Dotted path by id of the submodule."""
@@ -104,9 +173,10 @@ class Watched:
 
     def forget_look(self) -> None:
         """Give up the look at the step under way."""
-        if self.look is not None:
-            self.ring.give_back(self.look.slot)
-            self.look = None
+        if self.turn is not None and self.turn.look is not None:
+            self.ring.give_back(self.turn.look.slot)
+            self.turn.look = None
+            self.ring.skip()
 
     def consider(self, look: Look) -> None:
         """Ask for traces when a parameter's gradient changed by a decade since the last one, or broke."""
@@ -175,9 +245,9 @@ class Models:
         self._exact = exact
         self._only = only
         self._ours = None if only is None else {id(o) for o in only[1]}  # by id: `only` keeps them alive
-        self._by_optimizer: weakref.WeakKeyDictionary[Any, tuple[int, list[Watched]]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._by_optimizer: weakref.WeakKeyDictionary[
+            Any, tuple[list[tuple[int, int, int]], list[Watched]]
+        ] = weakref.WeakKeyDictionary()
         self._all: list[Watched] = []
         self._logs: list[StepLog] = []
         self._names: list[str] = []
@@ -197,31 +267,35 @@ class Models:
         return self._ours is None or id(optimizer) in self._ours
 
     def of(self, optimizer: Any, forward: ForwardWatch, announce: Callable[[Watched], None]) -> list[Watched]:
-        """The models that `optimizer` steps; found at its first step, or when it was given more parameters."""
-        size = sum([len(group["params"]) for group in optimizer.param_groups])
+        """The models that `optimizer` steps; found at its first step, or when it was given other parameters."""
+        held = [
+            (len(params), id(params[0]), id(params[-1])) if params else (0, 0, 0)
+            for params in [group["params"] for group in optimizer.param_groups]
+        ]
         known = self._by_optimizer.get(optimizer)
-        if known is not None and known[0] == size:
+        if known is not None and known[0] == held:
             return known[1]
         modules = [self._only[0]] if self._only is not None else holders(optimizer, forward.roots)
         models = [self._watched(m, optimizer, announce) for m in modules]
-        self._by_optimizer[optimizer] = (size, models)
+        self._by_optimizer[optimizer] = (held, models)
         return models
 
     def _watched(self, module: Any, optimizer: Any, announce: Callable[[Watched], None]) -> Watched:
         for watched in self._all:
             if watched.module() is module:
-                if not any(ref() is optimizer for ref in watched.optimizers):
-                    watched.optimizers.append(weakref.ref(optimizer))
-                    own = {id(p) for p in parameters_of(watched.primary())}
-                    watched.ring.apart = [i for i, (_, p) in enumerate(watched.named) if id(p) not in own]
-                    announce(watched)
+                watched.stepped_by([optimizer])
+                watched.renew()
+                announce(watched)  # there is news: another optimizer, or other parameters in this one
                 return watched
         name = self._unique(script_name(module) or class_name(module))
         watched = Watched(len(self._names), name, module, optimizer, self._every, self._dropped, self._exact)
+        others = self._only[1] if self._only is not None else living_optimizers()
+        watched.stepped_by([o for o in others if watched.ids & {id(p) for p in parameters_of(o)}])
         self._names.append(name)
         # a search over many nets must not keep the ones that the script has let go of
-        for gone in [w for w in self._all if w.primary() is None]:
+        for gone in [w for w in self._all if not w.alive()]:
             gone.log.close()
+            gone.ring.let_go()
             self._all.remove(gone)
         self._all.append(watched)
         self._logs.append(watched.log)
@@ -247,10 +321,13 @@ class Models:
         """A gradient scaler left out a step of this optimizer."""
         known = self._by_optimizer.get(optimizer)
         for watched in known[1] if known is not None else ():
-            if watched.primary() is optimizer:
-                watched.log.skip(watched.step)
+            watched.log.skip(watched.step)
         if known is None:
             self._early[optimizer] = self._early.get(optimizer, 0) + 1
+
+    def open_turns(self) -> list[Watched]:
+        """The models with a step that is not over."""
+        return [w for w in self._all if w.turn is not None]
 
     def drain(self) -> list[Event]:
         """What all models' logs hold. Called in the writer's thread."""
@@ -262,11 +339,11 @@ class Models:
 
     def any_due(self) -> bool:
         """Whether the coming step of any model is to be traced."""
-        return self._tracing and any(w.traces.due(w.step) for w in self._all if w.primary() is not None)
+        return self._tracing and any(w.due() for w in self._all if w.alive())
 
     def any_undescribed(self) -> bool:
         """Whether the layers of any model are still to be described."""
-        return any(not w.described for w in self._all if w.primary() is not None)
+        return any(not w.described for w in self._all if w.alive())
 
     def never_trace(self) -> None:
         """From now on, the always-on tier alone."""

@@ -35,7 +35,7 @@ class Look:
 
     `slot` is where; `before` the weights before the step, by device.
     `before` empty = they are those after the step before; `compare`: they should be, see whether they are;
-    `followed`: the step before was looked at as well. `bare` are the rows without a (dense) gradient; `sparse` the
+    `bare` are the rows without a (dense) gradient; `sparse` the
     summed entries of sparse gradients; `scale` what fused optimizers divide the gradient by; `second` Adam's second
     moments, with what corrects their bias and Adam's eps.
     """
@@ -43,7 +43,6 @@ class Look:
     slot: int
     before: list[Tensor]
     compare: bool = False
-    followed: bool = False
     bare: list[int] = field(default_factory=list)
     sparse: list[tuple[int, Tensor]] = field(default_factory=list)
     scale: Tensor | None = None
@@ -78,7 +77,6 @@ class ParameterRing:
         self._free: deque[int] = deque(range(self._slots))
         self._versions: list[int] = []
         self.followed = False  # the last step was looked at
-        self.apart: list[int] = []  # rows that another optimizer than the model's first one steps
         self._always = False  # the script changes weights between steps in ways that leave no version behind
         self.wide = any(g.dtype == torch.float64 for g in self._groups)
 
@@ -125,18 +123,24 @@ class ParameterRing:
         """The weights before the step, where they may differ from those after the last look; `surely`: always."""
         same = self.followed and self._now() == self._versions
         if same and not surely and not self._always:
-            return Look(slot, [], followed=True)
-        before = [g.weights_now() for g in self._groups]
-        return Look(slot, before, compare=same, followed=self.followed)
+            return Look(slot, [])
+        return Look(slot, [g.weights_now() for g in self._groups], compare=same)
 
-    def look_gradients(self, look: Look, grad_scale: Tensor | None, *, sparse: bool) -> None:
-        """The gradients that the step will use; `sparse`: those of sparse layout too, which takes longer."""
+    def look_gradients(
+        self, look: Look, grad_scale: Tensor | None, *, sparse: bool, rows: frozenset[int] | None = None
+    ) -> None:
+        """The gradients that the step will use: of all rows, or of those that this optimizer steps.
+
+        `sparse`: those of sparse layout too, which takes longer.
+        """
         look.scale = None if grad_scale is None else grad_scale.detach().clone()
+        bare: list[int] = []
         with torch.no_grad():  # a gradient of create_graph=True must not pull the ring into its graph
             for group in self._groups:
-                look.bare += group.read_gradients(look.slot)
+                bare += group.read_gradients(look.slot, rows)
+        look.bare += bare
         if sparse:
-            for row in look.bare:
+            for row in bare:
                 gradient = self.parameters[row].grad
                 if gradient is not None and gradient.layout is torch.sparse_coo:
                     look.sparse.append((row, gradient.detach().coalesce().values().reshape(-1).clone()))
@@ -146,17 +150,20 @@ class ParameterRing:
         for group in self._groups:
             group.read_weights(look.slot)
         if optimizer is not None:
-            look.second = _second_moments(optimizer, self.parameters, self.counts)
+            look.second += _second_moments(optimizer, self.parameters, self.counts)
         self._versions = self._now()
         self.followed = True
 
     def norms(self, look: Look) -> list[float]:
-        """The L2 norm of each row's gradient sample, at once. On the CPU alone: elsewhere it would wait."""
-        return [
-            value
-            for group in self._groups
-            for value in torch.linalg.vector_norm(group.gradients[look.slot], dim=1).tolist()
-        ]
+        """The L2 norm of each row's gradient sample (NaN: none), at once. On the CPU: elsewhere it would wait."""
+        norms = [math.nan] * len(self.numels)
+        for group in self._groups:
+            found = torch.linalg.vector_norm(group.gradients[look.slot], dim=1).tolist()
+            for row, norm in zip(group.rows, found, strict=True):
+                norms[row] = norm
+        for row in look.bare:
+            norms[row] = math.nan
+        return norms
 
     def _now(self) -> list[int]:
         """Tells whether anyone has changed a weight, in place or by giving it new storage."""
@@ -282,11 +289,13 @@ class _Group:
             self._pointers = pointers if own else []
         torch._foreach_copy_(places, self._sources)
 
-    def read_gradients(self, slot: int) -> list[int]:
-        """Look at the gradients; gives the rows that have no dense one."""
+    def read_gradients(self, slot: int, rows: frozenset[int] | None) -> list[int]:
+        """Look at the gradients (of some rows); gives those of them that have no dense one."""
         places, sources, bare = [], [], []
         target = self._gradient_rows[slot]
         for n, (tensor, plan) in enumerate(zip(self.tensors, self._plans, strict=True)):
+            if rows is not None and self.rows[n] not in rows:
+                continue
             gradient = local_gradient(tensor) if self._spread else tensor.grad
             if gradient is None or gradient.layout is not torch.strided:
                 bare.append(self.rows[n])
@@ -336,12 +345,7 @@ class _Group:
                 before[i] = after[i] if last is None else last
             if look.compare and last is not None:
                 self._ring.notice(before[i], last)
-            for n in self._apart():  # their step lies between two of the first optimizer's
-                before[i, n] = last[n] if look.followed and last is not None else math.nan
         return before
-
-    def _apart(self) -> list[int]:
-        return [self.rows.index(i) for i in self._ring.apart if i in self.rows]
 
     def _statistics(
         self, gradients: NDArray[Any], before: NDArray[Any], update: NDArray[Any]

@@ -21,7 +21,6 @@ from torch import Tensor
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
 
 TRACE_SAMPLE = 4096  # elements looked at per tensor at a traced step: rms to about 1 %
-DENSE_SAMPLE = 1024  # the same where nearly every step is traced: 2 %
 _PLAIN = (torch.float32, torch.float64)
 _F32_BIAS = 127
 _F32_EXPONENTS = 256

@@ -73,13 +73,10 @@ def run_again(
         leaves, output, calls = _forward(noted, on_fault)
         found = tensors_in(output)
         kept = [i for i in wanted if i < len(found) and found[i].requires_grad]
-        root = (
-            _UnvanishJoin.apply([noted.gradients[i] for i in kept], *(found[i] for i in kept))
-            if kept
-            else None
-        )
-        if root is None:
+        if not kept:
             raise SecondPassError("its outputs want no gradient when it runs eagerly")
+        arriving = [noted.gradients[i] for i in kept]
+        root = _UnvanishJoin.apply(arriving, *(found[i] for i in kept))  # type: ignore[no-untyped-call]
         tracing = walk(root, calls, on_fault)
         if tracing is None:
             raise SecondPassError("its graph is too large")
@@ -99,11 +96,11 @@ class _UnvanishEnter(torch.autograd.Function):
     """Copies the inputs and marks in the graph where the module begins."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(_: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
         return tuple(t.clone() for t in inputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+    def backward(_: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         return gradients
 
 
@@ -123,8 +120,8 @@ class _UnvanishJoin(torch.autograd.Function):
 def _forward(noted: CompiledCall, on_fault: Fault) -> tuple[list[Tensor], Any, list[Call]]:
     wants = [i for i, source in enumerate(noted.sources) if source is not None]
     leaves = [noted.inputs[i].detach().requires_grad_() for i in wants]
-    entered = _UnvanishEnter.apply(*leaves) if leaves else ()
-    copies = dict(zip((id(noted.inputs[i]) for i in wants), entered, strict=True))
+    entered = _UnvanishEnter.apply(*leaves) if leaves else ()  # type: ignore[no-untyped-call]
+    copies: dict[int, Tensor] = dict(zip((id(noted.inputs[i]) for i in wants), entered, strict=True))
 
     def fresh(tensor: Tensor) -> Tensor:
         if id(tensor) not in copies:

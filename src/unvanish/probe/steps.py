@@ -7,6 +7,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Note:
     clip: tuple[float, Tensor] | None  # (largest norm allowed, norm found), where norm clipping was called
     learning_rate: float
     look: Look | None
+    ring: ParameterRing  # that `look` is in
 
 
 class StepLog:
@@ -39,14 +41,12 @@ class StepLog:
     def __init__(
         self,
         model: int,
-        ring: ParameterRing,
         dropped: Callable[[int], None],
         consider: Callable[[list[float]], None],
     ) -> None:
         """`dropped` is told how many steps were given up, `consider` the gradients' rms at each step."""
         self._consider = consider
         self._model = model
-        self._ring = ring
         self._dropped = dropped
         self._waiting: deque[Note] = deque()
         self.closed = False  # the model is gone
@@ -57,7 +57,6 @@ class StepLog:
     def close(self) -> None:
         """The model is gone; what waits is still written."""
         self.closed = True
-        self._ring.let_go()
 
     @property
     def waiting(self) -> int:
@@ -84,9 +83,10 @@ class StepLog:
         skips, self._skips = self._skips, []
         if not skips:
             return []
-        first = f"the first before step {min(skips)}" if min(skips) else "the first before any step was made"
-        why = f"the gradient scaler found NaN or Inf and left out {len(skips)} steps, {first}"
-        return [Skipped(model=self._model, what="steps with non-finite gradients", why=why)]
+        first = f"the first before step {min(skips)}" if min(skips) else "the first before any was made"
+        steps = "1 optimizer step" if len(skips) == 1 else f"{len(skips)} optimizer steps"
+        why = f"GradScaler found NaN or Inf in the gradients and left out {steps}, {first}"
+        return [Skipped(model=self._model, what="steps with gradients that are not finite", why=why)]
 
     def drain(self) -> list[Event]:
         """All that waits, as events."""
@@ -97,17 +97,21 @@ class StepLog:
                 self.skip(step)
         while self._waiting:
             count = min(len(self._waiting), _MOST_PER_BLOCK)
-            events += self._pack([self._waiting.popleft() for _ in range(count)])
+            notes = [self._waiting.popleft() for _ in range(count)]
+            # a model that was given other parameters has another ring from then on
+            for _, same in groupby(notes, key=lambda note: id(note.ring)):
+                events += self._pack(list(same))
         return events
 
     def _pack(self, notes: list[Note]) -> list[Event]:
+        ring = notes[0].ring
         looked = [n for n in notes if n.look is not None]
         shots = [i for i, n in enumerate(looked) if self._shot(n.step)]
-        stats, weights = self._ring.reduce([n.look for n in looked if n.look is not None], shots)
+        stats, weights = ring.reduce([n.look for n in looked if n.look is not None], shots)
         for table in stats:
             self._consider(table[0].tolist())
         losses = [_mean(n.losses) for n in notes]
-        packed = array("d" if self._ring.wide else "f")
+        packed = array("d" if ring.wide else "f")
         packed.frombytes(_narrow(stats, packed.typecode).tobytes())
         block = BlockEvent(
             model=self._model,
@@ -120,7 +124,10 @@ class StepLog:
             stats=packed,
             unseen_losses=frozenset(n.step for n, v in zip(notes, losses, strict=True) if v is None),
         )
-        return [block, *(event for i in shots for event in self._snapshots_of(looked[i].step, weights[i]))]
+        return [
+            block,
+            *(event for i in shots for event in self._snapshots_of(ring, looked[i].step, weights[i])),
+        ]
 
     def _shot(self, step: int) -> bool:
         due = self._schedule.due(step)
@@ -128,10 +135,10 @@ class StepLog:
             self._schedule.done(step)
         return due
 
-    def _snapshots_of(self, step: int, weights: NDArray[np.float64]) -> list[Snapshot]:
+    def _snapshots_of(self, ring: ParameterRing, step: int, weights: NDArray[np.float64]) -> list[Snapshot]:
         return [
             Snapshot(model=self._model, step=step, parameter=i, norm=norm, quantiles=levels)
-            for i, (norm, levels) in enumerate(quantiles(weights, self._ring.counts, self._ring.numels))
+            for i, (norm, levels) in enumerate(quantiles(weights, ring.counts, ring.numels))
         ]
 
 
