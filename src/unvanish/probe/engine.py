@@ -43,6 +43,11 @@ MAX_TRACED_PASSES = 4  # backward passes measured per step (gradient accumulatio
 MAX_INCIDENTS = 20
 EVERYTHING = 2**62  # elements
 EXACT_BYTES = 2**30  # of whole tensors may wait for the writer
+RECOMPUTED = "CheckpointFunction"
+NOT_IN_RECOMPUTED = (
+    "operations inside of recomputed parts",
+    "a reentrant checkpoint hides their graph; with checkpoint(..., use_reentrant=False) they are seen",
+)
 KEPT_STEPS = 3  # optimizer steps for which forward calls are remembered, before all optimizers are known
 
 
@@ -104,6 +109,7 @@ class Probe:
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
         self._awaiting: list[Watched] = []  # models whose step came before their backward pass was over
         self._now: list[Watched] = []  # the models that the step under way is a step of
+        self._said: set[str] = set()
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
         self._incidents = 0
@@ -201,6 +207,8 @@ class Probe:
                     self._losses.append(value.detach().clone() if scale is None else value.detach() / scale)
                 if self._forward.armed and len(self._tracings) < MAX_TRACED_PASSES:
                     tracing = walk(loss, self._forward.calls, self._fault, self._size)
+                    if tracing is not None and any(n.name == RECOMPUTED for n in tracing.nodes):
+                        self._say(*NOT_IN_RECOMPUTED)
                     if tracing is not None:
                         tracing = self._beside.begin(
                             tracing, loss, _argument(args, kwargs, 0, "grad_tensors")
@@ -299,6 +307,8 @@ class Probe:
         if slot is None:
             watched.ring.skip()
             return None
+        if watched.thawed():
+            self._announce(watched)
         try:
             return watched.ring.look_before(slot, surely=special)
         except Exception:
@@ -443,6 +453,9 @@ class Probe:
             self._put(Skipped(model=watched.index, what="attribution to modules", why=why))
 
     def _say(self, what: str, why: str) -> None:
+        if why in self._said:
+            return
+        self._said.add(why)
         self._put(Skipped(model=None, what=what, why=why))
 
     def _put(self, event: Event) -> None:
