@@ -273,7 +273,7 @@ def test_a_compiled_training_step_trains_the_same_and_says_what_was_not_measured
 @pytest.mark.parametrize(
     "place",
     [
-        "engine.walk",
+        "backward.explore",
         "engine.site",
         "engine.weigh",
         "steps.quantiles",

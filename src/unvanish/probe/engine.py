@@ -15,15 +15,16 @@ from torch.optim import optimizer as optim_module
 
 from unvanish.probe import chance
 from unvanish.probe.architecture import describe, weigh
-from unvanish.probe.backward import Tracing, index_of, walk
+from unvanish.probe.backward import Tracing, Walker, index_of
 from unvanish.probe.beside import Beside
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.discover import LooseParameters, unwrap
 from unvanish.probe.forward import ForwardWatch
+from unvanish.probe.hidden import hidden
 from unvanish.probe.local import here
 from unvanish.probe.models import Models, Turn, Watched
 from unvanish.probe.parameters import Look
-from unvanish.probe.samples import TRACE_SAMPLE
+from unvanish.probe.samples import LEAN_SAMPLE, TRACE_SAMPLE
 from unvanish.probe.schedule import FIRST_PAUSE
 from unvanish.probe.seams import Captures, LossScale, Seams, see_clipping
 from unvanish.probe.sites import output_operation, site
@@ -89,8 +90,9 @@ class Probe:
             dropped=self._count_dropped,
             exact=exact,
         )
-        self._size = EVERYTHING if exact else TRACE_SAMPLE
-        self._exponents = every is None or every >= 10  # the histogram takes as long as all the rest
+        self._exact = exact
+        self._walker = Walker()
+        self._lean = False  # whether this step, if it is traced, is traced for the signal alone
         if exact:
             buffer.detail_bytes = EXACT_BYTES
         self._forward.size = self._size
@@ -115,6 +117,10 @@ class Probe:
         self._incidents = 0
         self._start = time.perf_counter()
         self.steps = 0
+
+    @property
+    def _size(self) -> int:
+        return EVERYTHING if self._exact else LEAN_SAMPLE if self._lean else TRACE_SAMPLE
 
     # --- placing and removing ------------------------------------------------------------------------------
 
@@ -193,7 +199,7 @@ class Probe:
 
     # --- the backward pass ---------------------------------------------------------------------------------
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]
+    @hidden
     def _begin_backward(self, tensors: Any, args: Any, kwargs: Any) -> Tracing | None:
         began = time.perf_counter()
         tracing = None
@@ -206,7 +212,7 @@ class Probe:
                 if value is not None and value.numel() == 1:  # None: spread over processes, not for one alone
                     self._losses.append(value.detach().clone() if scale is None else value.detach() / scale)
                 if self._forward.armed and len(self._tracings) < MAX_TRACED_PASSES:
-                    tracing = walk(loss, self._forward.calls, self._fault, self._size)
+                    tracing = self._walker.walk(loss, self._forward.calls, self._fault, self._size)
                     if tracing is not None and any(n.name == RECOMPUTED for n in tracing.nodes):
                         self._say(*NOT_IN_RECOMPUTED)
                     if tracing is not None:
@@ -214,9 +220,10 @@ class Probe:
                             tracing, loss, _argument(args, kwargs, 0, "grad_tensors")
                         )
                     if tracing is not None:
-                        tracing.scale = scale
+                        tracing.scale, tracing.lean = scale, self._lean
                         tracing.loss = torch.tensor(math.nan) if value is None else value.detach().clone()
-                        tracing.targets = chance.targets_of(loss) if value is loss else None
+                        if value is loss and not self._lean:
+                            tracing.targets = chance.targets_of(loss)
                         if tracing.targets is not None:
                             tracing.targets_at = index_of(tracing, tracing.targets.number)
                         tracing.arm()
@@ -226,7 +233,7 @@ class Probe:
         self._own += time.perf_counter() - began
         return tracing
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]
+    @hidden
     def _end_backward(self, tracing: Tracing | None, args: Any, kwargs: Any, done: bool) -> None:
         try:
             if tracing is not None:
@@ -255,7 +262,7 @@ class Probe:
 
     # --- the optimizer's step ------------------------------------------------------------------------------
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]
+    @hidden
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if not self._active or self._captures.active or not self._models.ours(optimizer):
             return
@@ -275,7 +282,7 @@ class Probe:
                 watched.forget_look()
         self._own += time.perf_counter() - began
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]
+    @hidden
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._scale.stepped = True
         if not self._active or self._captures.active or not self._models.ours(optimizer):
@@ -298,9 +305,11 @@ class Probe:
     def _first_look(self, watched: Watched) -> Look | None:
         """Begin to look at this step's parameters, where it is one of those that are looked at."""
         several = len(watched.optimizers) > 1
-        special = several or self._forward.armed or watched.step < FIRST_PAUSE or watched.due()
+        traced = self._forward.armed and not self._lean
+        special = several or traced or watched.step < FIRST_PAUSE or (watched.due() and watched.full())
         slot = None
-        if self._parameters and (special or watched.pace.due(watched.step)):
+        wanted = special or self._forward.armed or watched.pace.due(watched.step)
+        if self._parameters and wanted:
             slot = watched.ring.take_slot()
             if slot is None:
                 self._buffer.dropped += 1
@@ -355,7 +364,9 @@ class Probe:
         turn.stepped.add(id(optimizer))
         if turn.look is not None:
             try:
-                watched.ring.look_after(turn.look, optimizer if self._forward.armed else None)
+                watched.ring.look_after(
+                    turn.look, optimizer if self._forward.armed and not self._lean else None
+                )
             except Exception as error:
                 self._fault("step", error)
                 watched.forget_look()
@@ -400,7 +411,7 @@ class Probe:
                 watched.pace.spent(own, now, looked=watched.ring.followed)
 
     def _trace(self, watched: Watched, step: int, number: int, tracing: Tracing) -> None:
-        paths, names = watched.paths(), watched.names()
+        paths, names = watched.paths(again=not tracing.lean), watched.names()
         if not any(id(leaf.parameter) in names for node in tracing.nodes for leaf in node.leaves):
             return  # a backward pass of another model
         sited = site(tracing, paths, names, watched.graphs)
@@ -410,7 +421,7 @@ class Probe:
         targets, targets_at = watched.know(tracing.targets), tracing.targets_at
         loss = tracing.loss if tracing.loss.numel() == 1 else tracing.loss.double().mean()
         scale = tracing.scale
-        exponents = self._exponents
+        exponents = not tracing.lean
 
         def events() -> list[Event]:
             factor = 1.0 if scale is None else 1 / float(scale)
@@ -441,6 +452,8 @@ class Probe:
         if self._traces_left != 0 and self._models.any_due():
             self._forward.forget(max(KEPT_STEPS, self._models.optimizers))
             self._forward.entries = self._models.any_undescribed()
+            self._lean = not self._exact and not self._forward.entries and self._models.all_lean()
+            self._forward.size = self._size
             self._forward.arm()
         else:
             self._forward.disarm()

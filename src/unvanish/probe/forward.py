@@ -137,17 +137,14 @@ class ForwardWatch:
 
     def _ignored(self) -> bool:
         return (
-            self.in_backward
-            or threading.get_ident() != self._thread
-            or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+            self.in_backward or threading.get_ident() != self._thread or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         )
 
     def enter(self, module: nn.Module) -> Call | None:
         """Begin to note a call; None where it is not to be noted. Each call that is noted needs its `leave`."""
         if self._ignored() or not torch.is_grad_enabled():
             return None
-        call = Call(module=module, first=sequence_number(), depth=self._depth)
+        call = Call(module, sequence_number(), -1, self._depth)
         self._depth += 1
         self.calls.append(call)
         return call
@@ -159,7 +156,8 @@ class ForwardWatch:
     def look(self, call: Call, args: Any, output: Any) -> None:
         """The call went well: measure what went in and came out, where the module has weights of its own."""
         call.last = sequence_number()
-        if any(p is not None and p.dim() > 1 for p in call.module._parameters.values()):
+        parameters = call.module._parameters
+        if parameters and any(p is not None and p.dim() > 1 for p in parameters.values()):
             try:
                 self._measure(call, args, output)
             except Exception as error:

@@ -17,8 +17,8 @@ from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import class_name, data_parallel_shards, gathered_weights, localize
 from unvanish.probe.parameters import Look, ParameterRing
 from unvanish.probe.schedule import TRACE_RATIO, Pace, Schedule
+from unvanish.probe.sites import Known
 from unvanish.probe.steps import StepLog
-from unvanish.schema.graph import Graph
 from unvanish.schema.run import Event, ModelInfo, OptimizerInfo, ParameterInfo
 
 _LOOK_EVERY = 4  # measured steps between two looks at whether something changed
@@ -62,8 +62,10 @@ class Watched:
         self.named: list[tuple[str, Tensor]] = list(module.named_parameters())
         self.ring = self._new_ring()
         self.log = StepLog(index, dropped, self.consider_later)
-        self.graphs: dict[int, Graph] = {}
+        self.graphs: Known = {}
         self._graphs: set[str] = set()
+        self._paths: dict[int, str] | None = None
+        self._names: dict[int, str] | None = None
         self.ids = {id(p) for _, p in self.named}
         self._trainable = [p.requires_grad for _, p in self.named]
         self.described = False
@@ -77,6 +79,11 @@ class Watched:
     def module(self) -> Any:
         """The module, or None when the script let go of it."""
         return self._module if isinstance(self._module, LooseParameters) else self._module()
+
+    @property
+    def spread(self) -> bool:
+        """Whether parameters are spread over processes."""
+        return any(type(p) not in (Tensor, nn.Parameter) for _, p in self.named)
 
     def _new_ring(self) -> ParameterRing:
         return (ExactRing if self._exact else ParameterRing)([p for _, p in self.named])
@@ -96,6 +103,7 @@ class Watched:
         if [id(p) for _, p in named] != [id(p) for _, p in self.named]:
             self.forget_look()
             self.named, self._owned, self._levels, self.graphs = named, {}, None, {}
+            self._names = None
             self.ids = {id(p) for _, p in named}
             self.ring = self._new_ring()
 
@@ -138,19 +146,31 @@ class Watched:
         """Whether the coming forward pass may be one to trace."""
         return self.traces.due(self.step) or (self.turn is not None and self.traces.due(self.step + 1))
 
-    def paths(self) -> dict[int, str]:
-        """Dotted path by id of the submodule."""
-        module = self.module()
-        return {id(m): path for path, m in module.named_modules()} if module is not None else {}
+    def full(self) -> bool:
+        """Whether the coming step, if it is traced, is to be measured in full."""
+        return self.traces.full(self.step) or (self.turn is not None and self.traces.full(self.step + 1))
+
+    def paths(self, *, again: bool = True) -> dict[int, str]:
+        """Dotted path by id of the submodule; `again`: look for new ones (a module may hold thousands)."""
+        if again or self._paths is None:
+            module = self.module()
+            found = {id(m): path for path, m in module.named_modules()} if module is not None else {}
+            if found != self._paths:
+                self._paths = found
+        return self._paths or {}
 
     def names(self) -> dict[int, str]:
         """Parameter name by id of the tensor, and by that of the whole weight where it is gathered from shards."""
-        names = {id(p): name for name, p in self.named}
-        return names | {i: names[id(p)] for i, p in self.gathered().items() if id(p) in names}
+        if self._names is None:
+            self._names = {id(p): name for name, p in self.named}
+        gathered = self.gathered()
+        if not gathered:
+            return self._names
+        return self._names | {i: self._names[id(p)] for i, p in gathered.items() if id(p) in self._names}
 
     def gathered(self) -> dict[int, Tensor]:
         """By id of a weight that is gathered from shards for the forward pass: the parameter that it is of."""
-        module = self.module()
+        module = self.module() if self.spread else None
         return gathered_weights(module) if isinstance(module, nn.Module) else {}
 
     def first_sight(self, key: str) -> bool:
@@ -340,6 +360,10 @@ class Models:
     def any_due(self) -> bool:
         """Whether the coming step of any model is to be traced."""
         return self._tracing and any(w.due() for w in self._all if w.alive())
+
+    def all_lean(self) -> bool:
+        """Whether the coming step is to be traced for the signal alone."""
+        return not any(w.due() and w.full() for w in self._all if w.alive())
 
     def any_undescribed(self) -> bool:
         """Whether the layers of any model are still to be described."""
