@@ -24,6 +24,7 @@ from unvanish.probe.hidden import hidden
 from unvanish.probe.local import here
 from unvanish.probe.models import Models, Turn, Watched
 from unvanish.probe.parameters import Look
+from unvanish.probe.ready import NOW, Ready
 from unvanish.probe.samples import LEAN_SAMPLE, TRACE_SAMPLE
 from unvanish.probe.schedule import FIRST_PAUSE
 from unvanish.probe.seams import Captures, LossScale, Seams, see_clipping
@@ -181,9 +182,10 @@ class Probe:
 
         return compile
 
-    def _clipped(self, parameters: list[Tensor], most: float, found: Tensor) -> None:
+    def _clipped(self, parameters: list[Tensor], most: Any, found: Tensor) -> None:
         try:
             if self._active and parameters:
+                most = most.detach().clone() if isinstance(most, Tensor) else float(most)
                 self._models.clipped(parameters[0], most, found.detach().clone())
         except Exception as error:
             self._fault("clipping", error)
@@ -396,10 +398,14 @@ class Probe:
                 rate if isinstance(rate, float | int) else math.nan,
                 turn.look,
                 watched.ring,
+                self._ready(watched),
             )
         )
         if turn.look is not None and watched.ring.low:
             self._buffer.wake()
+
+    def _ready(self, watched: Watched) -> Ready:
+        return NOW if watched.ring.on_cpu else Ready(watched.ring.devices)
 
     def _keep_pace(self, began: float) -> None:
         """Take what this step cost, the writer's share included; traced steps have a schedule of their own."""
@@ -422,8 +428,10 @@ class Probe:
         loss = tracing.loss if tracing.loss.numel() == 1 else tracing.loss.double().mean()
         scale = tracing.scale
         exponents = not tracing.lean
+        ready = self._ready(watched)
 
         def events() -> list[Event]:
+            ready.wait()
             factor = 1.0 if scale is None else 1 / float(scale)
             numbers = sited.numbers(factor, exponents=exponents)
             out: list[Event] = [GraphEvent(model=watched.index, graph=sited.graph)] if fresh else []

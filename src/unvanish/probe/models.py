@@ -72,7 +72,7 @@ class Watched:
         self._targets: Targets | None = None
         self._levels: list[float] | None = None
         self._looks = 0
-        self.clip: tuple[float, Tensor] | None = None
+        self.clip: tuple[float | Tensor, Tensor] | None = None
         self.turn: Turn | None = None  # the step that is under way
         self._owned: dict[int, frozenset[int]] = {}  # rows by id of the optimizer, where there are several
 
@@ -331,7 +331,7 @@ class Models:
             unique = f"{name}#{number}"
         return unique
 
-    def clipped(self, parameter: Tensor, most: float, found: Tensor) -> None:
+    def clipped(self, parameter: Tensor, most: float | Tensor, found: Tensor) -> None:
         """Norm clipping was called for the gradients of these parameters."""
         for watched in self._all:
             if id(parameter) in watched.ids:

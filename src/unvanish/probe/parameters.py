@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,16 @@ RING_BYTES = 6 * 2**20
 MOST_SLOTS = 64
 _COLUMNS = {name: i for i, name in enumerate(PARAMETER_STATISTICS)}
 _AT_ONCE = 4  # steps reduced together: their samples fit into a core's cache
+
+
+class SecondMoment(NamedTuple):
+    """Adam's second moment of one row, as the optimizer has it: a sample, its beta, how many steps it was made of."""
+
+    row: int
+    sample: Tensor
+    beta: float
+    made: float | Tensor
+    eps: float
 
 
 @dataclass(slots=True)
@@ -46,7 +56,7 @@ class Look:
     bare: list[int] = field(default_factory=list)
     sparse: list[tuple[int, Tensor]] = field(default_factory=list)
     scale: Tensor | None = None
-    second: list[tuple[int, Tensor, float, float]] = field(default_factory=list)
+    second: list[SecondMoment] = field(default_factory=list)
 
 
 class ParameterRing:
@@ -84,6 +94,11 @@ class ParameterRing:
     def on_cpu(self) -> bool:
         """Whether all of it can be read without waiting for a device."""
         return all(g.device.type == "cpu" for g in self._groups)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Where the parameters are."""
+        return [g.device for g in self._groups]
 
     @property
     def looked_at(self) -> list[int]:
@@ -207,9 +222,10 @@ class ParameterRing:
                 1 - np.count_nonzero(found) / numel,
                 np.count_nonzero(~np.isfinite(found)) / numel,
             )
-        for row, moments, correction, eps in look.second:
-            root = np.sqrt(moments.cpu().numpy().astype(np.float64) / correction)
-            table[_COLUMNS["adam_suppression"], row] = np.mean(root / (root + eps))
+        for second in look.second:
+            correction = 1 - second.beta ** float(second.made or 1)
+            root = np.sqrt(second.sample.cpu().numpy().astype(np.float64) / correction)
+            table[_COLUMNS["adam_suppression"], second.row] = np.mean(root / (root + second.eps))
 
     def notice(self, before: NDArray[Any], after: NDArray[Any]) -> None:
         """The weights after a step and before the next: where they differ, both are looked at from now on."""
@@ -418,8 +434,8 @@ def _squares(values: NDArray[Any]) -> NDArray[np.float64]:
 
 def _second_moments(
     optimizer: Any, parameters: Sequence[Tensor], counts: Sequence[int]
-) -> list[tuple[int, Tensor, float, float]]:
-    """(row, sample of the second moment, bias correction, eps) of the parameters that an Adam steps."""
+) -> list[SecondMoment]:
+    """Of the parameters that an Adam steps. Nothing waits for a device: the step count may lie on it."""
     rows = {id(p): i for i, p in enumerate(parameters)}
     out = []
     for group in optimizer.param_groups:
@@ -429,16 +445,14 @@ def _second_moments(
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
             second = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
-            made = state.get("step")
             row = rows.get(id(parameter))
             if row is None or not isinstance(second, Tensor) or isinstance(betas[1], Tensor):
                 continue
-            if isinstance(made, Tensor) and made.device.type != "cpu":
-                continue  # reading it would wait for the device
-            correction = 1 - betas[1] ** float(made or 1)
+            made = state.get("step")
+            made = made.detach().clone() if isinstance(made, Tensor) else float(made or 1)
             sample = second.detach().reshape(-1)
             sample = sample[:: max(1, sample.numel() // max(1, counts[row]))].clone()
-            out.append((row, sample, correction, eps))
+            out.append(SecondMoment(row, sample, betas[1], made, eps))
     return out
 
 

@@ -38,7 +38,7 @@ class Seams:
         self._placed = []
 
 
-def see_clipping(seams: Seams, tell: Callable[[list[Tensor], float, Tensor], None]) -> None:
+def see_clipping(seams: Seams, tell: Callable[[list[Tensor], Any, Tensor], None]) -> None:
     """Call `tell(parameters, largest norm allowed, norm found)` at each clip_grad_norm_, however it was imported."""
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,7 +46,7 @@ def see_clipping(seams: Seams, tell: Callable[[list[Tensor], float, Tensor], Non
             if not torch.compiler.is_compiling():
                 several = [parameters] if isinstance(parameters, Tensor) else list(parameters)
                 parameters = several  # a generator would be empty the second time
-                tell(several, float(max_norm), total_norm)
+                tell(several, max_norm, total_norm)
             return original(parameters, max_norm, total_norm, *args, **kwargs)
 
         return clip

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.probe.parameters import Look, ParameterRing, quantiles
+from unvanish.probe.ready import Ready
 from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, Schedule
 from unvanish.schema.run import BlockEvent, Event, Skipped, Snapshot
 
@@ -29,10 +30,13 @@ class Note:
     step: int
     seconds: float
     losses: Sequence[Tensor]
-    clip: tuple[float, Tensor] | None  # (largest norm allowed, norm found), where norm clipping was called
+    clip: (
+        tuple[float | Tensor, Tensor] | None
+    )  # (largest norm allowed, norm found), where norm clipping was called
     learning_rate: float
     look: Look | None
     ring: ParameterRing  # that `look` is in
+    ready: Ready
 
 
 class StepLog:
@@ -105,6 +109,8 @@ class StepLog:
 
     def _pack(self, notes: list[Note]) -> list[Event]:
         ring = notes[0].ring
+        for note in notes:
+            note.ready.wait()
         looked = [n for n in notes if n.look is not None]
         shots = [i for i, n in enumerate(looked) if self._shot(n.step)]
         stats, weights = ring.reduce([n.look for n in looked if n.look is not None], shots)
@@ -146,11 +152,11 @@ def _mean(losses: Sequence[Tensor]) -> float | None:
     return sum(float(v) for v in losses) / len(losses) if losses else None
 
 
-def _clip_factor(clip: tuple[float, Tensor] | None) -> float:
+def _clip_factor(clip: tuple[float | Tensor, Tensor] | None) -> float:
     """What clip_grad_norm_ multiplied the gradient by."""
     if clip is None:
         return math.nan
-    most, found = clip[0], float(clip[1])
+    most, found = float(clip[0]), float(clip[1])
     return min(1.0, most / (found + 1e-6)) if math.isfinite(found) else 0.0
 
 
