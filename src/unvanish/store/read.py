@@ -22,7 +22,7 @@ from unvanish.schema.run import (
 )
 from unvanish.store.alive import writer_alive
 from unvanish.store.encode import Row, untext
-from unvanish.store.layout import FILE_NAME, select_statement
+from unvanish.store.layout import FILE_NAME, columns, present, select_statement
 from unvanish.store.open import reading, record_file, wal_file
 from unvanish.store.read_model import read_model
 
@@ -80,7 +80,10 @@ def list_runs(folder: str | Path) -> list[tuple[Path, RunInfo, RunStatus]]:
 
 
 def _rows(connection: sqlite3.Connection, table: str, where: str = "", order: str = "") -> Iterator[Row]:
-    return cast("Iterator[Row]", connection.execute(select_statement(table, where, order)))
+    """All columns of layout.TABLES; NULL for those that a record of an older format does not have."""
+    there = present(connection, table)
+    names = tuple(name if name in there else f"NULL AS {name}" for name in columns(table))
+    return cast("Iterator[Row]", connection.execute(select_statement(table, where, order, names)))
 
 
 def _run_row(connection: sqlite3.Connection, file: Path) -> tuple[RunInfo, dict[str, Any]]:

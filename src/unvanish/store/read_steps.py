@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.schema.run import PARAMETER_STATISTICS
-from unvanish.store.layout import select_statement
+from unvanish.store.layout import present, select_statement
 from unvanish.store.stat_rows import StatRows
 from unvanish.store.step_rows import StepRows
 
@@ -145,7 +145,7 @@ def _single_steps(
     connection: sqlite3.Connection, model: int, window: Window
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
     """Steps that came one by one, as columns of StepRows, and those of them whose parameters were measured."""
-    here = "packed" in _present(connection, "steps")
+    here = "packed" in present(connection, "steps")
     where = f"model = {model} AND step BETWEEN {window[0]} AND {window[1]}" + (
         " AND packed = 0" if here else ""
     )
@@ -177,7 +177,7 @@ def _fill_single(
     if not len(single):
         return
     model, (first, last) = wanted
-    names = [name for name in _present(connection, "parameter_stats") if name in PARAMETER_STATISTICS]
+    names = [name for name in present(connection, "parameter_stats") if name in PARAMETER_STATISTICS]
     cursor = connection.execute(
         select_statement(
             "parameter_stats",
@@ -228,7 +228,7 @@ def _select(
     connection: sqlite3.Connection, table: str, model: int, window: Window, names: tuple[str, ...]
 ) -> Iterator[tuple[Any, ...]]:
     """Columns of the blocks of a model that reach into a window, in the order in which they were written."""
-    if not _present(connection, table):  # a record of an older format
+    if not present(connection, table):  # a record of an older format
         return
     where = f"model = {model} AND first <= {window[1]} AND last >= {window[0]}"
     yield from connection.execute(select_statement(table, where, "level DESC, block", names))
@@ -249,12 +249,7 @@ def _one_block(connection: sqlite3.Connection, block: int) -> StatRows:
 
 
 def _any_packed(connection: sqlite3.Connection, model: int) -> bool:
-    if not _present(connection, StepRows.TABLE):
+    if not present(connection, StepRows.TABLE):
         return False
     found = connection.execute(f"SELECT 1 FROM {StepRows.TABLE} WHERE model = {model} LIMIT 1")  # noqa: S608 - ours
     return found.fetchone() is not None
-
-
-def _present(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
-    """The columns that this record's table has, none where it has no such table."""
-    return tuple(row[1] for row in connection.execute(f"PRAGMA table_info({table})"))
