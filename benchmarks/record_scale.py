@@ -258,14 +258,16 @@ def read(plan: Plan, folder: Path) -> None:
         ("late", inner - inner // 1000, inner),
         ("the last", inner, inner),
     ):
+        said = []
+        for traces in (False, True):
 
-        def window(low: int = low, high: int = high) -> None:
-            first = rng.randint(low, high)
-            read_run(folder, steps=(first, first + WINDOW - 1))
+            def window(low: int = low, high: int = high, *, traces: bool = traces) -> None:
+                first = rng.randint(low, high)
+                read_run(folder, steps=(first, first + WINDOW - 1), traces=traces)
 
-        window()
-        p50, p95 = timed(window, 20)
-        print(f"  {WINDOW} steps, {name:13}: p50 {p50:.0f} ms, p95 {p95:.0f} ms")
+            window()
+            said.append("p50 {:.0f} ms, p95 {:.0f} ms".format(*timed(window, 20)))
+        print(f"  {WINDOW} steps, {name:13}: {said[0]}; with traces and graph {said[1]}")
     start = time.perf_counter()
     model = read_run(folder).models[0]
     took = time.perf_counter() - start
@@ -346,7 +348,9 @@ def main() -> None:
             shutil.rmtree(folder)
     if options.part == "all":
         stats, rest = share * sizes["narrow"]["statistics"], sizes["paced"]["rest"]
-        print(f"{wide:,} parameters x {options.steps:,} steps, all measured: {share} x the statistics of narrow")
+        print(
+            f"{wide:,} parameters x {options.steps:,} steps, all measured: {share} x the statistics of narrow"
+        )
         print(f"  {stats:.0f} MB + the rest of paced {rest:.0f} MB = {stats + rest:.0f} MB")
 
 

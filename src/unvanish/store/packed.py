@@ -20,7 +20,7 @@ from unvanish.store.trace_choice import Kept, change, to_give_up
 
 _STEPS_AN_OCTAVE = 64
 _MOST_AN_OCTAVE = 8  # of the steps whose parameters, and of the traces whose operations, stand in the tables
-_ROWS_AN_OCTAVE = 20_000  # in parameter_stats and in trace_operations, where that allows one at all
+_ROWS_AN_OCTAVE = 8_000  # in parameter_stats and in trace_operations, where that allows one at all
 _TRACE_TABLES = ("traces", "traces_packed", "trace_operations", "trace_edges")
 _GRAPHS_COMPARED = 16  # whose last trace is remembered
 _SNAPSHOT_BYTES = 120  # of a row in the table and its index

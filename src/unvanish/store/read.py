@@ -27,16 +27,17 @@ from unvanish.store.open import reading, record_file, wal_file
 from unvanish.store.read_model import read_model
 
 
-def read_run(path: str | Path, *, steps: tuple[int, int] | None = None) -> Run:
+def read_run(path: str | Path, *, steps: tuple[int, int] | None = None, traces: bool = True) -> Run:
     """The run in a folder (or the file inside of it), as far as it is written. Never blocks the writer.
 
     `steps` = (first, last) reads only that window of steps, both included; infos, graphs and findings about
-    the run are read whole. Raises RecordError, with the mend, for a path that is missing, foreign or damaged.
+    the run are read whole. `traces=False` leaves out graphs and traces: where there are thousands of operations, most
+    of the time goes into them. Raises RecordError, with the mend, for a path that is missing, foreign or damaged.
     """
     file = record_file(path)
     with reading(file) as connection:
         info, end = _run_row(connection, file)
-        models = tuple(read_model(connection, m, steps) for m in _models(connection))
+        models = tuple(read_model(connection, m, steps, traces=traces) for m in _models(connection))
         incidents = tuple(
             Incident(step=step, where=untext(where), what=untext(what))
             for step, where, what in _rows(connection, "incidents", order="rowid")

@@ -19,7 +19,9 @@ from unvanish.store.read_traces import known, number, read_traces
 _WHOLE = (-(2**62), 2**62)
 
 
-def read_model(connection: sqlite3.Connection, info: ModelInfo, steps: tuple[int, int] | None) -> ModelRun:
+def read_model(
+    connection: sqlite3.Connection, info: ModelInfo, steps: tuple[int, int] | None, *, traces: bool
+) -> ModelRun:
     """One model's part of the record; `steps` = (first, last) for a window, None for all."""
     window = (int(steps[0]), int(steps[1])) if steps else _WHOLE
     where = f"model = {info.index} AND step BETWEEN {window[0]} AND {window[1]}"
@@ -33,8 +35,8 @@ def read_model(connection: sqlite3.Connection, info: ModelInfo, steps: tuple[int
         parameter_steps=statistics.steps,
         parameter_stats=statistics.means,
         snapshots=tuple(_snapshots(connection, where)),
-        graphs=_graphs(connection, info.index),
-        traces=tuple(read_traces(connection, where)),
+        graphs=_graphs(connection, info.index) if traces else {},
+        traces=tuple(read_traces(connection, where)) if traces else (),
         architecture=tuple(_layers(connection, info.index)),
         unseen_losses=table.unseen,
         clips=table.clips,

@@ -32,20 +32,20 @@ def read_traces(connection: sqlite3.Connection, where: str) -> Iterator[Trace]:
     packed = bool(present(connection, "traces_packed"))
     for row in connection.execute(select_statement("traces", where, "step, backward, trace")).fetchall():
         trace, model, step, backward, graph, loss, output, chance, not_measured = row
-        stats = _packed_stats(connection, trace) if packed else _row_stats(connection, trace)
+        stats = _packed_stats(connection, trace) if packed else tuple(_row_stats(connection, trace))
         yield Trace(
             model=model,
             step=step,
             backward=backward,
             graph=untext(graph),
             loss=number(loss),
-            stats=tuple(stats),
+            stats=stats,
             output=output,
             chance=known("chance", chance, not_measured),
         )
 
 
-def _packed_stats(connection: sqlite3.Connection, trace: int) -> Iterator[OperationStats]:
+def _packed_stats(connection: sqlite3.Connection, trace: int) -> tuple[OperationStats, ...]:
     row = connection.execute(select_statement("traces_packed", f"trace = {trace}")).fetchone()
     return unpack_trace(row)
 
