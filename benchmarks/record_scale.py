@@ -54,6 +54,7 @@ from unvanish.store.ladder import Limits
 LAYERS = 1000
 STEPS_A_WRITE = 16  # of 20 ms each: the recorder writes about three times a second
 WINDOW = 50
+OVERVIEW = 200  # rows
 POOL = 256  # tables of statistics that are made once and used again
 SPIKE, LOSS_SPIKE = 1e6, 1e3
 SHARE = PARAMETER_STATISTICS.index("gradient_nonfinite")
@@ -268,6 +269,14 @@ def read(plan: Plan, folder: Path) -> None:
             window()
             said.append("p50 {:.0f} ms, p95 {:.0f} ms".format(*timed(window, 20)))
         print(f"  {WINDOW} steps, {name:13}: {said[0]}; with traces and graph {said[1]}")
+    start = time.perf_counter()
+    short = read_run(folder, rows=OVERVIEW, traces=False).models[0]
+    took = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"  an overview of {len(short.parameter_steps)} rows: {took:.1f} s, {peak:.0f} MB of memory at most so far"
+    )
+    del short
     start = time.perf_counter()
     model = read_run(folder).models[0]
     took = time.perf_counter() - start

@@ -25,7 +25,7 @@ from unvanish.store.ladder import Limits
 from unvanish.store.spaced import log_spaced
 from unvanish.store.trace_choice import Kept, change, to_give_up
 
-few = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 WIDTH = len(PARAMETER_STATISTICS)
 SHARE = PARAMETER_STATISTICS.index("gradient_nonfinite")
 SUPPRESSION = PARAMETER_STATISTICS.index("adam_suppression")
@@ -100,12 +100,8 @@ def bounds(model: ModelRun) -> list[tuple[int, int]]:
     return list(zip(model.parameter_steps, until, strict=True))
 
 
-@few
-@given(long_runs())
-def test_thinned_rows_stand_for_all_steps_and_keep_their_extremes(made: Any) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        model = written(Path(folder) / "r", made)
-    tables = made[0]
+def check_rows(model: ModelRun, tables: list[Any]) -> None:
+    """Each measured step is in one row, whose mean, smallest and largest are those of its steps."""
     parameters = len(model.info.parameters)
     covered = [s for first, until in bounds(model) for s in range(first, until + 1) if tables[s] is not None]
     assert covered == [s for s, table in enumerate(tables) if table is not None]  # each once, in order
@@ -127,6 +123,14 @@ def test_thinned_rows_stand_for_all_steps_and_keep_their_extremes(made: Any) -> 
                 assert (low[at], high[at]) == pytest.approx(
                     (finite.min(), finite.max()) if len(finite) else (math.nan, math.nan), rel=0, nan_ok=True
                 )
+
+
+@few
+@given(long_runs())
+def test_thinned_rows_stand_for_all_steps_and_keep_their_extremes(made: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        model = written(Path(folder) / "r", made)
+    check_rows(model, made[0])
 
 
 @few
@@ -209,6 +213,20 @@ def test_the_same_run_is_read_whatever_the_lengths_of_the_blocks(made: Any, leng
 
 def pairs(one: ModelRun, other: ModelRun) -> list[tuple[Any, Any]]:
     return [(one.parameter_stats[name], other.parameter_stats[name]) for name in PARAMETER_STATISTICS]
+
+
+@few
+@given(long_runs(), st.integers(1, 60))
+def test_an_overview_merges_rows_and_loses_none(made: Any, most: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        whole = written(Path(folder) / "r", made)
+        short = read_run(Path(folder) / "r", rows=most).models[0]
+    assert (short.steps, short.losses.tobytes()) == (whole.steps, whole.losses.tobytes())
+    assert len(short.parameter_steps) == min(most, len(whole.parameter_steps))
+    each_end = most // 8
+    assert bounds(short)[:each_end] == bounds(whole)[:each_end]
+    assert bounds(short)[len(bounds(short)) - each_end :] == bounds(whole)[len(bounds(whole)) - each_end :]
+    check_rows(short, made[0])
 
 
 @few

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from unvanish.schema.run import PARAMETER_STATISTICS
 from unvanish.store.layout import present, select_statement
+from unvanish.store.planes import MergedPlanes, Planes, groups_of
 from unvanish.store.stat_rows import StatRows
 from unvanish.store.step_rows import StepRows
 
@@ -70,12 +71,18 @@ def read_steps(connection: sqlite3.Connection, model: int, window: Window) -> St
 
 
 def read_statistics(
-    connection: sqlite3.Connection, model: int, window: Window, parameters: int, single: NDArray[np.int64]
+    connection: sqlite3.Connection,
+    wanted: tuple[int, Window],
+    parameters: int,
+    single: NDArray[np.int64],
+    most: int | None,
 ) -> Statistics:
     """The parameters' statistics of a window: each row of which a step is inside. `single` as Steps has them.
 
-    [rows x parameters] per statistic, NaN where a row has none. Blocks as for the steps.
+    `wanted`: the model and the window. [rows x parameters] per statistic, NaN where a row has none. Blocks as for the
+    steps. More than `most` rows are merged to so many, unless some came singly.
     """
+    model, window = wanted
     firsts, untils, blocks = [single], [single], []
     names = ("block", "rows", "level", "steps", "until")
     for block, rows, level, steps, until in _select(connection, StatRows.TABLE, model, window, names):
@@ -88,57 +95,36 @@ def read_statistics(
     order = order[~_covered(order, first, until, len(single))]
     places = np.full(len(first), -1)
     places[order] = np.arange(len(order))
-    thinned = bool((first[order] != until[order]).any())
-    planes = _Planes(len(order), parameters, ("mean", "smallest", "largest") if thinned else ("mean",))
-    _fill_single(connection, planes, (model, window), single, places[: len(single)])
+    firsts_there, untils_there = first[order], until[order]
+    planes: Planes | MergedPlanes
+    if most is not None and len(order) > most and not len(single):
+        groups = groups_of(len(order), most)
+        places[order] = groups
+        heads = np.flatnonzero(np.diff(groups, prepend=-1))
+        firsts_there, untils_there = firsts_there[heads], np.maximum.reduceat(untils_there, heads)
+        thinned = True
+        planes = MergedPlanes(most, parameters)
+    else:
+        thinned = bool((firsts_there != untils_there).any())
+        planes = Planes(len(order), parameters, ("mean", "smallest", "largest") if thinned else ("mean",))
+        _fill_single(connection, planes, wanted, single, places[: len(single)])
     at = len(single)
     for block, rows, _ in blocks:
         inside = places[at : at + rows]
         at += rows
         if (inside >= 0).any():
             planes.fill(inside, _one_block(connection, block))
+    if isinstance(planes, MergedPlanes):
+        planes.finish()
     return Statistics(
-        steps=_array("q", first[order]),
-        until=_array("q", until[order]) if thinned else array("q"),
+        steps=_array("q", firsts_there),
+        until=_array("q", untils_there) if thinned else array("q"),
         means=planes.arrays["mean"],
         extremes={
             name: (planes.arrays["smallest"][name], planes.arrays["largest"][name])
             for name in (PARAMETER_STATISTICS if thinned else ())
         },
     )
-
-
-class _Planes:
-    """Arrays to be filled row by row: for each plane and statistic one of [rows x parameters]."""
-
-    def __init__(self, rows: int, parameters: int, planes: tuple[str, ...]) -> None:
-        self._shape = (rows, parameters)
-        self.arrays = {
-            plane: {name: array("d", [np.nan]) * (rows * parameters) for name in PARAMETER_STATISTICS}
-            for plane in planes
-        }
-
-    def fill(self, places: NDArray[np.int64], rows: StatRows) -> None:
-        """Put rows to their places (-1: nowhere); parameters that the model no longer has are left out."""
-        width = min(self._shape[1], rows.mean.shape[-1])
-        inside = places >= 0
-        whole = bool(inside.all()) and bool((np.diff(places) == 1).all())
-        to: Any = slice(int(places[0]), int(places[-1]) + 1) if whole else places[inside]
-        for plane, arrays in self.arrays.items():
-            values = getattr(rows, plane)
-            for s, name in enumerate(PARAMETER_STATISTICS):
-                table = np.frombuffer(arrays[name]).reshape(self._shape) if len(arrays[name]) else None
-                if table is not None:
-                    table[to, :width] = values[:, s, :width] if whole else values[inside, s, :width]
-
-    def fill_cells(self, places: NDArray[Any], values: NDArray[np.float64], names: list[str]) -> None:
-        """Put single values [cells x names] to their places [cells x (row, parameter)]; -1: nowhere."""
-        keep = (places[:, 0] >= 0) & (places[:, 1] < self._shape[1])
-        rows, parameters = places[keep, 0], places[keep, 1]
-        for arrays in self.arrays.values():
-            for s, name in enumerate(names):
-                if name in arrays and len(arrays[name]):
-                    np.frombuffer(arrays[name]).reshape(self._shape)[rows, parameters] = values[keep, s]
 
 
 def _single_steps(
@@ -168,7 +154,7 @@ def _single_steps(
 
 def _fill_single(
     connection: sqlite3.Connection,
-    planes: _Planes,
+    planes: Planes,
     wanted: tuple[int, Window],
     single: NDArray[np.int64],
     places: NDArray[np.int64],
