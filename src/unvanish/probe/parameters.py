@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.probe.local import is_there, local_gradient, local_tensor, localize
-from unvanish.probe.samples import stride_for
+from unvanish.probe.stride import stride_for
 from unvanish.schema.run import PARAMETER_STATISTICS, SNAPSHOT_QUANTILES
 
 SAMPLE = 256  # elements looked at per tensor and step
@@ -381,15 +381,16 @@ class _Plan:
     @staticmethod
     def of(tensor: Tensor, width: int) -> _Plan:
         numel = tensor.numel()
-        stride = stride_for(tensor.shape, width) if numel > width else 1
-        count = min(-(-numel // stride), width)
         order = None
         if not tensor.is_contiguous():
             order = tuple(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+        shape = tensor.shape if order is None else tuple(tensor.shape[d] for d in order)
+        stride = stride_for(shape, width) if numel > width else 1
+        count = -(-numel // stride)
         plain = numel <= width and order is None and not tensor.is_complex()
         length = count * (2 if tensor.is_complex() else 1)
-        shape = tuple(tensor.shape) if plain else (count, 2) if tensor.is_complex() else (count,)
-        return _Plan(count, length, shape, stride, order, plain, tensor.is_complex())
+        place = tuple(tensor.shape) if plain else (count, 2) if tensor.is_complex() else (count,)
+        return _Plan(count, length, place, stride, order, plain, tensor.is_complex())
 
     def see(self, tensor: Tensor) -> Tensor:
         """The elements: a view of a dense tensor, a copy of others."""
@@ -400,7 +401,7 @@ class _Plan:
         if tensor.is_contiguous():
             seen = tensor.as_strided((self.count,), (self.stride,))
         else:
-            seen = tensor.reshape(-1)[:: self.stride][: self.count]
+            seen = tensor.reshape(-1)[:: self.stride]
         return torch.view_as_real(seen) if self.is_complex else seen
 
 
@@ -437,7 +438,7 @@ def _second_moments(
                 continue  # reading it would wait for the device
             correction = 1 - betas[1] ** float(made or 1)
             sample = second.detach().reshape(-1)
-            sample = sample[:: max(1, sample.numel() // max(1, counts[row]))].clone()
+            sample = sample[:: stride_for(second.shape, max(1, counts[row]))].clone()
             out.append((row, sample, correction, eps))
     return out
 

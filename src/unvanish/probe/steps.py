@@ -16,10 +16,12 @@ from torch import Tensor
 
 from unvanish.probe.parameters import Look, ParameterRing, quantiles
 from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, Schedule
-from unvanish.schema.run import BlockEvent, Event, Skipped, Snapshot
+from unvanish.schema.run import PARAMETER_STATISTICS, BlockEvent, Event, Skipped, Snapshot
 
 MOST_WAITING = 100_000  # steps that may wait for the writer (a slow disk); more are counted and dropped
 _MOST_PER_BLOCK = 512
+_PRODUCT = PARAMETER_STATISTICS.index("first_order")
+_F32 = np.finfo(np.float32)
 
 
 @dataclass(slots=True)
@@ -111,7 +113,7 @@ class StepLog:
         for table in stats:
             self._consider(table[0].tolist())
         losses = [_mean(n.losses) for n in notes]
-        packed = array("d" if ring.wide else "f")
+        packed = array("d" if ring.wide or not _fits(stats[:, _PRODUCT]) else "f")
         packed.frombytes(_narrow(stats, packed.typecode).tobytes())
         block = BlockEvent(
             model=self._model,
@@ -152,6 +154,13 @@ def _clip_factor(clip: tuple[float, Tensor] | None) -> float:
         return math.nan
     most, found = clip[0], float(clip[1])
     return min(1.0, most / (found + 1e-6)) if math.isfinite(found) else 0.0
+
+
+def _fits(values: NDArray[np.float64]) -> bool:
+    """Whether float32 can hold these: a product of two numbers that it can may be beyond it."""
+    sizes = np.abs(values)
+    beyond = (sizes > _F32.max) | ((sizes < _F32.tiny) & (sizes > 0))
+    return not (beyond & np.isfinite(sizes)).any()
 
 
 def _narrow(stats: NDArray[np.float64], typecode: str) -> NDArray[Any]:
