@@ -150,7 +150,7 @@ class ParameterRing:
         for group in self._groups:
             group.read_weights(look.slot)
         if optimizer is not None:
-            look.second += _second_moments(optimizer, self.parameters, self.counts)
+            look.second += _second_moments(optimizer, self.parameters, self.looked_at)
         self._versions = self._now()
         self.followed = True
 
@@ -174,10 +174,10 @@ class ParameterRing:
 
     def reduce(
         self, looks: Sequence[Look], keep: Collection[int] = ()
-    ) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
+    ) -> tuple[NDArray[np.float64], dict[int, Any]]:
         """Statistics [looks x PARAMETER_STATISTICS x parameters]; the slots are given back.
 
-        And the weights [parameters x width] from before the looks in `keep`.
+        And the weights [parameters x width] from before the looks in `keep`, for `spread`.
         """
         out = np.full((len(looks), len(PARAMETER_STATISTICS), len(self.numels)), np.nan)
         weights = {i: np.zeros((len(self.numels), self.width)) for i in keep}
@@ -194,6 +194,10 @@ class ParameterRing:
             for look in looks:
                 self.give_back(look.slot)
         return out, weights
+
+    def spread(self, weights: Any) -> list[tuple[float, tuple[float, ...]]]:
+        """Per parameter: L2 norm and quantiles of weights that `reduce` gave."""
+        return quantiles(weights, self.counts, self.numels)
 
     def _special(self, look: Look, table: NDArray[np.float64]) -> None:
         for row in look.bare:

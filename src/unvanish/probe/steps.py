@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unvanish.probe.parameters import Look, ParameterRing, quantiles
+from unvanish.probe.parameters import Look, ParameterRing
 from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, Schedule
 from unvanish.schema.run import PARAMETER_STATISTICS, BlockEvent, Event, Skipped, Snapshot
 
@@ -137,10 +137,10 @@ class StepLog:
             self._schedule.done(step)
         return due
 
-    def _snapshots_of(self, ring: ParameterRing, step: int, weights: NDArray[np.float64]) -> list[Snapshot]:
+    def _snapshots_of(self, ring: ParameterRing, step: int, weights: Any) -> list[Snapshot]:
         return [
             Snapshot(model=self._model, step=step, parameter=i, norm=norm, quantiles=levels)
-            for i, (norm, levels) in enumerate(quantiles(weights, ring.counts, ring.numels))
+            for i, (norm, levels) in enumerate(ring.spread(weights))
         ]
 
 

@@ -67,6 +67,11 @@ class ParameterInfo:
     shard: Shard | None = None  # None = this process holds all of it
 
     @property
+    def exact(self) -> bool:
+        """Whether the statistics look at every element (that this process holds)."""
+        return self.sampled >= (self.numel if self.shard is None else self.shard.numel)
+
+    @property
     def numel(self) -> int:
         """The number of elements."""
         n = 1
