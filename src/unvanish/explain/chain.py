@@ -73,6 +73,7 @@ def _chain(model: ModelRun, parameter: str, traced: Traced, target: int) -> Chai
         gradient_norm=gradient,
         attribution=attribution(factors),
         depth=sum(traced.operations[i].kind == "weight" for i in path),
+        sampled=min((n for i in path if (n := traced.stats[i].sampled) is not None), default=None),
     )
 
 

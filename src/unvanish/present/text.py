@@ -69,6 +69,7 @@ def print_chain(chain: Chain, console: Console) -> None:
         f" x factors {words.plain(_ratio(chain), 3)} = {words.plain(chain.signal_norm, 3)}"
         f"; x its input {words.plain(chain.last_factor, 3)} = gradient {words.plain(chain.gradient_norm, 3)}"
     )
+    page.line(words.chain_looked_at(chain), "dim")
 
 
 def print_treatment(result: TreatmentResult, console: Console) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.probe.local import is_there, local_gradient, local_tensor, localize
-from unvanish.probe.samples import stride_for
+from unvanish.probe.stride import stride_for
 from unvanish.schema.run import PARAMETER_STATISTICS, SNAPSHOT_QUANTILES
 
 SAMPLE = 256  # elements looked at per tensor and step
@@ -165,7 +165,7 @@ class ParameterRing:
         for group in self._groups:
             group.read_weights(look.slot)
         if optimizer is not None:
-            look.second += _second_moments(optimizer, self.parameters, self.counts)
+            look.second += _second_moments(optimizer, self.parameters, self.looked_at)
         self._versions = self._now()
         self.followed = True
 
@@ -189,10 +189,10 @@ class ParameterRing:
 
     def reduce(
         self, looks: Sequence[Look], keep: Collection[int] = ()
-    ) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
+    ) -> tuple[NDArray[np.float64], dict[int, Any]]:
         """Statistics [looks x PARAMETER_STATISTICS x parameters]; the slots are given back.
 
-        And the weights [parameters x width] from before the looks in `keep`.
+        And the weights [parameters x width] from before the looks in `keep`, for `spread`.
         """
         out = np.full((len(looks), len(PARAMETER_STATISTICS), len(self.numels)), np.nan)
         weights = {i: np.zeros((len(self.numels), self.width)) for i in keep}
@@ -209,6 +209,10 @@ class ParameterRing:
             for look in looks:
                 self.give_back(look.slot)
         return out, weights
+
+    def spread(self, weights: Any) -> list[tuple[float, tuple[float, ...]]]:
+        """Per parameter: L2 norm and quantiles of weights that `reduce` gave."""
+        return quantiles(weights, self.counts, self.numels)
 
     def _special(self, look: Look, table: NDArray[np.float64]) -> None:
         for row in look.bare:
@@ -397,15 +401,16 @@ class _Plan:
     @staticmethod
     def of(tensor: Tensor, width: int) -> _Plan:
         numel = tensor.numel()
-        stride = stride_for(tensor.shape, width) if numel > width else 1
-        count = min(-(-numel // stride), width)
         order = None
         if not tensor.is_contiguous():
             order = tuple(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+        shape = tensor.shape if order is None else tuple(tensor.shape[d] for d in order)
+        stride = stride_for(shape, width) if numel > width else 1
+        count = -(-numel // stride)
         plain = numel <= width and order is None and not tensor.is_complex()
         length = count * (2 if tensor.is_complex() else 1)
-        shape = tuple(tensor.shape) if plain else (count, 2) if tensor.is_complex() else (count,)
-        return _Plan(count, length, shape, stride, order, plain, tensor.is_complex())
+        place = tuple(tensor.shape) if plain else (count, 2) if tensor.is_complex() else (count,)
+        return _Plan(count, length, place, stride, order, plain, tensor.is_complex())
 
     def see(self, tensor: Tensor) -> Tensor:
         """The elements: a view of a dense tensor, a copy of others."""
@@ -416,7 +421,7 @@ class _Plan:
         if tensor.is_contiguous():
             seen = tensor.as_strided((self.count,), (self.stride,))
         else:
-            seen = tensor.reshape(-1)[:: self.stride][: self.count]
+            seen = tensor.reshape(-1)[:: self.stride]
         return torch.view_as_real(seen) if self.is_complex else seen
 
 
@@ -451,7 +456,7 @@ def _second_moments(
             made = state.get("step")
             made = made.detach().clone() if isinstance(made, Tensor) else float(made or 1)
             sample = second.detach().reshape(-1)
-            sample = sample[:: max(1, sample.numel() // max(1, counts[row]))].clone()
+            sample = sample[:: stride_for(second.shape, max(1, counts[row]))].clone()
             out.append(SecondMoment(row, sample, betas[1], made, eps))
     return out
 

@@ -29,6 +29,6 @@ NOW = Ready()
 
 
 def _mark(device: torch.device) -> torch.cuda.Event:
-    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(device))  # type: ignore[no-untyped-call]
+    event = torch.cuda.Event(blocking=True)
+    event.record(torch.cuda.current_stream(device))
     return event

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unvanish.probe.stride import stride_for
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
 
 TRACE_SAMPLE = 4096  # elements looked at per tensor at a traced step: rms to about 1 %
@@ -27,24 +27,11 @@ _F32_BIAS = 127
 _F32_EXPONENTS = 256
 
 
-@lru_cache(maxsize=4096)
-def stride_for(shape: Sequence[int], target: int) -> int:
-    """A sampling stride of about numel / target that is coprime to every side, so that no unit is left out.
-
-    A stride that shares a factor with the last side would look at the same few units in every row.
-    """
-    numel = math.prod(shape)
-    stride = max(1, numel // target)
-    while stride > 1 and any(math.gcd(stride, side) > 1 for side in shape if side > 1):
-        stride += 1
-    return stride
-
-
 def view(tensor: Tensor, target: int = TRACE_SAMPLE) -> Tensor:
     """All of a small tensor, a fixed-stride sample of a large one. No random numbers, no copy where dense."""
     tensor = tensor.detach()
     numel = tensor.numel()
-    if numel <= target:
+    if numel < 2 * target:  # half of it would have to be looked at anyway
         return tensor
     if not tensor.is_contiguous():  # transposed or channels_last: dense in the order of its strides
         tensor = tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
@@ -73,8 +60,8 @@ def take(tensor: Tensor, target: int = TRACE_SAMPLE) -> Sample:
     numel = tensor.numel()
     if tensor.requires_grad:
         tensor = tensor.detach()
-    if numel > target and tensor.dtype in _PLAIN and _dense(tensor):  # one operation: the common case
-        stride = stride_for(tensor.shape, target)
+    if numel >= 2 * target and tensor.dtype in _PLAIN and _dense(tensor):  # one operation: the common case
+        stride = stride_for(tensor.shape if tensor.is_contiguous() else tensor.shape[::-1], target)
         return Sample(torch.as_strided_copy(tensor, (-(-numel // stride),), (stride,)), numel)
     part = view(tensor, target)
     if part.is_complex():
@@ -127,7 +114,7 @@ class Moments:
 
 
 def combined(parts: Sequence[Moments]) -> Moments | None:
-    """The moments of all parts' elements together; None for no parts."""
+    """The moments of all parts' elements together; None for no parts. NaN in one is NaN in all, as in a whole."""
     if len(parts) < 2:
         return parts[0] if parts else None
     count = sum(p.count for p in parts)
@@ -137,14 +124,19 @@ def combined(parts: Sequence[Moments]) -> Moments | None:
     return Moments(
         count=count,
         sampled=sum(p.sampled for p in parts),
-        norm=math.hypot(*(p.norm for p in parts)),
-        absmax=max(p.absmax for p in parts),
+        norm=_hypot([p.norm for p in parts]),
+        absmax=math.nan if any(math.isnan(p.absmax) for p in parts) else max(p.absmax for p in parts),
         total=sum(p.total for p in parts),
-        deviation=math.hypot(*(p.deviation for p in parts), *between),
+        deviation=_hypot([*(p.deviation for p in parts), *between]),
         zeros=sum(p.zeros for p in parts),
         nonfinite=sum(p.nonfinite for p in parts),
         exponents=tuple(map(sum, zip(*histograms, strict=True))) if len(histograms) == len(parts) else (),
     )
+
+
+def _hypot(values: Sequence[float]) -> float:
+    """math.hypot() takes Inf and NaN together for Inf."""
+    return math.nan if any(map(math.isnan, values)) else math.hypot(*values)
 
 
 def moments(samples: Sequence[Sample | None], *, exponents: bool = False) -> list[Moments | None]:

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unvanish.probe.parameters import Look, ParameterRing, quantiles
+from unvanish.probe.parameters import Look, ParameterRing
 from unvanish.probe.ready import Ready
 from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, Schedule
-from unvanish.schema.run import BlockEvent, Event, Skipped, Snapshot
+from unvanish.schema.run import PARAMETER_STATISTICS, BlockEvent, Event, Skipped, Snapshot
 
 MOST_WAITING = 100_000  # steps that may wait for the writer (a slow disk); more are counted and dropped
 _MOST_PER_BLOCK = 512
+_PRODUCT = PARAMETER_STATISTICS.index("first_order")
+_F32 = np.finfo(np.float32)
 
 
 @dataclass(slots=True)
@@ -117,7 +119,7 @@ class StepLog:
         for table in stats:
             self._consider(table[0].tolist())
         losses = [_mean(n.losses) for n in notes]
-        packed = array("d" if ring.wide else "f")
+        packed = array("d" if ring.wide or not _fits(stats[:, _PRODUCT]) else "f")
         packed.frombytes(_narrow(stats, packed.typecode).tobytes())
         block = BlockEvent(
             model=self._model,
@@ -141,10 +143,10 @@ class StepLog:
             self._schedule.done(step)
         return due
 
-    def _snapshots_of(self, ring: ParameterRing, step: int, weights: NDArray[np.float64]) -> list[Snapshot]:
+    def _snapshots_of(self, ring: ParameterRing, step: int, weights: Any) -> list[Snapshot]:
         return [
             Snapshot(model=self._model, step=step, parameter=i, norm=norm, quantiles=levels)
-            for i, (norm, levels) in enumerate(quantiles(weights, ring.counts, ring.numels))
+            for i, (norm, levels) in enumerate(ring.spread(weights))
         ]
 
 
@@ -158,6 +160,13 @@ def _clip_factor(clip: tuple[float | Tensor, Tensor] | None) -> float:
         return math.nan
     most, found = float(clip[0]), float(clip[1])
     return min(1.0, most / (found + 1e-6)) if math.isfinite(found) else 0.0
+
+
+def _fits(values: NDArray[np.float64]) -> bool:
+    """Whether float32 can hold these: a product of two numbers that it can may be beyond it."""
+    sizes = np.abs(values)
+    beyond = (sizes > _F32.max) | ((sizes < _F32.tiny) & (sizes > 0))
+    return not (beyond & np.isfinite(sizes)).any()
 
 
 def _narrow(stats: NDArray[np.float64], typecode: str) -> NDArray[Any]:

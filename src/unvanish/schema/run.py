@@ -67,6 +67,11 @@ class ParameterInfo:
     shard: Shard | None = None  # None = this process holds all of it
 
     @property
+    def exact(self) -> bool:
+        """Whether the statistics look at every element (that this process holds)."""
+        return self.sampled >= (self.numel if self.shard is None else self.shard.numel)
+
+    @property
     def numel(self) -> int:
         """The number of elements."""
         n = 1
@@ -130,7 +135,8 @@ class BlockEvent:
     without a backward pass); `clips`, the factor that norm clipping put on the gradient (1 = it did not engage, NaN
     = no clipping was called); `learning_rates` of the first group of the model's first optimizer (NaN = not known).
     `stats` is row-major [len(measured) x len(PARAMETER_STATISTICS) x parameters], float32, or float64 for a model
-    that trains in float64; `measured` are those of `steps` at which the parameters were looked at.
+    that trains in float64 and where float32 can't hold a number; `measured` are those of `steps` at which the
+    parameters were looked at.
     """
 
     model: int
