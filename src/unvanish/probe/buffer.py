@@ -117,9 +117,9 @@ class Buffer:
         for source in self.sources:
             self._add(source, events)
         self.busy += time.thread_time() - began
-        events += self.incidents.take()
+        self._add(self.incidents.take, events)
         if last:
-            events += self.incidents.farewell()
+            self._add(self.incidents.farewell, events)
         if events:
             self._store(events, now=last)
 

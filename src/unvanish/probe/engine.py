@@ -274,10 +274,12 @@ class Probe:
 
     @torch._disable_dynamo  # type: ignore[attr-defined]
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if not self._active or self._captures.active or not self._models.ours(optimizer):
+        if not self._active or self._captures.active:
             return
         began = time.perf_counter()
         try:
+            if not self._models.ours(optimizer):
+                return
             self._now = self._models.of(optimizer, self._forward, self._announce)
             for watched in self._now:
                 if watched.turn is not None and id(optimizer) in watched.turn.stepped:
@@ -299,10 +301,12 @@ class Probe:
     @torch._disable_dynamo  # type: ignore[attr-defined]
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._scale.stepped = True
-        if not self._active or self._captures.active or not self._models.ours(optimizer):
+        if not self._active or self._captures.active:
             return
         began = time.perf_counter()
         try:
+            if not self._models.ours(optimizer):
+                return
             if _closure(optimizer, args, kwargs):
                 self._measure(optimizer)  # gradients exist only inside the step
             for watched in self._now:

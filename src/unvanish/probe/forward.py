@@ -78,18 +78,9 @@ class ForwardWatch:
 
         def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807 - it stands in for it
             # first, so that dynamo sees torch's own code and nothing of ours
-            if torch.compiler.is_compiling() or not live():
+            if torch.compiler.is_compiling():
                 return original(module, *args, **kwargs)
-            call = None
-            try:
-                if self.on_compiled is None or not is_compiled(module):
-                    call = self.enter(module)
-                    special = None
-                else:
-                    special = self.on_compiled
-            except Exception as error:
-                self.on_fault("forward", error)
-                special = None
+            call, special = self._meet(module, live)
             if special is not None:
                 return special(original, module, args, kwargs)
             if call is None:
@@ -97,11 +88,25 @@ class ForwardWatch:
             try:
                 output = original(module, *args, **kwargs)
             finally:
-                self.leave()
+                self._depth -= 1
             self.look(call, args, output)
             return output
 
         return __call__
+
+    def _meet(
+        self, module: nn.Module, live: Callable[[], bool]
+    ) -> tuple[Call | None, Callable[..., Any] | None]:
+        """Begin to note a call, or say who makes it in torch's place."""
+        try:
+            if not live():
+                return None, None
+            if self.on_compiled is not None and is_compiled(module):
+                return None, self.on_compiled
+            return self.enter(module), None
+        except Exception as error:
+            self.on_fault("forward", error)
+            return None, None
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -170,12 +175,12 @@ class ForwardWatch:
 
     def look(self, call: Call, args: Any, output: Any) -> None:
         """The call went well: measure what went in and came out, where the module has weights of its own."""
-        call.last = sequence_number()
-        if any(p is not None and p.dim() > 1 for p in call.module._parameters.values()):
-            try:
+        try:
+            call.last = sequence_number()
+            if any(p is not None and p.dim() > 1 for p in call.module._parameters.values()):
                 self._measure(call, args, output)
-            except Exception as error:
-                self.on_fault("forward", error)
+        except Exception as error:
+            self.on_fault("forward", error)
 
     def _measure(self, call: Call, args: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple | list) and output else output
