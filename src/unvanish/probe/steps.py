@@ -135,10 +135,13 @@ class StepLog:
             stats=packed,
             unseen_losses=frozenset(n.step for n, v in zip(notes, losses, strict=True) if v is None),
         )
-        return [
-            block,
-            *(event for i in shots for event in self._snapshots_of(ring, looked[i].step, weights[i])),
-        ]
+        events: list[Event] = [block]
+        try:
+            for i in shots:
+                events += self._snapshots_of(ring, looked[i].step, weights[i])
+        except Exception as error:
+            self._on_fault("record", error)
+        return events
 
     def _shot(self, step: int) -> bool:
         due = self._schedule.due(step)
