@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,7 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
     """SQLite itself says so here. What was measured meanwhile is lost, and counted; then the record goes on."""
     plain = unwatched(600)
     model, optimizer = pair()
-    with pytest.warns(UnvanishWarning, match="the disk is full") as caught:
+    with pytest.warns(UnvanishWarning, match="the disk is full") as caught:  # noqa: PT031 - its writer may warn anywhere here
         w = unvanish.watch(model, optimizer, out=tmp_path)
         connection = w._session._writer._connection
         buffer = w._session._buffer
@@ -431,7 +432,7 @@ def test_watching_that_can_not_begin_takes_all_back_and_says_the_mend(
         with pytest.raises(KeyboardInterrupt):
             unvanish.watch(model, optimizer, out=tmp_path)
     else:
-        with pytest.raises(CaptureError, match="could not begin .*no room.*; .*taken back"):
+        with pytest.raises(CaptureError, match=r"could not begin .*no room.*; .*taken back"):
             unvanish.watch(model, optimizer, out=tmp_path)
     assert everything_of_torch() == before
     monkeypatch.undo()
@@ -456,7 +457,7 @@ def test_watches_end_in_any_order(tmp_path: Path, first_out: bool, others: bool)
             return below_call(module, *args, **kwargs)
 
         nn.Module.__call__ = theirs  # type: ignore[method-assign]
-        torch.autograd.backward = lambda *a, **k: below_backward(*a, **k)  # type: ignore[assignment]
+        torch.autograd.backward = partial(below_backward)  # type: ignore[assignment]
     v = unvanish.watch(*two, out=tmp_path, every=1)
     try:
         for _ in range(2):

@@ -109,6 +109,12 @@ class ParameterRing:
         """A slot that is not needed any more."""
         self._free.append(slot)
 
+    def release(self, look: Look) -> None:
+        """A look that is not needed any more; a second time does nothing."""
+        slot, look.slot = look.slot, -1
+        if slot >= 0:
+            self.give_back(slot)
+
     def let_go(self) -> None:
         """The model is gone: only what was seen of it remains to be reduced."""
         self.parameters = []
@@ -192,7 +198,7 @@ class ParameterRing:
                     self._special(look, out[i])
         finally:
             for look in looks:
-                self.give_back(look.slot)
+                self.release(look)
         return out, weights
 
     def _special(self, look: Look, table: NDArray[np.float64]) -> None:

@@ -69,7 +69,7 @@ class StepLog:
     def put(self, note: Note) -> None:
         """Leave a step to the writer. Never waits."""
         if len(self._waiting) >= MOST_WAITING:
-            self._dropped(1)
+            self._give_up([note])
             return
         self._waiting.append(note)
 
@@ -104,11 +104,19 @@ class StepLog:
             notes = [self._waiting.popleft() for _ in range(count)]
             # a model that was given other parameters has another ring from then on
             for _, same in groupby(notes, key=lambda note: id(note.ring)):
+                some = list(same)
                 try:
-                    events += self._pack(list(same))
+                    events += self._pack(some)
                 except Exception as error:
                     self._on_fault("record", error)
+                    self._give_up(some)
         return events
+
+    def _give_up(self, notes: Sequence[Note]) -> None:
+        self._dropped(len(notes))
+        for note in notes:
+            if note.look is not None:
+                note.ring.release(note.look)
 
     def _pack(self, notes: list[Note]) -> list[Event]:
         ring = notes[0].ring
