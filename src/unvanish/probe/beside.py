@@ -98,8 +98,11 @@ class Beside:
 
     def call(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Make the call of a compiled module, and note it."""
-        call = self._watch.enter(module)
-        noted = None
+        call = noted = None
+        try:
+            call = self._watch.enter(module)
+        except Exception as error:
+            self._failed(error)
         try:
             if call is not None:
                 noted = self._note(call, module, args, kwargs)

@@ -7,12 +7,14 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as optim_module
 
+from unvanish.errors import CaptureError
 from unvanish.probe import chance
 from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, Walker, index_of
@@ -21,28 +23,28 @@ from unvanish.probe.buffer import Buffer
 from unvanish.probe.discover import LooseParameters, unwrap
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.hidden import hidden
+from unvanish.probe.incidents import words
 from unvanish.probe.local import here
 from unvanish.probe.models import Models, Turn, Watched
 from unvanish.probe.parameters import Look
 from unvanish.probe.ready import NOW, Ready
 from unvanish.probe.samples import LEAN_SAMPLE, TRACE_SAMPLE
 from unvanish.probe.schedule import FIRST_PAUSE
-from unvanish.probe.seams import Captures, LossScale, Seams, see_clipping
+from unvanish.probe.seams import LossScale, Seams, see_clipping
 from unvanish.probe.sites import output_operation, site
+from unvanish.probe.standin import LAYERS
 from unvanish.probe.steps import Note
 from unvanish.schema.graph import OperationStats, Trace
 from unvanish.schema.run import (
     ArchitectureEvent,
     Event,
     GraphEvent,
-    Incident,
     ModelEvent,
     Skipped,
     TraceEvent,
 )
 
 MAX_TRACED_PASSES = 4  # backward passes measured per step (gradient accumulation makes many)
-MAX_INCIDENTS = 20
 EVERYTHING = 2**62  # elements
 EXACT_BYTES = 2**30  # of whole tensors may wait for the writer
 RECOMPUTED = "CheckpointFunction"
@@ -50,6 +52,7 @@ NOT_IN_RECOMPUTED = (
     "operations inside of recomputed parts",
     "a reentrant checkpoint hides their graph; with checkpoint(..., use_reentrant=False) they are seen",
 )
+MOST_LOSSES = 1024  # backward passes of one step whose losses are kept
 KEPT_STEPS = 3  # optimizer steps for which forward calls are remembered, before all optimizers are known
 
 
@@ -89,6 +92,7 @@ class Probe:
             every=every,
             only=None if only is None else (unwrap(only[0]), only[1]),
             dropped=self._count_dropped,
+            on_fault=self._fault,
             exact=exact,
         )
         self._exact = exact
@@ -105,8 +109,8 @@ class Probe:
         self._active = False
         self._handles: list[Any] = []
         self._seams = Seams()
-        self._scale = LossScale(self._step_was_skipped)
-        self._captures = Captures()
+        self._scale = LossScale(self._step_was_skipped, self._fault)
+        self._captures = buffer.captures
         self._losses: list[Tensor] = []
         self._tracings: list[Tracing] = []
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
@@ -115,7 +119,6 @@ class Probe:
         self._said: set[str] = set()
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
-        self._incidents = 0
         self._start = time.perf_counter()
         self.steps = 0
 
@@ -126,11 +129,25 @@ class Probe:
     # --- placing and removing ------------------------------------------------------------------------------
 
     def attach(self) -> None:
-        """Place the hooks. The first step is traced."""
-        self._handles = [
-            optim_module.register_optimizer_step_pre_hook(self._before_step),
-            optim_module.register_optimizer_step_post_hook(self._after_step),
-        ]
+        """Place the hooks. The first step is traced. CaptureError when that fails; nothing is left in place then."""
+        try:
+            self._place()
+        except Exception as error:
+            self.detach()
+            raise CaptureError(
+                f"the watching could not begin ({words(error)})",
+                "all that was placed is taken back, and training works as ever without it; please report this",
+            ) from error
+        except BaseException:
+            self.detach()
+            raise
+
+    def _place(self) -> None:
+        for register, hook in (
+            (optim_module.register_optimizer_step_pre_hook, self._before_step),
+            (optim_module.register_optimizer_step_post_hook, self._after_step),
+        ):
+            self._handles.append(register(hook))
         self._seams.place(torch.autograd, "backward", self._around_backward)
         self._seams.place(torch, "compile", self._before_compile)
         see_clipping(self._seams, self._clipped)
@@ -140,21 +157,21 @@ class Probe:
         self._start = time.perf_counter()
         if self._traces_left != 0:
             self._forward.arm()
-        reference = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _silence(reference))
+        _PROBES.add(self)
 
     def detach(self) -> None:
-        """Take every hook away."""
-        for watched in self._models.open_turns():
-            self._close(watched)
+        """Take every hook away, whatever fails on the way."""
+        steps: list[Callable[[], object]] = [partial(self._close, w) for w in self._models.open_turns()]
         self._active = False
         self._models.ending = True
-        for handle in self._handles:
-            handle.remove()
+        steps += [handle.remove for handle in self._handles]
+        steps += [self._forward.disarm, self._beside.part, self._seams.take_back]
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                self._fault("the end", error)
         self._handles = []
-        self._forward.disarm()
-        self._beside.part()
-        self._seams.take_back()
         self._losses, self._tracings, self._consumed = [], [], ([], [])
 
     def _around_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,14 +187,20 @@ class Probe:
                 self._end_backward(tracing, args, kwargs, done)
             return result
 
-        self._beside.meet(backward)
+        try:
+            self._beside.meet(backward)
+        except Exception as error:
+            self._fault("torch.compile", error)
         return backward
 
     def _before_compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def compile(*args: Any, **kwargs: Any) -> Any:  # noqa: A001 - it stands in for torch.compile
             with self._forward.aside():  # what it makes keeps nn.Module.__call__ as it finds it
                 made = original(*args, **kwargs)
-            self._beside.meet(torch.autograd.backward)
+            try:
+                self._beside.meet(torch.autograd.backward)
+            except Exception as error:
+                self._fault("torch.compile", error)
             return made
 
         return compile
@@ -213,6 +236,8 @@ class Probe:
                 scale, value = self._scale.of(loss), here(loss)
                 if value is not None and value.numel() == 1:  # None: spread over processes, not for one alone
                     self._losses.append(value.detach().clone() if scale is None else value.detach() / scale)
+                    if len(self._losses) > MOST_LOSSES:  # backward passes that no optimizer steps for
+                        del self._losses[: MOST_LOSSES // 2]
                 if self._forward.armed and len(self._tracings) < MAX_TRACED_PASSES:
                     tracing = self._walker.walk(loss, self._forward.calls, self._fault, self._size)
                     if tracing is not None and any(n.name == RECOMPUTED for n in tracing.nodes):
@@ -266,10 +291,12 @@ class Probe:
 
     @hidden
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if not self._active or self._captures.active or not self._models.ours(optimizer):
+        if not self._active or self._captures.active:
             return
         began = time.perf_counter()
         try:
+            if not self._models.ours(optimizer):
+                return
             self._now = self._models.of(optimizer, self._forward, self._announce)
             for watched in self._now:
                 if watched.turn is not None and id(optimizer) in watched.turn.stepped:
@@ -282,15 +309,21 @@ class Probe:
             self._fault("step", error)
             for watched in self._now:
                 watched.forget_look()
+        except BaseException:  # not for us, and it may be caught: the next step finds things in order
+            for watched in self._now:
+                watched.forget_look()
+            raise
         self._own += time.perf_counter() - began
 
     @hidden
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._scale.stepped = True
-        if not self._active or self._captures.active or not self._models.ours(optimizer):
+        if not self._active or self._captures.active:
             return
         began = time.perf_counter()
         try:
+            if not self._models.ours(optimizer):
+                return
             if _closure(optimizer, args, kwargs):
                 self._measure(optimizer)  # gradients exist only inside the step
             for watched in self._now:
@@ -301,6 +334,7 @@ class Probe:
             self._fault("step", error)
         self._now = []
         self.steps += 1
+        self._buffer.incidents.step = self.steps
         if self._stop_after is not None and self.steps >= self._stop_after:
             raise StopTraining
 
@@ -314,7 +348,7 @@ class Probe:
         if self._parameters and wanted:
             slot = watched.ring.take_slot()
             if slot is None:
-                self._buffer.dropped += 1
+                self._buffer.incidents.drop("looks at parameters")
         if slot is None:
             watched.ring.skip()
             return None
@@ -322,7 +356,7 @@ class Probe:
             self._announce(watched)
         try:
             return watched.ring.look_before(slot, surely=special)
-        except Exception:
+        except BaseException:
             watched.ring.give_back(slot)
             raise
 
@@ -434,7 +468,7 @@ class Probe:
             ready.wait()
             factor = 1.0 if scale is None else 1 / float(scale)
             numbers = sited.numbers(factor, exponents=exponents)
-            out: list[Event] = [GraphEvent(model=watched.index, graph=sited.graph)] if fresh else []
+            out: list[Event] = []
             if weights:
                 layers = describe(sited, weights, numbers.entries)
                 out.append(ArchitectureEvent(model=watched.index, layers=layers))
@@ -450,7 +484,10 @@ class Probe:
             )
             return [*out, TraceEvent(trace=trace)]
 
-        self._buffer.put(events, detail=sited.bytes)
+        if fresh:
+            self._put(GraphEvent(model=watched.index, graph=sited.graph))
+        if not self._buffer.put(events, detail=sited.bytes) and first:
+            watched.described = False  # the next trace tells it
 
     # --- arming, announcing, faults ------------------------------------------------------------------------
 
@@ -483,12 +520,10 @@ class Probe:
         self._buffer.put(lambda: [event])
 
     def _count_dropped(self, steps: int) -> None:
-        self._buffer.dropped += steps
+        self._buffer.incidents.drop("steps", steps)
 
     def _fault(self, where: str, error: Exception) -> None:
-        self._incidents += 1
-        if self._incidents <= MAX_INCIDENTS:
-            self._put(Incident(step=self.steps, where=where, what=f"{type(error).__name__}: {error}"))
+        self._buffer.incidents.fault(where, error, self.steps)
 
 
 def _chance(targets: chance.Targets | None, at: int | None, stats: Sequence[OperationStats]) -> float | None:
@@ -509,9 +544,16 @@ def _closure(optimizer: Any, args: Any, kwargs: Any) -> bool:
     return any(callable(a) for a in args if a is not optimizer) or callable(kwargs.get("closure"))
 
 
-def _silence(reference: weakref.ref[Probe]) -> None:
+_PROBES: weakref.WeakSet[Probe] = weakref.WeakSet()
+
+
+def _silence() -> None:
     """A forked child (a DataLoader's worker, say) records nothing."""
-    probe = reference()
-    if probe is not None:
+    LAYERS.forked()
+    for probe in list(_PROBES):
         probe._active = False
         probe._forward.disarm()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_silence)

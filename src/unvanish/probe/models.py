@@ -23,6 +23,8 @@ from unvanish.schema.run import Event, ModelInfo, OptimizerInfo, ParameterInfo
 
 _LOOK_EVERY = 4  # measured steps between two looks at whether something changed
 _JUMP = 10.0  # a gradient this many times larger or smaller than when last traced asks for a trace
+_MOST_GRAPHS = 4096  # remembered by their keys
+_MOST_NAMED = 32  # remembered whole
 _OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "amsgrad", "dampening")
 
 
@@ -47,6 +49,7 @@ class Watched:
         optimizer: Any,
         every: int | None,
         dropped: Callable[[int], None],
+        on_fault: Callable[[str, Exception], None],
         exact: bool,
     ) -> None:
         """The module is held weakly: the script may drop it."""
@@ -61,9 +64,9 @@ class Watched:
         self._exact = exact
         self.named: list[tuple[str, Tensor]] = list(module.named_parameters())
         self.ring = self._new_ring()
-        self.log = StepLog(index, dropped, self.consider_later)
+        self.log = StepLog(index, dropped, self.consider_later, on_fault)
         self.graphs: Known = {}
-        self._graphs: set[str] = set()
+        self._graphs: dict[str, None] = {}  # in the order in which they came
         self._paths: dict[int, str] | None = None
         self._names: dict[int, str] | None = None
         self.ids = {id(p) for _, p in self.named}
@@ -176,7 +179,11 @@ class Watched:
     def first_sight(self, key: str) -> bool:
         """Whether a graph was not seen before; notes it."""
         fresh = key not in self._graphs
-        self._graphs.add(key)
+        self._graphs[key] = None
+        if len(self._graphs) > _MOST_GRAPHS:  # a net that is another one at each step
+            del self._graphs[next(iter(self._graphs))]
+        if len(self.graphs) > _MOST_NAMED:
+            self.graphs.clear()
         return fresh
 
     def know(self, targets: Targets | None) -> Targets | None:
@@ -257,11 +264,13 @@ class Models:
         every: int | None,
         only: tuple[nn.Module, Sequence[torch.optim.Optimizer]] | None,
         dropped: Callable[[int], None],
+        on_fault: Callable[[str, Exception], None],
         exact: bool = False,
     ) -> None:
         """`only`: watch this model, stepped by these optimizers, and nothing else."""
         self._every = every
         self._dropped = dropped
+        self._on_fault = on_fault
         self._exact = exact
         self._only = only
         self._ours = None if only is None else {id(o) for o in only[1]}  # by id: `only` keeps them alive
@@ -308,7 +317,16 @@ class Models:
                 announce(watched)  # there is news: another optimizer, or other parameters in this one
                 return watched
         name = self._unique(script_name(module) or class_name(module))
-        watched = Watched(len(self._names), name, module, optimizer, self._every, self._dropped, self._exact)
+        watched = Watched(
+            len(self._names),
+            name,
+            module,
+            optimizer,
+            self._every,
+            self._dropped,
+            self._on_fault,
+            self._exact,
+        )
         others = self._only[1] if self._only is not None else living_optimizers()
         watched.stepped_by([o for o in others if watched.ids & {id(p) for p in parameters_of(o)}])
         self._names.append(name)

@@ -124,6 +124,12 @@ class ParameterRing:
         """A slot that is not needed any more."""
         self._free.append(slot)
 
+    def release(self, look: Look) -> None:
+        """A look that is not needed any more; a second time does nothing."""
+        slot, look.slot = look.slot, -1
+        if slot >= 0:
+            self.give_back(slot)
+
     def let_go(self) -> None:
         """The model is gone: only what was seen of it remains to be reduced."""
         self.parameters = []
@@ -207,7 +213,7 @@ class ParameterRing:
                     self._special(look, out[i])
         finally:
             for look in looks:
-                self.give_back(look.slot)
+                self.release(look)
         return out, weights
 
     def spread(self, weights: Any) -> list[tuple[float, tuple[float, ...]]]:

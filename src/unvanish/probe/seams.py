@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad
 
+_MOST_SCALED = 64  # losses that live at once, of which the scale is known
+
 
 class Seams:
     """Stand-ins for functions, taken back in the reverse order."""
@@ -31,10 +33,17 @@ class Seams:
         self._placed.append((owner, name, original, ours))
 
     def take_back(self) -> None:
-        """Put the originals back, save where someone else has put something in since."""
+        """Put the originals back, save where someone else has put something in since.
+
+        Another watch may have: then it puts back what was below ours.
+        """
         for owner, name, original, ours in reversed(self._placed):
+            ours.taken_back = True
             if getattr(owner, name, None) is ours:
-                setattr(owner, name, original)
+                below = original
+                while getattr(below, "taken_back", False):
+                    below = below.__wrapped__
+                setattr(owner, name, below)
         self._placed = []
 
 
@@ -97,9 +106,10 @@ class Captures:
 class LossScale:
     """Knows by what GradScaler multiplied a loss, and which steps it skipped."""
 
-    def __init__(self, skipped: Callable[[Any], None]) -> None:
+    def __init__(self, skipped: Callable[[Any], None], on_fault: Callable[[str, Exception], None]) -> None:
         """`skipped(optimizer)` is called when the scaler left a step out."""
         self._skipped = skipped
+        self._fault = on_fault
         self._scaled: list[tuple[weakref.ref[Tensor], Tensor]] = []
         self.stepped = False  # set by the engine when an optimizer steps
 
@@ -116,13 +126,18 @@ class LossScale:
     def _see_scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def scale(scaler: Any, outputs: Any) -> Any:
             scaled = original(scaler, outputs)
-            factor = getattr(scaler, "_scale", None)
-            if isinstance(scaled, Tensor) and isinstance(factor, Tensor) and scaled is not outputs:
-                alive = [(ref, f) for ref, f in self._scaled if ref() is not None]
-                self._scaled = [*alive, (weakref.ref(scaled), factor.detach().clone())]
+            try:
+                self._note(scaled, outputs, getattr(scaler, "_scale", None))
+            except Exception as error:
+                self._fault("loss scale", error)
             return scaled
 
         return scale
+
+    def _note(self, scaled: Any, outputs: Any, factor: Any) -> None:
+        if isinstance(scaled, Tensor) and isinstance(factor, Tensor) and scaled is not outputs:
+            alive = [(ref, f) for ref, f in self._scaled if ref() is not None]
+            self._scaled = [*alive[-_MOST_SCALED:], (weakref.ref(scaled), factor.detach().clone())]
 
     def _see_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def maybe_step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:

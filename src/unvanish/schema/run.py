@@ -23,6 +23,7 @@ PARAMETER_STATISTICS = (
     "first_order",  # -<g, dw> over the tensor: the fall of the loss that this step should bring, to first order
     "adam_suppression",  # mean of sqrt(v) / (sqrt(v) + eps), 0..1; NaN: no Adam, or not looked at at this step
 )
+DROPPED = "what could not be recorded"  # a Skipped with this name says what was given up
 SNAPSHOT_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
