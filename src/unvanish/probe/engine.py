@@ -23,6 +23,7 @@ from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import here
 from unvanish.probe.models import Models, Turn, Watched
 from unvanish.probe.parameters import Look
+from unvanish.probe.place import own_place
 from unvanish.probe.samples import TRACE_SAMPLE
 from unvanish.probe.schedule import FIRST_PAUSE
 from unvanish.probe.seams import Captures, LossScale, Seams, see_clipping
@@ -35,6 +36,7 @@ from unvanish.schema.run import (
     GraphEvent,
     Incident,
     ModelEvent,
+    PlaceEvent,
     Skipped,
     TraceEvent,
 )
@@ -107,6 +109,7 @@ class Probe:
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
         self._incidents = 0
+        self._place: PlaceEvent | None = None
         self._start = time.perf_counter()
         self.steps = 0
 
@@ -437,6 +440,10 @@ class Probe:
         self._beside.forget()
 
     def _announce(self, watched: Watched) -> None:
+        place = own_place()
+        if place is not None and place != self._place:  # known by now: a first step is made
+            self._place = place
+            self._put(place)
         self._put(ModelEvent(info=watched.info()))
         if isinstance(watched.module(), LooseParameters):
             why = "no nn.Module holds these tensors; operations are shown without modules"

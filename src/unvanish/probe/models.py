@@ -16,6 +16,7 @@ from unvanish.probe.exact import ExactRing
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import class_name, data_parallel_shards, gathered_weights, localize
 from unvanish.probe.parameters import Look, ParameterRing
+from unvanish.probe.place import data_parallel_copies
 from unvanish.probe.schedule import TRACE_RATIO, Pace, Schedule
 from unvanish.probe.steps import StepLog
 from unvanish.schema.graph import Graph
@@ -206,6 +207,7 @@ class Watched:
         owner = {id(p): i for i, o in enumerate(optimizers) for p in parameters_of(o)}
         module = self.module()
         apart = data_parallel_shards(module) if isinstance(module, nn.Module) else set()
+        copies = data_parallel_copies({id(p): p for _, p in self.named})
         return ModelInfo(
             index=self.index,
             name=self.name,
@@ -219,7 +221,7 @@ class Watched:
                     requires_grad=p.requires_grad,
                     optimizer=owner.get(id(p)),
                     sampled=self.ring.looked_at[i],
-                    shard=localize(p).shard(samples=id(p) in apart),
+                    shard=localize(p).shard(samples=id(p) in apart) or copies.get(id(p)),
                 )
                 for i, (name, p) in enumerate(self.named)
             ),
