@@ -23,6 +23,7 @@ from unvanish.schema.graph import Graph
 from unvanish.schema.run import Event, ModelInfo, OptimizerInfo, ParameterInfo
 
 _LOOK_EVERY = 4  # measured steps between two looks at whether something changed
+_EARLY = 8  # clippings that are remembered until the model's first step
 _JUMP = 10.0  # a gradient this many times larger or smaller than when last traced asks for a trace
 _OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "amsgrad", "dampening")
 
@@ -256,6 +257,7 @@ class Models:
         self._early: weakref.WeakKeyDictionary[Any, int] = (
             weakref.WeakKeyDictionary()
         )  # steps left out so far
+        self._early_clips: list[tuple[weakref.ref[Tensor], float, Tensor]] = []
         self.ending = False  # nothing more will come
         self._tracing = True
 
@@ -303,6 +305,9 @@ class Models:
         self._logs.append(watched.log)
         for _ in range(self._early.pop(optimizer, 0)):
             watched.log.skip(0)
+        for ref, most, found in self._early_clips:
+            if id(ref()) in watched.ids:
+                watched.clip = (most, found)
         announce(watched)
         return watched
 
@@ -315,9 +320,11 @@ class Models:
 
     def clipped(self, parameter: Tensor, most: float, found: Tensor) -> None:
         """Norm clipping was called for the gradients of these parameters."""
-        for watched in self._all:
-            if id(parameter) in watched.ids:
-                watched.clip = (most, found)
+        owners = [watched for watched in self._all if id(parameter) in watched.ids]
+        for watched in owners:
+            watched.clip = (most, found)
+        if not owners:  # before its first step a model is not known
+            self._early_clips = [*self._early_clips[1 - _EARLY :], (weakref.ref(parameter), most, found)]
 
     def skipped(self, optimizer: Any) -> None:
         """A gradient scaler left out a step of this optimizer."""

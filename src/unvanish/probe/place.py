@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,21 +40,33 @@ def data_parallel_copies(parameters: Mapping[int, Tensor]) -> dict[int, Shard]:
     for wrapper in living_modules():
         if not isinstance(wrapper, DistributedDataParallel):
             continue
-        group = wrapper.process_group
-        ranks = ranks_text(torch.distributed.get_process_group_ranks(group))
         alone = wrapper.parameters_to_ignore
-        for name, parameter in wrapper.module.named_parameters():
-            if id(parameter) in parameters and name not in alone:
-                found[id(parameter)] = Shard(
-                    part=0,
-                    parts=1,
-                    replica=torch.distributed.get_rank(group),
-                    replicas=torch.distributed.get_world_size(group),
-                    numel=parameter.numel(),
-                    samples=True,
-                    ranks=ranks,
-                )
+        ours = {
+            id(p): p
+            for name, p in wrapper.module.named_parameters()
+            if id(p) in parameters and name not in alone
+        }
+        if ours:  # what others hold may be left over from a group that is no more
+            found |= _copies(ours, wrapper.process_group)
     return found
+
+
+def _copies(parameters: Mapping[int, Tensor], group: Any) -> dict[int, Shard]:
+    """One piece, held by all processes of the group."""
+    ranks = ranks_text(torch.distributed.get_process_group_ranks(group))
+    replica, replicas = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
+    return {
+        key: Shard(
+            part=0,
+            parts=1,
+            replica=replica,
+            replicas=replicas,
+            numel=p.numel(),
+            samples=True,
+            ranks=ranks,
+        )
+        for key, p in parameters.items()
+    }
 
 
 def _distributed() -> bool:

@@ -94,9 +94,9 @@ def _first(
             continue
         any_there = True
         at = np.searchsorted(steps, own)
-        fresh = empty[at]
+        fresh = empty[at] & ~np.isnan(values)  # a rank that holds no rows can't tell how much was clipped
         out[at[fresh]] = values[fresh]
-        empty[at] = False
+        empty[at[fresh]] = False
         if not empty.any():
             break
     return out if any_there else out[:0]
