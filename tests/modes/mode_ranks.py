@@ -21,6 +21,7 @@ from torch.nn.utils import clip_grad
 from unvanish.schema.run import Run
 
 ROWS = 12  # of the whole batch: the same number for each of two and of four ranks
+JOINED = "stages are one model: the signal that one sends back is the one that the other gets"
 Wrap = Callable[[nn.Module, Setting], nn.Module]
 
 
@@ -192,6 +193,75 @@ def _fsdp_accumulated(s: Setting) -> Training:
     return Training(models=[model], optimizers=[opt], step=step)
 
 
+# --- stages --------------------------------------------------------------------------------------------------
+
+
+class _Whole(nn.Module):
+    """Both stages in one process: what the twin trains."""
+
+    def __init__(self, s: Setting) -> None:
+        super().__init__()
+        self.stage0, self.stage1 = _stages(s)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One after the other."""
+        out: Tensor = self.stage1(self.stage0(x))
+        return out
+
+
+def _stages(s: Setting) -> tuple[nn.Module, nn.Module]:
+    w = s.width
+    first = nn.Sequential(nn.Linear(INPUTS, w), nn.Tanh(), nn.Linear(w, w), nn.Tanh())
+    last = nn.Sequential(nn.Linear(w, w), nn.ReLU(), nn.Linear(w, CLASSES))
+    return first.to(s.dtype), last.to(s.dtype)
+
+
+def _pipeline(parts: int) -> Callable[[Setting], Training]:
+    """Two stages by hand: activations are sent forwards, their gradients back; `parts` micro-batches a step."""
+
+    def make(s: Setting) -> Training:
+        if s.twin:
+            whole = _Whole(s)
+            return _all_stages(s, whole, sgd(whole, s), parts)
+        rank, _ = place()
+        stage = _stages(s)[rank]
+        opt = sgd(stage, s)
+
+        def step() -> None:
+            opt.zero_grad()
+            for _ in range(parts):
+                x, y = batch(s)
+                if rank == 0:
+                    out = stage(x)
+                    distributed.send(out.detach(), 1)
+                    gradient = torch.empty_like(out)
+                    distributed.recv(gradient, 1)
+                    torch.autograd.backward([out], [gradient])
+                else:
+                    came = torch.empty(s.rows, s.width)
+                    distributed.recv(came, 0)
+                    came.requires_grad_()
+                    s.backward(F.cross_entropy(stage(came), y) / parts)
+                    assert came.grad is not None
+                    distributed.send(came.grad, 0)
+            opt.step()
+
+        return Training(models=[stage], optimizers=[opt], step=step)
+
+    return make
+
+
+def _all_stages(s: Setting, whole: nn.Module, opt: torch.optim.Optimizer, parts: int) -> Training:
+    def step() -> None:
+        opt.zero_grad()
+        for _ in range(parts):
+            x, y = batch(s)
+            s.backward(F.cross_entropy(whole(x), y) / parts)
+        opt.step()
+
+    return Training(models=[whole], optimizers=[opt], step=step)
+
+
 MODES = (
     Mode(name="DDP, 2 ranks", make=_on_ranks(ddp()), ranks=2, rows=ROWS),
     Mode(name="DDP, 4 ranks", make=_on_ranks(ddp()), ranks=4, rows=ROWS),
@@ -209,5 +279,7 @@ MODES = (
     Mode(name="FSDP2, gradient accumulation", make=_fsdp_accumulated, ranks=2, rows=ROWS),
     Mode(name="FSDP2, clipping by norm", make=_on_ranks(_fsdp, clip=0.05), ranks=2, rows=ROWS, check=_clipping_engages),
     Mode(name="FSDP2, clipping by a norm in pieces", make=_clip_in_twin, ranks=2, rows=ROWS, check=_clipping_engages),
+    Mode(name="pipeline of two stages by hand", make=_pipeline(1), ranks=2, rows=ROWS, signals=5, note=JOINED),
+    Mode(name="pipeline of two stages, micro-batches", make=_pipeline(3), ranks=2, rows=ROWS, signals=5, note=JOINED),
     Mode(name="HSDP, 2 x 2 ranks", make=_on_ranks(_hsdp), ranks=4, rows=ROWS),
 )  # fmt: skip

@@ -20,6 +20,7 @@ from unvanish.schema.run import (
     Snapshot,
 )
 from unvanish.store.merge_snapshots import merged_snapshots
+from unvanish.store.merge_stages import chains, joined
 from unvanish.store.merge_statistics import merged_statistics
 from unvanish.store.merge_steps import merged_steps
 from unvanish.store.merge_teams import Member, Team, teams_of, unique_names
@@ -40,7 +41,8 @@ def merge_ranks(runs: Sequence[Run]) -> Run:
     A model that several ranks train together (DDP, FSDP2, HSDP, tensor parallel, or copies that are kept equal by
     hand) becomes one model: sharded parameters whole, copies counted once, losses the mean over the ranks, the
     backprop signal that of the mean loss. Models that only one rank has (pipeline stages) stay, with the rank in
-    their name where names are the same. Raises UsageError for no runs.
+    their name where names are the same; where the gradient that one hands back is seen to be the one that another
+    gets, they become one model, too. Raises UsageError for no runs.
     """
     if not runs:
         raise UsageError("received no runs to merge", "give the runs of all ranks")
@@ -48,19 +50,17 @@ def merge_ranks(runs: Sequence[Run]) -> Run:
     if len(ranked) == 1 and ranked[0][1].info.ranks == 1:
         return ranked[0][1]
     teams = teams_of(Member(rank, model) for rank, run in ranked for model in run.models)
-    notes += missing_ranks(ranked)
-    made: list[ModelRun] = []
-    places = {
-        (rank, model.info.index): index
-        for index, team in enumerate(teams)
-        for rank, model in ((m.rank, m.model) for m in team.members)
-    }
     incidents = all_incidents(ranked)
-    for index, (name, team) in enumerate(zip(unique_names(teams), teams, strict=True)):
-        model, said = _merged_model(team, index, name)
-        made.append(model)
+    models, whole = [], {}
+    for index, team in enumerate(teams):
+        model, said = _merged_model(team, index)
+        models.append(model)
         notes += said
-        incidents += drifted_copies(team, name)
+        incidents += drifted_copies(team)
+        whole.update({(m.rank, m.model.info.index): index for m in team.members})
+    notes = [*all_skipped(ranked, whole), *missing_ranks(ranked), *notes]
+    made, places = _pipelines(models, [team.ranks for team in teams])
+    notes = [n if n.model is None else replace(n, model=places[n.model]) for n in notes]
     lead = ranked[0][1]
     status, message = ending(ranked)
     return replace(
@@ -71,7 +71,7 @@ def merge_ranks(runs: Sequence[Run]) -> Run:
         message=message,
         models=tuple(made),
         incidents=tuple(incidents),
-        skipped=tuple(all_skipped(ranked, places) + notes),
+        skipped=tuple(dict.fromkeys(notes)),
         events_dropped=sum(run.events_dropped for _, run in ranked),
     )
 
@@ -99,16 +99,37 @@ def _ranked(runs: Sequence[Run]) -> tuple[list[tuple[int, Run]], list[Skipped]]:
     return [*ranked, *enumerate(alone, start=first)], said
 
 
+def _pipelines(
+    models: Sequence[ModelRun], ranks: Sequence[tuple[int, ...]]
+) -> tuple[list[ModelRun], dict[int, int]]:
+    """The models with stages joined, each with a name of its own; and the new place of each by its old one."""
+    stages = {chain.places[0]: chain for chain in chains(models)}
+    later = {place for chain in stages.values() for place in chain.places[1:]}
+    out: list[ModelRun] = []
+    holders: list[tuple[int, ...]] = []
+    places: dict[int, int] = {}
+    for index, model in enumerate(models):
+        if index in later:
+            continue
+        chain = stages.get(index)
+        members = (index,) if chain is None else chain.places
+        places.update(dict.fromkeys(members, len(out)))
+        out.append(model if chain is None else joined([models[i] for i in members], chain.entries))
+        holders.append(tuple(rank for i in members for rank in ranks[i]))
+    names = unique_names([m.info.name for m in out], holders)
+    named = [replace(m, info=replace(m.info, name=name)) for m, name in zip(out, names, strict=True)]
+    return [_renumbered(m, index) for index, m in enumerate(named)], places
+
+
 # --- one model ---------------------------------------------------------------------------------------------
 
 
-def _merged_model(team: Team, index: int, name: str) -> tuple[ModelRun, list[Skipped]]:
-    lead = team.lead
+def _merged_model(team: Team, index: int) -> tuple[ModelRun, list[Skipped]]:
     if len(team.members) == 1 and not team.declared:
-        return _renumbered(replace(lead, info=replace(lead.info, name=name)), index), []
+        return _renumbered(team.lead, index), []
     steps, statistics = merged_steps(team), merged_statistics(team)
     whole = ModelRun(
-        info=_info(team, name),
+        info=_info(team),
         steps=steps.steps,
         seconds=steps.seconds,
         losses=steps.losses,
@@ -128,10 +149,10 @@ def _merged_model(team: Team, index: int, name: str) -> tuple[ModelRun, list[Ski
     return _renumbered(whole, index), inexact(team, index, steps, statistics)
 
 
-def _info(team: Team, name: str) -> ModelInfo:
+def _info(team: Team) -> ModelInfo:
     """The model as if one process held all of it."""
     parameters = tuple(replace(p, sampled=_sampled(team, p), shard=None) for p in team.lead.info.parameters)
-    return replace(team.lead.info, name=name, parameters=parameters)
+    return replace(team.lead.info, parameters=parameters)
 
 
 def _sampled(team: Team, parameter: ParameterInfo) -> int:

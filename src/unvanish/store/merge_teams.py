@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.schema.ranks import ranks_text
+from unvanish.schema.ranks import said_ranks
 from unvanish.schema.run import ModelRun, Shard
 
 COPIES_DIFFER = 1e-5  # relative; copies of one weight are equal bit by bit, its statistics are float32
@@ -162,11 +162,10 @@ def _equal_losses(a: ModelRun, b: ModelRun) -> bool:
     return all(x == y or (x != x and y != y) for x, y in both)
 
 
-def unique_names(teams: Sequence[Team]) -> list[str]:
-    """The models' own names; with the ranks where several teams have the same."""
-    names = [t.lead.info.name for t in teams]
-    out: list[str] = []
-    for name, team in zip(names, teams, strict=True):
-        ranks = f"rank {team.ranks[0]}" if len(team.ranks) == 1 else f"ranks {ranks_text(team.ranks)}"
-        out.append(f"{name} ({ranks})" if names.count(name) > 1 else name)
+def unique_names(names: Sequence[str], ranks: Sequence[tuple[int, ...]]) -> list[str]:
+    """The models' own names; with their ranks where several models have the same."""
+    out = [
+        f"{name} ({said_ranks(own)})" if names.count(name) > 1 else name
+        for name, own in zip(names, ranks, strict=True)
+    ]
     return [n if out.count(n) == 1 else f"{n}#{i}" for i, n in enumerate(out)]

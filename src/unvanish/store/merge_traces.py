@@ -43,16 +43,19 @@ def merged_traces(team: Team, whole: ModelRun) -> tuple[Trace, ...]:
     places: dict[Place, list[Trace]] = {}
     for member in team.members:
         for trace in member.model.traces:
-            places.setdefault((trace.step, trace.backward), []).append(trace)
+            if trace.graph in member.model.graphs:
+                places.setdefault((trace.step, trace.backward), []).append(trace)
     gradients = _Gradients(whole, {step for step, backward in places if backward > 0})
+    graphs = same_graph(team)
     out: list[Trace] = []
     for place in sorted(places):
         same: dict[str, list[Trace]] = {}
         for trace in places[place]:
             same.setdefault(trace.graph, []).append(trace)
         common = _Common(max(team.streams, len(places[place])), len(places[place]))
-        graph = same_graph(team) if len(same) == 1 else {}
-        out += [_merged(traces, common, gradients, graph.get(key)) for key, traces in same.items()]
+        for key, traces in same.items():
+            graph = graphs[key]
+            out.append(_merged(traces, common, graph, gradients if len(same) == 1 else None))
     return tuple(out)
 
 
@@ -95,23 +98,21 @@ class _Gradients:
         return rms * root / (1.0 if math.isnan(clip) else clip)
 
 
-def _merged(traces: Sequence[Trace], common: _Common, gradients: _Gradients, graph: Graph | None) -> Trace:
-    """One pass of several ranks through the same graph. `graph` None: other ranks made another one."""
+def _merged(traces: Sequence[Trace], common: _Common, graph: Graph, gradients: _Gradients | None) -> Trace:
+    """One pass of several ranks through the same graph. `gradients` None: other ranks made another graph."""
     uses: dict[str, int] = {}
-    for operation in graph.operations if graph is not None else ():
+    for operation in graph.operations:
         for name in operation.parameters:
             uses[name] = uses.get(name, 0) + 1
-    columns = zip(*(t.stats for t in traces), strict=True)
+    step = traces[0].step
     stats = []
-    for number, parts in enumerate(columns):
-        names = graph.operations[number].parameters if graph is not None else ()
+    for operation, *parts in zip(graph.operations, *(t.stats for t in traces), strict=True):
+        handed = _edges([p.parameter_norms for p in parts], common.factor * math.sqrt(common.grown))
         found = tuple(
-            gradients.norm(traces[0].step, name)
-            if uses[name] == 1 and all(_slot(p, i) for p in parts)
-            else None
-            for i, name in enumerate(names)
+            _handed(name, norm, gradients.norm(step, name) if gradients and uses[name] == 1 else None)
+            for name, norm in zip(operation.parameters, handed, strict=True)
         )
-        stats.append(_operation(parts, common, found or (None,) * len(parts[0].parameter_norms)))
+        stats.append(_operation(parts, common, found))
     chances = [t.chance for t in traces]
     return replace(
         traces[0],
@@ -122,9 +123,11 @@ def _merged(traces: Sequence[Trace], common: _Common, gradients: _Gradients, gra
     )
 
 
-def _slot(stats: OperationStats, index: int) -> bool:
-    """Whether a rank measured what the operation handed to its parameter number `index`."""
-    return index < len(stats.parameter_norms) and stats.parameter_norms[index] is not None
+def _handed(name: str, samples: float | None, gradient: float | None) -> float | None:
+    """What an operation handed to a parameter, or (without a name) to an input, whose samples lie on the ranks."""
+    if not name:
+        return samples
+    return None if samples is None else gradient
 
 
 def _operation(

@@ -55,7 +55,7 @@ def inexact(team: Team, index: int, steps: Steps, statistics: Statistics) -> lis
     return out
 
 
-def drifted_copies(team: Team, name: str) -> list[Incident]:
+def drifted_copies(team: Team) -> list[Incident]:
     """Copies that torch keeps, and that are not equal any more."""
     if not team.declared:
         return []
@@ -66,7 +66,9 @@ def drifted_copies(team: Team, name: str) -> list[Incident]:
         lead = leads.setdefault(parts, member)
         step = first_difference(lead, member) if lead is not member else None
         if step is not None:
-            what = f"its copy of {name} differs from that of rank {lead.rank} from step {step} on"
+            what = (
+                f"its copy of {team.lead.info.name} differs from that of rank {lead.rank} from step {step} on"
+            )
             out.append(Incident(step=step, where="ranks", what=f"rank {member.rank}: {what}"))
     return out
 
