@@ -223,27 +223,33 @@ def _pipeline(parts: int) -> Callable[[Setting], Training]:
         if s.twin:
             whole = _Whole(s)
             return _all_stages(s, whole, sgd(whole, s), parts)
-        rank, _ = place()
-        stage = _stages(s)[rank]
+        rank, ranks = place()
+        number, copies = rank // (ranks // 2), ranks // 2
+        other = (rank + copies) % ranks
+        stage: Any = _stages(s)[number]
+        if copies > 1:
+            groups = [distributed.new_group(range(i * copies, (i + 1) * copies)) for i in range(2)]
+            stage = DistributedDataParallel(stage, process_group=groups[number])
         opt = sgd(stage, s)
 
         def step() -> None:
             opt.zero_grad()
             for _ in range(parts):
                 x, y = batch(s)
-                if rank == 0:
+                x, y = x[rank % copies :: copies], y[rank % copies :: copies]
+                if number == 0:
                     out = stage(x)
-                    distributed.send(out.detach(), 1)
+                    distributed.send(out.detach(), other)
                     gradient = torch.empty_like(out)
-                    distributed.recv(gradient, 1)
+                    distributed.recv(gradient, other)
                     torch.autograd.backward([out], [gradient])
                 else:
-                    came = torch.empty(s.rows, s.width)
-                    distributed.recv(came, 0)
+                    came = torch.empty(len(x), s.width)
+                    distributed.recv(came, other)
                     came.requires_grad_()
                     s.backward(F.cross_entropy(stage(came), y) / parts)
                     assert came.grad is not None
-                    distributed.send(came.grad, 0)
+                    distributed.send(came.grad, other)
             opt.step()
 
         return Training(models=[stage], optimizers=[opt], step=step)
@@ -281,5 +287,7 @@ MODES = (
     Mode(name="FSDP2, clipping by a norm in pieces", make=_clip_in_twin, ranks=2, rows=ROWS, check=_clipping_engages),
     Mode(name="pipeline of two stages by hand", make=_pipeline(1), ranks=2, rows=ROWS, signals=5, note=JOINED),
     Mode(name="pipeline of two stages, micro-batches", make=_pipeline(3), ranks=2, rows=ROWS, signals=5, note=JOINED),
+    Mode(name="pipeline of two stages, each with DDP on two ranks", make=_pipeline(1), ranks=4, rows=ROWS, signals=5,
+         note=JOINED),
     Mode(name="HSDP, 2 x 2 ranks", make=_on_ranks(_hsdp), ranks=4, rows=ROWS),
 )  # fmt: skip

@@ -10,11 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from merge_cases import Spread, Whole, model_run, moved, parameter, run_of, statistics
+from merge_cases import (
+    Spread,
+    Whole,
+    model_run,
+    moved,
+    operation,
+    parameter,
+    run_of,
+    signal_stats,
+    statistics,
+)
 from store_helpers import model_event, run_info
 from test_round_trip import written
 
 from unvanish.errors import UsageError
+from unvanish.schema.graph import Graph, Trace
 from unvanish.schema.ranks import ranks_text, said_ranks
 from unvanish.schema.run import PARAMETER_STATISTICS, Incident, ModelRun, PlaceEvent, Shard, Skipped
 from unvanish.store import RunWriter, merge_ranks, read_run
@@ -69,6 +80,51 @@ def test_stages_of_a_pipeline_stay_apart() -> None:
     assert [m.info.index for m in merged.models] == [0, 1]
     for model, run in zip(merged.models, runs, strict=True):
         assert model.parameter_stats == run.models[0].parameter_stats
+
+
+def stage(rank: int, *, last: bool, arriving: float, handed: float | None) -> ModelRun:
+    """One layer: `arriving` at its output, `handed` back to whoever made its input."""
+    graph = Graph(
+        key=f"g{rank}", operations=(operation(0, "Addmm", parameters=("", "w")), operation(1, "Tanh", [0]))
+    )
+    ops = [
+        signal_stats(0, np.array([0.5]), parameters=[handed, 1.0]),
+        replace(signal_stats(1, np.ones(1), edges=[0.5]), norm=arriving),
+    ]
+    trace = Trace(
+        model=0, step=0, backward=0, graph=graph.key, loss=3.0, stats=tuple(ops), output=1 if last else None
+    )
+    model = model_run(
+        "net", [parameter(0, "w", 30, None)], rows_of(tensors(seed=rank)), traces=[trace], graphs=[graph]
+    )
+    return model if last else replace(model, unseen_losses=frozenset(model.steps))
+
+
+def test_three_stages_become_one_model() -> None:
+    """In the order of the signal that they hand back, whatever their ranks are."""
+    stages = [
+        stage(0, last=False, arriving=0.25, handed=0.1),
+        stage(1, last=True, arriving=1.0, handed=0.5),
+        stage(2, last=False, arriving=0.5, handed=0.25),
+    ]
+    runs = [run_of(r, 3, [m]) for r, m in enumerate(stages)]
+    (model,) = merge_ranks(runs).models
+    assert model.info.name == "net"
+    assert [p.name for p in model.info.parameters] == ["stage0.w", "stage1.w", "stage2.w"]
+    rms = [runs[r].models[0].parameter_stats["gradient_rms"] for r in (0, 2, 1)]
+    assert list(model.parameter_stats["gradient_rms"]) == [x for row in zip(*rms, strict=True) for x in row]
+    (trace,) = model.traces
+    (graph,) = model.graphs.values()
+    assert [o.parents for o in graph.operations] == [(), (0,), (1,), (2,), (3,), (4,)]
+    assert [o.parameters for o in graph.operations[::2]] == [("", "stage0.w"), ("stage1.w",), ("stage2.w",)]
+    assert [s.edge_norms for s in trace.stats] == [(), (0.5,), (0.25,), (0.5,), (0.5,), (0.5,)]
+    assert trace.output == 5 and trace.loss == 3.0
+    assert list(model.losses) == list(stages[1].losses) and not model.unseen_losses
+
+
+def test_stages_whose_signals_do_not_meet_stay_apart() -> None:
+    stages = [stage(0, last=False, arriving=0.25, handed=None), stage(1, last=True, arriving=1.0, handed=0.3)]
+    assert len(merge_ranks([run_of(r, 2, [m]) for r, m in enumerate(stages)]).models) == 2
 
 
 def test_models_with_other_names_or_shapes_keep_their_names() -> None:
