@@ -27,6 +27,7 @@ from unvanish.probe.incidents import words
 from unvanish.probe.local import here
 from unvanish.probe.models import Models, Turn, Watched
 from unvanish.probe.parameters import Look
+from unvanish.probe.place import own_place
 from unvanish.probe.ready import NOW, Ready
 from unvanish.probe.samples import LEAN_SAMPLE, TRACE_SAMPLE
 from unvanish.probe.schedule import FIRST_PAUSE
@@ -40,6 +41,7 @@ from unvanish.schema.run import (
     Event,
     GraphEvent,
     ModelEvent,
+    PlaceEvent,
     Skipped,
     TraceEvent,
 )
@@ -119,6 +121,7 @@ class Probe:
         self._said: set[str] = set()
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
+        self._rank: PlaceEvent | None = None
         self._start = time.perf_counter()
         self.steps = 0
 
@@ -505,6 +508,10 @@ class Probe:
         self._beside.forget()
 
     def _announce(self, watched: Watched) -> None:
+        place = own_place()
+        if place is not None and place != self._rank:  # known by now: a first step is made
+            self._rank = place
+            self._put(place)
         self._put(ModelEvent(info=watched.info()))
         if isinstance(watched.module(), LooseParameters):
             why = "no nn.Module holds these tensors; operations are shown without modules"

@@ -16,12 +16,14 @@ from unvanish.probe.exact import ExactRing
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import class_name, data_parallel_shards, gathered_weights, localize
 from unvanish.probe.parameters import Look, ParameterRing
+from unvanish.probe.place import data_parallel_copies
 from unvanish.probe.schedule import TRACE_RATIO, Pace, Schedule
 from unvanish.probe.sites import Known
 from unvanish.probe.steps import StepLog
 from unvanish.schema.run import Event, ModelInfo, OptimizerInfo, ParameterInfo
 
 _LOOK_EVERY = 4  # measured steps between two looks at whether something changed
+_EARLY = 8  # clippings that are remembered until the model's first step
 _JUMP = 10.0  # a gradient this many times larger or smaller than when last traced asks for a trace
 _MOST_GRAPHS = 4096  # remembered by their keys
 _MOST_NAMED = 32  # remembered whole
@@ -233,6 +235,7 @@ class Watched:
         owner = {id(p): i for i, o in enumerate(optimizers) for p in parameters_of(o)}
         module = self.module()
         apart = data_parallel_shards(module) if isinstance(module, nn.Module) else set()
+        copies = data_parallel_copies({id(p): p for _, p in self.named})
         return ModelInfo(
             index=self.index,
             name=self.name,
@@ -246,7 +249,7 @@ class Watched:
                     requires_grad=p.requires_grad,
                     optimizer=owner.get(id(p)),
                     sampled=self.ring.looked_at[i],
-                    shard=localize(p).shard(samples=id(p) in apart),
+                    shard=localize(p).shard(samples=id(p) in apart) or copies.get(id(p)),
                 )
                 for i, (name, p) in enumerate(self.named)
             ),
@@ -283,6 +286,7 @@ class Models:
         self._early: weakref.WeakKeyDictionary[Any, int] = (
             weakref.WeakKeyDictionary()
         )  # steps left out so far
+        self._early_clips: list[tuple[weakref.ref[Tensor], float | Tensor, Tensor]] = []
         self.ending = False  # nothing more will come
         self._tracing = True
 
@@ -339,6 +343,9 @@ class Models:
         self._logs.append(watched.log)
         for _ in range(self._early.pop(optimizer, 0)):
             watched.log.skip(0)
+        for ref, most, found in self._early_clips:
+            if id(ref()) in watched.ids:
+                watched.clip = (most, found)
         announce(watched)
         return watched
 
@@ -351,9 +358,11 @@ class Models:
 
     def clipped(self, parameter: Tensor, most: float | Tensor, found: Tensor) -> None:
         """Norm clipping was called for the gradients of these parameters."""
-        for watched in self._all:
-            if id(parameter) in watched.ids:
-                watched.clip = (most, found)
+        owners = [watched for watched in self._all if id(parameter) in watched.ids]
+        for watched in owners:
+            watched.clip = (most, found)
+        if not owners:  # before its first step a model is not known
+            self._early_clips = [*self._early_clips[1 - _EARLY :], (weakref.ref(parameter), most, found)]
 
     def skipped(self, optimizer: Any) -> None:
         """A gradient scaler left out a step of this optimizer."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from unvanish.probe.stride import stride_for
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
+from unvanish.schema.moments import Moments
 
 TRACE_SAMPLE = 4096  # elements looked at per tensor at a traced step: rms to about 1 %
 LEAN_SAMPLE = 1024  # the same at the traces in between, where every step or nearly every one is traced: 2 %
@@ -68,75 +68,6 @@ def take(tensor: Tensor, target: int = TRACE_SAMPLE) -> Sample:
         part = part.abs()
     wide = part.dtype if part.dtype in _PLAIN else torch.float32
     return Sample(part.to(wide, copy=True, memory_format=torch.contiguous_format), numel)
-
-
-@dataclass(
-    slots=True, kw_only=True
-)  # not frozen: that would take three times as long to make, and many are made
-class Moments:
-    """Sums over the elements of one tensor, scaled up from `sampled` to `count` elements; they merge exactly.
-
-    `norm` is the L2 norm (NaN or Inf where an element is), `total` the sum, `exponents` the log2 histogram of
-    schema.graph. `deviation` is the root of the summed squared distances from the mean, scaled like the norm.
-    """
-
-    count: int
-    sampled: int
-    norm: float
-    absmax: float
-    total: float
-    deviation: float
-    zeros: float
-    nonfinite: float
-    exponents: tuple[int, ...] = ()
-
-    def times(self, factor: float) -> Moments:
-        """The moments of all elements times a number; the histogram stays as it is."""
-        if factor == 1.0:
-            return self
-        return replace(
-            self,
-            norm=self.norm * factor,
-            absmax=self.absmax * factor,
-            total=self.total * factor,
-            deviation=self.deviation * factor,
-        )
-
-    @property
-    def rms(self) -> float:
-        """Root of the mean square."""
-        return self.norm / math.sqrt(self.count) if self.count else math.nan
-
-    @property
-    def std(self) -> float:
-        """Standard deviation over all elements (not corrected for their number)."""
-        return self.deviation / math.sqrt(self.count) if self.count else math.nan
-
-
-def combined(parts: Sequence[Moments]) -> Moments | None:
-    """The moments of all parts' elements together; None for no parts. NaN in one is NaN in all, as in a whole."""
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    count = sum(p.count for p in parts)
-    mean = sum(p.total for p in parts) / count
-    between = [math.sqrt(p.count) * abs(p.total / p.count - mean) for p in parts]
-    histograms = [p.exponents for p in parts if p.exponents]
-    return Moments(
-        count=count,
-        sampled=sum(p.sampled for p in parts),
-        norm=_hypot([p.norm for p in parts]),
-        absmax=math.nan if any(math.isnan(p.absmax) for p in parts) else max(p.absmax for p in parts),
-        total=sum(p.total for p in parts),
-        deviation=_hypot([*(p.deviation for p in parts), *between]),
-        zeros=sum(p.zeros for p in parts),
-        nonfinite=sum(p.nonfinite for p in parts),
-        exponents=tuple(map(sum, zip(*histograms, strict=True))) if len(histograms) == len(parts) else (),
-    )
-
-
-def _hypot(values: Sequence[float]) -> float:
-    """math.hypot() takes Inf and NaN together for Inf."""
-    return math.nan if any(map(math.isnan, values)) else math.hypot(*values)
 
 
 def moments(samples: Sequence[Sample | None], *, exponents: bool = False) -> list[Moments | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from unvanish.schema.run import (
     Skipped,
 )
 from unvanish.store.alive import writer_alive
-from unvanish.store.encode import Row, untext
+from unvanish.store.encode import RANK, RANKS, Row, untext
 from unvanish.store.layout import FILE_NAME, columns, present, select_statement
 from unvanish.store.open import reading, record_file, wal_file
 from unvanish.store.read_model import Wanted, read_model
@@ -46,6 +47,9 @@ def read_run(
     file = record_file(path)
     with reading(file) as connection:
         info, end = _run_row(connection, file)
+        extra = {untext(key): untext(value) for key, value in _rows(connection, "extra", order="rowid")}
+        if RANK in extra:
+            info = replace(info, rank=int(extra.pop(RANK)), ranks=int(extra.pop(RANKS)))
         models = tuple(read_model(connection, m, wanted) for m in _models(connection))
         incidents = tuple(
             Incident(step=step, where=untext(where), what=untext(what))
@@ -55,7 +59,6 @@ def read_run(
             Skipped(model=model, what=untext(what), why=untext(why))
             for model, what, why in _rows(connection, "skipped", order="rowid")
         )
-        extra = {untext(key): untext(value) for key, value in _rows(connection, "extra", order="rowid")}
     return Run(
         info=info,
         path=str(file.parent),
