@@ -14,6 +14,7 @@ A B ...) in one process, always on the same model. Reported are medians over the
 Other tools are run in the same way in the same process, at their defaults and at every step (benchmarks/others.py).
 
     python benchmarks/overhead.py [--quick] [--write docs/performance.md] [--only mlp,resnet] [--threads 1,2]
+    python benchmarks/overhead.py --device cuda --write docs/performance.md      the section on a GPU alone
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from unvanish.probe.schedule import FIRST_PAUSE, TRACE_RATIO, Schedule
 PAIRS = 9  # of blocks, unless told otherwise
 OTHER_PAIRS = 3  # of the other tools, which cost more than the noise
 HORIZON = 1000  # steps that "defaults" speaks of
+ON_A_GPU = "<!-- on a GPU: written by overhead.py --device cuda -->"  # what comes behind it is that section
 OTHER_SHARE = 4  # blocks of the other tools are this many times shorter: their cost is the same at every step
 
 
@@ -67,6 +69,15 @@ CASES = {
     ),
     "transformer": Case(
         title="transformer 6 x 256, T = 128, batch 8", build=transformer, steps=72, quick_steps=48
+    ),
+}
+
+
+GPU_CASES = {  # steps take a few milliseconds: longer blocks; and nets of the size that GPUs are used for
+    "mlp": Case(title="MLP 20 x 256, batch 128", build=mlp, steps=800, quick_steps=200),
+    "resnet": Case(title="ResNet-18, 32 x 32, batch 64", build=resnet, steps=400, quick_steps=100),
+    "transformer": Case(
+        title="transformer 6 x 256, T = 128, batch 8", build=transformer, steps=400, quick_steps=100
     ),
 }
 
@@ -105,9 +116,12 @@ class StepCost:
 def timed(work: Workload, steps: int, after: After = nothing) -> list[float]:
     """Seconds of each of `steps` steps."""
     seconds = []
+    on_gpu = next(work.model.parameters()).is_cuda
     before = time.perf_counter()
     for _ in range(steps):
         after(work.step())
+        if on_gpu:  # a step is over when the device has done it
+            torch.cuda.synchronize()
         now = time.perf_counter()
         seconds.append(now - before)
         before = now
@@ -293,6 +307,31 @@ def page(costs: Sequence[StepCost], memory: str, *, quick: bool) -> str:
     return "\n\n".join([*parts, *([memory] if memory else [])]) + "\n"
 
 
+def gpu_page(costs: Sequence[StepCost]) -> str:
+    """The section of docs/performance.md on a GPU."""
+    date = datetime.now(timezone.utc).date().isoformat()
+    where = (
+        f"one {torch.cuda.get_device_name()}, torch {torch.__version__}, Python {platform.python_version()}"
+    )
+    reading = (
+        "Each step ends with a wait for the device, in both. What is counted is the training thread's time for "
+        "launching our copies: nothing waits for the device, and the writer's thread reads the samples. The tables "
+        "above say what the columns are; the ResNet is at its full width here."
+    )
+    lead = f"Measured on {date} by `python benchmarks/overhead.py --device cuda`, on {where}."
+    return "\n\n".join(["## On a GPU", lead, own_table(costs), reading]) + "\n"
+
+
+def save(path: Path, text: str, *, gpu: bool) -> None:
+    """Write one part of the page and leave the other as it is."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    own, _, other = before.partition(ON_A_GPU)
+    own, other = (own, text) if gpu else (text, other)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tail = f"\n{ON_A_GPU}\n\n{other.lstrip()}" if other.strip() else ""
+    path.write_text(own.rstrip() + "\n" + tail, encoding="utf-8")
+
+
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
@@ -303,7 +342,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, help=f"pairs of blocks (default {PAIRS}, quick 3)")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory half out")
     parser.add_argument("--no-others", action="store_true", help="leave the other tools out")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the nets are")
     options = parser.parse_args()
+    gpu = options.device == "cuda"
+    torch.set_default_device(options.device)
+    if gpu:
+        options.threads, options.no_others = "1", True
+        CASES.update(GPU_CASES)
     names = [name.strip() for name in options.only.split(",")]
     if unknown := [name for name in names if name not in CASES]:
         parser.error(f"no net called {unknown[0]!r}; there are {', '.join(CASES)}")
@@ -315,14 +360,18 @@ def main() -> None:
             print(f"{case.title}, {threads} thread(s) ...", file=sys.stderr, flush=True)
             costs.append(step_cost(case, threads, pairs, quick=options.quick, others=not options.no_others))
             print(own_table(costs[-1:]), file=sys.stderr, flush=True)
+    if gpu:
+        print(text := gpu_page(costs))
+        if options.write:
+            save(options.write, text, gpu=True)
+        return
     memory = ""
     if not options.no_memory and sys.platform != "win32":
         memory = memory_page(measure_memory(names, 1 if options.quick else 3))
     text = page(costs, memory, quick=options.quick)
     print(text)
     if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text(text, encoding="utf-8")
+        save(options.write, text, gpu=False)
 
 
 if __name__ == "__main__":

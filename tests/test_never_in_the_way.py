@@ -30,7 +30,7 @@ from unvanish import session
 from unvanish.errors import CaptureError, UnvanishWarning
 from unvanish.present.text import diagnosis_to_text
 from unvanish.present.view import build_view
-from unvanish.probe import engine, parameters, steps
+from unvanish.probe import engine, parameters, seams, steps
 from unvanish.probe.standin import LAYERS
 from unvanish.schema.run import Event
 from unvanish.store.write import RunWriter
@@ -410,7 +410,7 @@ def _parts() -> list[tuple[Any, str]]:
         (optim_module, "register_optimizer_step_post_hook"),
         (engine, "see_clipping"),
         (engine.LossScale, "place"),
-        (engine.Captures, "place"),
+        (seams.Captures, "place"),
         (engine.Seams, "place"),
         (engine.ForwardWatch, "arm"),
     ]

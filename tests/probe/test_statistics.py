@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from unvanish.probe.exact import ExactRing
 from unvanish.probe.parameters import ParameterRing
-from unvanish.probe.samples import Moments, combined, moments, take
+from unvanish.probe.samples import moments, take
 from unvanish.probe.steps import Note, StepLog
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
+from unvanish.schema.moments import Moments, combined
 from unvanish.schema.run import PARAMETER_STATISTICS, BlockEvent
 
 F32_TINY, F32_LEAST = 2.0**-126, 2.0**-149
