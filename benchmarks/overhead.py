@@ -5,9 +5,9 @@ A B ...) in one process, always on the same model. Reported are medians over the
 10-90 % interval of a bootstrap:
 
 - defaults: the mean over the first 1,000 steps. A net of 300 ms a step is not run for so long in every block: it is
-  put together from the first 32 steps, the later ones and the traced ones, by the shares that the default schedule
+  put together from the first 16 steps, the later ones and the traced ones, by the shares that the default schedule
   of traces gives them. Which steps were traced is read off the record.
-- untraced step: a step behind the first 32, where the always-on tier alone is at work, at the pace that it has found.
+- untraced step: a step behind the first 16, where the always-on tier alone is at work, at the pace that it has found.
 - traced step: one that the default schedule traces, at its full sampling.
 - every step traced: the mean over a block with `every=1`.
 
@@ -40,12 +40,13 @@ from tables import table
 from workloads import Workload, mlp, resnet, transformer
 
 import unvanish
-from unvanish.probe.schedule import FIRST_PAUSE, TRACE_RATIO, Schedule
+from unvanish.probe.schedule import FIRST_LOOKS, TRACE_RATIO, Schedule
 
 PAIRS = 9  # of blocks, unless told otherwise
 OTHER_PAIRS = 3  # of the other tools, which cost more than the noise
 HORIZON = 1000  # steps that "defaults" speaks of
 ON_A_GPU = "<!-- on a GPU: written by overhead.py --device cuda -->"  # what comes behind it is that section
+FIRST = 2 * FIRST_LOOKS  # steps after which the always-on tier has found its pace
 OTHER_SHARE = 4  # blocks of the other tools are this many times shorter: their cost is the same at every step
 
 
@@ -136,8 +137,8 @@ def watched(work: Workload, steps: int, out: Path) -> dict[str, float]:
     assert traced, "nothing was traced, so there is nothing to compare"
     kinds: dict[str, list[float]] = {"first": [], "later": [], "traced": []}
     for i, taken in enumerate(seconds):
-        kinds["traced" if i in traced else "first" if i < FIRST_PAUSE else "later"].append(taken)
-    return {kind: statistics.fmean(values) for kind, values in kinds.items()}
+        kinds["traced" if i in traced else "first" if i < FIRST else "later"].append(taken)
+    return {kind: statistics.fmean(values or seconds) for kind, values in kinds.items()}
 
 
 def shares(steps: int) -> dict[str, float]:
@@ -149,7 +150,7 @@ def shares(steps: int) -> dict[str, float]:
             traces.done(step)
             counts["traced"] += 1
         else:
-            counts["first" if step < FIRST_PAUSE else "later"] += 1
+            counts["first" if step < FIRST else "later"] += 1
     return {kind: count / steps for kind, count in counts.items()}
 
 
@@ -191,7 +192,7 @@ def step_cost(case: Case, threads: int, pairs: int, *, quick: bool, others: bool
     found: dict[str, list[float]] = {"first": [], "later": [], "traced": [], "defaults": []}
     with tempfile.TemporaryDirectory() as folder:
         timed(work, max(3, steps // 10))  # warm: allocator, threads, caches
-        watched(work, FIRST_PAUSE + 3, Path(folder))
+        watched(work, FIRST + 8, Path(folder))
         for pair in range(pairs):
             if pair % 2:
                 seen = watched(work, steps, Path(folder))

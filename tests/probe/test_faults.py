@@ -27,7 +27,7 @@ STEPS = 5
 GUARDS = {
     "_after_step", "_before_step", "_begin_backward", "_end_backward", "_clipped", "_step_was_skipped", "_fault",
     "fault", "hook", "prehook", "backward", "__call__", "scale", "maybe_step", "clip", "look", "_meet", "call",
-    "flush", "_flush", "_add", "_store", "wrapper",
+    "inner", "flush", "_flush", "_collect", "_add", "_store", "wrapper",
 }  # fmt: skip
 # These answer "not known" instead, as they do for tensors that the script has freed.
 ANSWERS = {"_classes", "_values", "_elements"}

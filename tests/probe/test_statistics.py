@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unvanish.probe.exact import ExactRing
 from unvanish.probe.parameters import ParameterRing
+from unvanish.probe.ready import NOW
 from unvanish.probe.samples import moments, take
 from unvanish.probe.steps import Note, StepLog
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
@@ -194,13 +195,15 @@ def test_a_block_is_wide_enough_for_its_products(scale: float, kind: str) -> Non
     ring = ParameterRing([p])
     slot = ring.take_slot()
     assert slot is not None
-    log = StepLog(0, lambda _: None, lambda _: None)
+    log = StepLog(0, lambda _: None, lambda _: None, lambda *_: None)
     with torch.no_grad():
         look = ring.look_before(slot, surely=True)
         ring.look_gradients(look, None, sparse=False)
         p.mul_(0.5)
         ring.look_after(look)
-    log.put(Note(step=0, seconds=0.0, losses=[], clip=None, learning_rate=0.1, look=look, ring=ring))
+    log.put(
+        Note(step=0, seconds=0.0, losses=[], clip=None, learning_rate=0.1, look=look, ring=ring, ready=NOW)
+    )
     (block,) = [e for e in log.drain() if isinstance(e, BlockEvent)]
     assert block.stats.typecode == kind
     table = np.asarray(block.stats).reshape(len(PARAMETER_STATISTICS), 1)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,20 +170,8 @@ def _by_unit(tensor: Tensor, dim: int) -> Tensor:
         longest = max(others, key=lambda d: (tensor.shape[d], d))
         step = min(tensor.shape[longest], -(-places // UNIT_PLACES))
         tensor = tensor[(slice(None),) * longest + (slice(None, None, step),)]
-    return tensor.abs().sum(others)
-
-
-def units_of(gate: tuple[Tensor, Tensor]) -> tuple[int, int, str]:
-    """(units that some signal reached, those of them that passed nothing on, the bits of OperationStats).
-
-    In the writer's thread: numpy.
-    """
-    arriving, passed = (
-        t.float().cpu().numpy() if t.dtype == torch.bfloat16 else t.cpu().numpy() for t in gate
-    )
-    reached, open_ = arriving != 0, passed != 0
-    bits = np.packbits(reached).tobytes() + np.packbits(open_).tobytes()
-    return int(reached.sum()), int((reached & ~open_).sum()), bits.hex()
+    sizes = tensor.abs().sum(others)
+    return sizes.float() if sizes.dtype == torch.bfloat16 else sizes  # numpy has no bfloat16
 
 
 def index_of(tracing: Tracing, handle_number: int) -> int | None:

@@ -30,7 +30,7 @@ from unvanish.probe.parameters import Look
 from unvanish.probe.place import own_place
 from unvanish.probe.ready import NOW, Ready
 from unvanish.probe.samples import LEAN_SAMPLE, TRACE_SAMPLE
-from unvanish.probe.schedule import FIRST_PAUSE
+from unvanish.probe.schedule import FIRST_LOOKS
 from unvanish.probe.seams import LossScale, Seams, see_clipping
 from unvanish.probe.sites import output_operation, site
 from unvanish.probe.standin import LAYERS
@@ -345,7 +345,7 @@ class Probe:
         """Begin to look at this step's parameters, where it is one of those that are looked at."""
         several = len(watched.optimizers) > 1
         traced = self._forward.armed and not self._lean
-        special = several or traced or watched.step < FIRST_PAUSE or (watched.due() and watched.full())
+        special = several or traced or watched.step < FIRST_LOOKS or (watched.due() and watched.full())
         slot = None
         wanted = special or self._forward.armed or watched.pace.due(watched.step)
         if self._parameters and wanted:

@@ -26,6 +26,7 @@ TOTAL = 131_072  # elements looked at per step, over all tensors
 RING_BYTES = 6 * 2**20
 MOST_SLOTS = 64
 _COLUMNS = {name: i for i, name in enumerate(PARAMETER_STATISTICS)}
+JOINED_ON = ("cuda",)  # devices where one large copy beats many small ones
 _AT_ONCE = 4  # steps reduced together: their samples fit into a core's cache
 
 
@@ -288,6 +289,10 @@ class _Group:
         self._gradient_rows = [self._places(self.gradients[s]) for s in range(slots)]
         self._weight_rows = [self._places(self.weights[s]) for s in range(slots)]
         self._before_rows = self._places(self._before)
+        self._joins = self.device.type in JOINED_ON and not self._complex and not self._spread
+        self._zeros: dict[
+            torch.dtype, list[Tensor]
+        ] = {}  # a row of them, and what each row's sample leaves over
 
     def _places(self, matrix: Tensor) -> list[Tensor]:
         return [matrix[n, : plan.length].view(plan.shape) for n, plan in enumerate(self._plans)]
@@ -298,14 +303,14 @@ class _Group:
 
     def weights_now(self) -> Tensor:
         """A copy of the weights' sample, [rows x columns]."""
-        self._copy_weights(self._before_rows)
+        self._copy_weights(self._before, self._before_rows)
         return self._before.clone()
 
     def read_weights(self, slot: int) -> None:
         """Look at the weights as they are."""
-        self._copy_weights(self._weight_rows[slot])
+        self._copy_weights(self.weights[slot], self._weight_rows[slot])
 
-    def _copy_weights(self, places: list[Tensor]) -> None:
+    def _copy_weights(self, matrix: Tensor, places: list[Tensor]) -> None:
         tensors = self.pieces() if self._spread else self.tensors
         pointers = [t.data_ptr() for t in tensors]
         if pointers != self._pointers:  # the first time, and when the script gave a parameter new storage
@@ -313,11 +318,38 @@ class _Group:
             # what had to be copied would be stale at the next step
             own = all(map(_shares_memory, self._sources, tensors))
             self._pointers = pointers if own else []
-        torch._foreach_copy_(places, self._sources)
+        if not self._joined(matrix, self._sources):
+            torch._foreach_copy_(places, self._sources)
+
+    def _joined(self, matrix: Tensor, sources: Sequence[Tensor | None]) -> bool:
+        """Fill the whole matrix [rows x columns] by one launch of a kernel; False where that can't be.
+
+        A foreach copy of strided views launches a kernel for each of them, which takes milliseconds on a GPU.
+        """
+        kinds = {s.dtype for s in sources if s is not None}
+        if not self._joins or len(kinds) != 1:
+            return False
+        (kind,) = kinds
+        if kind not in self._zeros:
+            zeros = torch.zeros(self.columns, dtype=kind, device=self.device)
+            self._zeros[kind] = [zeros, *(zeros[plan.length :] for plan in self._plans)]
+        nothing, *rests = self._zeros[kind]
+        parts: list[Tensor] = []
+        for source, rest in zip(sources, rests, strict=True):
+            if source is None:
+                parts.append(nothing)
+            else:
+                parts += (source if source.dim() == 1 else source.reshape(-1), rest)
+        if kind == matrix.dtype:
+            torch.cat(parts, out=matrix.view(-1))
+        else:
+            matrix.view(-1).copy_(torch.cat(parts))
+        return True
 
     def read_gradients(self, slot: int, rows: frozenset[int] | None) -> list[int]:
         """Look at the gradients (of some rows); gives those of them that have no dense one."""
         places, sources, bare = [], [], []
+        whole: list[Tensor | None] = [None] * len(self.tensors)
         target = self._gradient_rows[slot]
         for n, (tensor, plan) in enumerate(zip(self.tensors, self._plans, strict=True)):
             if rows is not None and self.rows[n] not in rows:
@@ -326,9 +358,10 @@ class _Group:
             if gradient is None or gradient.layout is not torch.strided:
                 bare.append(self.rows[n])
                 continue
-            sources.append(gradient if plan.plain else plan.see(gradient))
+            whole[n] = seen = gradient if plan.plain else plan.see(gradient)
+            sources.append(seen)
             places.append(target[n])
-        if sources:
+        if sources and (rows is not None or not self._joined(self.gradients[slot], whole)):
             torch._foreach_copy_(places, sources)
         return bare
 

@@ -17,7 +17,8 @@ class Ready:
 
     def __init__(self, devices: Iterable[torch.device] = ()) -> None:
         """To be made in the training thread, after the last copy. Waits for nothing."""
-        self._events = [_mark(d) for d in devices if d.type == "cuda"]
+        marks = [_mark(d) for d in devices if d.type == "cuda"]
+        self._events = [m for m in marks if m is not None]
 
     def wait(self) -> None:
         """Until all marks are passed. Other threads go on meanwhile."""
@@ -28,7 +29,10 @@ class Ready:
 NOW = Ready()
 
 
-def _mark(device: torch.device) -> torch.cuda.Event:
+def _mark(device: torch.device) -> torch.cuda.Event | None:
+    stream = torch.cuda.current_stream(device)
+    if stream == torch.cuda.default_stream(device):  # the writer's reads queue up behind all that is in it
+        return None
     event = torch.cuda.Event(blocking=True)
-    event.record(torch.cuda.current_stream(device))
+    event.record(stream)
     return event

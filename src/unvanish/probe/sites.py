@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from unvanish.probe.backward import Node, Tracing, graph_key, units_of
+from unvanish.probe.backward import Node, Tracing, graph_key
 from unvanish.probe.forward import Call
 from unvanish.probe.local import class_name
+from unvanish.probe.numbers import stats_of
 from unvanish.probe.samples import Sample, moments
 from unvanish.schema.graph import Graph, Operation, OperationKind, OperationStats
-from unvanish.schema.moments import Moments, combined
+from unvanish.schema.moments import Moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,12 @@ class Numbers:
     """What the samples of a traced pass came to."""
 
     stats: tuple[OperationStats, ...]
-    entries: Sequence[Moments | None]  # of what went into the module that an operation stands for
+    inputs: Sequence[Sample | None]  # of the module that an operation stands for
+
+    @property
+    def entries(self) -> Sequence[Moments | None]:
+        """The moments of the inputs."""
+        return moments(self.inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,66 +50,8 @@ class Sited:
 
         `exponents`: take the log2 histogram of the signal too, of the numbers as they were (before the factor).
         """
-        arrived = moments([s for n in self.nodes for s in n.arrived], exponents=exponents)
-        others: list[Sample | None] = [s for n in self.nodes for s in n.edges.values()]
-        others += [output for output, _ in self.modules]
-        others += [entry for _, entry in self.modules]
-        reduced = iter(moments(others))
-        signals = iter([m.times(factor) if m is not None else None for m in arrived])
-        signal = [
-            combined([m for m in (next(signals) for _ in n.arrived) if m is not None]) for n in self.nodes
-        ]
-        edges = [
-            {position: m.times(factor) if (m := next(reduced)) is not None else None for position in n.edges}
-            for n in self.nodes
-        ]
-        outputs = [next(reduced) for _ in self.nodes]
-        entries = [next(reduced) for _ in self.nodes]
-        stats = tuple(_stats(i, self.nodes, signal, edges[i], outputs[i]) for i in range(len(self.nodes)))
-        return Numbers(stats, entries)
-
-
-def _stats(
-    index: int,
-    nodes: Sequence[Node],
-    signal: Sequence[Moments | None],
-    edges: Mapping[int, Moments | None],
-    output: Moments | None,
-) -> OperationStats:
-    node, own = nodes[index], signal[index]
-
-    def edge(position: int, parent: int | None) -> float | None:
-        passed = edges.get(position)
-        if passed is not None:
-            return passed.norm
-        if parent is not None and nodes[parent].consumers == 1:
-            above = signal[parent]  # the only consumer hands over all that arrives there
-            return above.norm if above is not None else None
-        return None
-
-    units = units_of(node.gate) if node.gate is not None else None
-    if units is None and node.unit_dim is not None:
-        units = (0, 0, "")
-    return OperationStats(
-        operation=index,
-        count=own.count if own else 0,
-        norm=own.norm if own else 0.0,
-        absmax=own.absmax if own else 0.0,
-        zeros=round(own.zeros) if own else 0,
-        nonfinite=round(own.nonfinite) if own else 0,
-        edge_norms=tuple(edge(p, parent) for p, parent in node.parents),
-        parameter_norms=tuple(edge(leaf.position, None) for leaf in node.leaves),
-        output_count=output.count if output else None,
-        output_std=output.std if output else None,
-        output_rms=output.rms if output else None,
-        output_mean=output.total / output.count if output else None,
-        units=units[0] if units else None,
-        closed_units=units[1] if units else None,
-        unit_bits=units[2] if units else "",
-        total=own.total if own else None,
-        sampled=own.sampled if own and own.sampled < own.count else None,
-        exponents=own.exponents if own else (),
-    )
+        stats = stats_of(self.nodes, [output for output, _ in self.modules], factor, exponents=exponents)
+        return Numbers(stats, [entry for _, entry in self.modules])
 
 
 MOST_KNOWN = 32  # graphs of one model

@@ -11,11 +11,13 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.probe.parameters import Look, ParameterRing
 from unvanish.probe.ready import Ready
+from unvanish.probe.samples import to_numpy
 from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, Schedule
 from unvanish.schema.run import PARAMETER_STATISTICS, BlockEvent, Event, Skipped, Snapshot
 
@@ -137,7 +139,7 @@ class StepLog:
         except Exception as error:  # the losses are still known
             self._on_fault("record", error)
             looked, shots, stats, weights = [], [], np.empty(0), {}
-        losses = [_mean(n.losses) for n in notes]
+        losses = _means([n.losses for n in notes])
         packed = array("d" if ring.wide or not _fits(stats[:, _PRODUCT]) else "f")
         packed.frombytes(_narrow(stats, packed.typecode).tobytes())
         block = BlockEvent(
@@ -145,7 +147,7 @@ class StepLog:
             steps=array("q", (n.step for n in notes)),
             seconds=array("d", (n.seconds for n in notes)),
             losses=array("d", (math.nan if v is None else v for v in losses)),
-            clips=array("d", (_clip_factor(n.clip) for n in notes)),
+            clips=array("d", _clip_factors([n.clip for n in notes])),
             learning_rates=array("d", (n.learning_rate for n in notes)),
             measured=array("q", (n.step for n in looked)),
             stats=packed,
@@ -172,16 +174,29 @@ class StepLog:
         ]
 
 
-def _mean(losses: Sequence[Tensor]) -> float | None:
-    return sum(float(v) for v in losses) / len(losses) if losses else None
+def _floats(values: Sequence[Tensor]) -> list[float]:
+    """Single numbers of any device: one transfer for all."""
+    plain = [v if v.dtype in (torch.float32, torch.float64) else v.float() for v in values]
+    return [float(found[0]) for found in to_numpy(plain)]
 
 
-def _clip_factor(clip: tuple[float | Tensor, Tensor] | None) -> float:
-    """What clip_grad_norm_ multiplied the gradient by."""
-    if clip is None:
-        return math.nan
-    most, found = float(clip[0]), float(clip[1])
-    return min(1.0, most / (found + 1e-6)) if math.isfinite(found) else 0.0
+def _means(losses: Sequence[Sequence[Tensor]]) -> list[float | None]:
+    """Of each step's losses; None where there are none."""
+    found = iter(_floats([v for some in losses for v in some]))
+    return [sum(next(found) for _ in some) / len(some) if some else None for some in losses]
+
+
+def _clip_factors(clips: Sequence[tuple[float | Tensor, Tensor] | None]) -> list[float]:
+    """What clip_grad_norm_ multiplied the gradients by; NaN where it was not called."""
+    norms = iter(_floats([clip[1] for clip in clips if clip is not None]))
+    factors = []
+    for clip in clips:
+        if clip is None:
+            factors.append(math.nan)
+            continue
+        most, norm = float(clip[0]), next(norms)
+        factors.append(min(1.0, most / (norm + 1e-6)) if math.isfinite(norm) else 0.0)
+    return factors
 
 
 def _fits(values: NDArray[np.float64]) -> bool:
