@@ -182,10 +182,13 @@ def paired(work: Workload, steps: int, pairs: int, use: Use) -> list[float]:
     return found
 
 
-def step_cost(case: Case, threads: int, pairs: int, *, quick: bool, others: bool) -> StepCost:
+def step_cost(
+    case: Case, threads: int, pairs: int, *, quick: bool, others: bool, device: str = "cpu"
+) -> StepCost:
     """Interleaved blocks of one net."""
     torch.set_num_threads(threads)
-    work = case.build()
+    with torch.device(device):  # and not as the default: that sends every operation of torch's through python
+        work = case.build()
     steps = case.quick_steps if quick else case.steps
     share = shares(HORIZON)
     alone_ms: list[float] = []
@@ -346,7 +349,6 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the nets are")
     options = parser.parse_args()
     gpu = options.device == "cuda"
-    torch.set_default_device(options.device)
     if gpu:
         options.threads, options.no_others = "1", True
         CASES.update(GPU_CASES)
@@ -359,7 +361,16 @@ def main() -> None:
         for name in names:
             case = CASES[name]
             print(f"{case.title}, {threads} thread(s) ...", file=sys.stderr, flush=True)
-            costs.append(step_cost(case, threads, pairs, quick=options.quick, others=not options.no_others))
+            costs.append(
+                step_cost(
+                    case,
+                    threads,
+                    pairs,
+                    quick=options.quick,
+                    others=not options.no_others,
+                    device=options.device,
+                )
+            )
             print(own_table(costs[-1:]), file=sys.stderr, flush=True)
     if gpu:
         print(text := gpu_page(costs))

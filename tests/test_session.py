@@ -86,6 +86,23 @@ def test_a_model_that_was_compiled_before_is_traced_by_its_own_layers(tmp_path: 
     assert w.diagnose().verdict == "healthy"
 
 
+def test_the_losses_of_another_model_that_is_trained_beside_are_not_ours(tmp_path: Path) -> None:
+    (net, optimizer), (other, beside) = _pair(), _pair()
+    ours: list[float] = []
+    with unvanish.watch(net, optimizer, out=tmp_path, every=1) as w:
+        for _ in range(6):
+            for model, opt, keep in ((net, optimizer, True), (other, beside, False)):
+                x = torch.randn(16, 4) * (1.0 if keep else 100.0)
+                opt.zero_grad()
+                loss = model(x).square().mean()
+                loss.backward()
+                opt.step()
+                ours += [loss.item()] if keep else []
+    (model,) = w.run().models
+    assert list(model.losses) == ours
+    assert [t.loss for t in model.traces] == ours
+
+
 def test_misuse_is_told_at_once_with_the_mend(tmp_path: Path) -> None:
     net, optimizer = _pair()
     with pytest.raises(UsageError, match=r"received the class Linear, not a model; instantiate it first"):

@@ -102,8 +102,9 @@ class Mode:
     timed: bool = True
     ranks: int = 1
     wrong: str = ""
+    cpu_only: str = ""  # why it can't be held against its twin elsewhere
 
     @property
     def here(self) -> bool:
         """Whether it can be run on DEVICE: processes of many ranks, and workers that load data, are the CPU's."""
-        return DEVICE == "cpu" or (self.ranks == 1 and self.timed)
+        return DEVICE == "cpu" or (self.ranks == 1 and self.timed and not self.cpu_only)

@@ -299,6 +299,7 @@ class Probe:
         began = time.perf_counter()
         try:
             if not self._models.ours(optimizer):
+                self._take()  # the backward passes since the step before were for this one
                 return
             self._now = self._models.of(optimizer, self._forward, self._announce)
             for watched in self._now:

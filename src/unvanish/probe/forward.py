@@ -68,7 +68,8 @@ class ForwardWatch:
 
     def arm(self) -> None:
         """Begin to see calls of this thread. Called between steps, so that no forward is under way."""
-        self._thread = threading.get_ident()
+        if not self.in_backward:  # an optimizer may step in a thread of autograd's
+            self._thread = threading.get_ident()
         if not self.armed:
             self.armed = True
             LAYERS.add(self)
