@@ -12,6 +12,7 @@ from typing import Any
 from unvanish.schema.architecture import LayerSpec
 from unvanish.schema.graph import Graph, Operation
 from unvanish.schema.run import ModelInfo, ModelRun, Snapshot
+from unvanish.store.columns import from_columns
 from unvanish.store.encode import untext
 from unvanish.store.layout import select_statement
 from unvanish.store.read_steps import read_statistics, read_steps
@@ -45,7 +46,7 @@ def read_model(connection: sqlite3.Connection, info: ModelInfo, wanted: Wanted) 
         losses=table.losses,
         parameter_steps=statistics.steps,
         parameter_stats=statistics.means,
-        snapshots=tuple(_snapshots(connection, where)),
+        snapshots=_snapshots(connection, where),
         graphs=_graphs(connection, info.index) if traces else {},
         traces=tuple(read_traces(connection, where)) if traces else (),
         architecture=tuple(_layers(connection, info.index)),
@@ -57,17 +58,20 @@ def read_model(connection: sqlite3.Connection, info: ModelInfo, wanted: Wanted) 
     )
 
 
-def _snapshots(connection: sqlite3.Connection, where: str) -> Iterator[Snapshot]:
-    for model, step, parameter, norm, *quantiles in connection.execute(
-        select_statement("snapshots", where, "rowid")
-    ):
-        yield Snapshot(
-            model=model,
-            step=step,
-            parameter=parameter,
-            norm=number(norm),
-            quantiles=tuple(number(q) for q in quantiles),
-        )
+def _snapshots(connection: sqlite3.Connection, where: str) -> tuple[Snapshot, ...]:
+    rows = connection.execute(select_statement("snapshots", where, "rowid")).fetchall()
+    if not rows:
+        return ()
+    model, step, parameter, *numbers = zip(*rows, strict=True)
+    norm, *levels = (map(number, column) if None in column else column for column in numbers)
+    columns = {
+        "model": model,
+        "step": step,
+        "parameter": parameter,
+        "norm": norm,
+        "quantiles": zip(*levels, strict=True),
+    }
+    return from_columns(Snapshot, len(rows), columns)
 
 
 def _graphs(connection: sqlite3.Connection, model: int) -> dict[str, Graph]:
