@@ -27,7 +27,7 @@ class Wanted:
 
     steps: tuple[int, int] | None = None
     rows: int | None = None
-    traces: bool = True
+    detail: bool = True
 
 
 def read_model(connection: sqlite3.Connection, info: ModelInfo, wanted: Wanted) -> ModelRun:
@@ -38,7 +38,7 @@ def read_model(connection: sqlite3.Connection, info: ModelInfo, wanted: Wanted) 
     statistics = read_statistics(
         connection, (info.index, window), len(info.parameters), table.singly_measured, wanted.rows
     )
-    traces = wanted.traces
+    detail = wanted.detail
     return ModelRun(
         info=info,
         steps=table.steps,
@@ -46,9 +46,9 @@ def read_model(connection: sqlite3.Connection, info: ModelInfo, wanted: Wanted) 
         losses=table.losses,
         parameter_steps=statistics.steps,
         parameter_stats=statistics.means,
-        snapshots=_snapshots(connection, where),
-        graphs=_graphs(connection, info.index) if traces else {},
-        traces=tuple(read_traces(connection, where)) if traces else (),
+        snapshots=_snapshots(connection, where) if detail else (),
+        graphs=_graphs(connection, info.index) if detail else {},
+        traces=tuple(read_traces(connection, where)) if detail else (),
         architecture=tuple(_layers(connection, info.index)),
         unseen_losses=table.unseen,
         clips=table.clips,
