@@ -1,13 +1,14 @@
-"""Which form should a run's record have? The same stream of events into three of them, measured side by side.
+"""Which form should a run's record have? The same stream of events into four of them, measured side by side.
 
     python benchmarks/record_format.py [--steps 2000]
 
-sqlite   unvanish.store: SQLite in WAL mode, a commit per write
+blocks   unvanish.store as it is used: SQLite in WAL mode, a commit per write, the steps of a write in one block
+rows     the same with a row of its own for every step and parameter
 arrow    Arrow IPC streams, one file a table, a record batch per write
 parquet  one Parquet file a table and write (a Parquet file has its footer last: a single one can't be read
          before it is closed, nor after a kill)
 
-Written, in batches of 50 steps: 40 and 400 parameters x 7 statistics at every step, 40 traces of 3 operations
+Written, in batches of 50 steps: 40 and 400 parameters x 9 statistics at every step, 40 traces of 3 operations
 a parameter. Taken: writing, size, reading whole and a window of 50 steps, what is there while another process
 writes, and after kill -9. Figures of 2 cores under Linux stand in docs/run-record.md.
 """
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +36,7 @@ from unvanish.errors import RecordError
 from unvanish.schema.graph import OperationStats, Trace
 from unvanish.schema.run import (
     PARAMETER_STATISTICS,
+    BlockEvent,
     Event,
     ModelEvent,
     ModelInfo,
@@ -48,11 +51,11 @@ from unvanish.store.layout import columns
 
 STEPS_A_WRITE = 50
 TABLES = ("steps", "parameter_stats", "traces", "trace_operations", "trace_edges")
-NAMES = ("sqlite", "arrow", "parquet")
+NAMES = ("blocks", "rows", "arrow", "parquet")
 
 
 class Writer(Protocol):
-    """What all three can do."""
+    """What all of them can do."""
 
     def write(self, events: Sequence[Event]) -> None:
         """Keep these."""
@@ -61,8 +64,8 @@ class Writer(Protocol):
         """Close the files."""
 
 
-class Sqlite:
-    """The store as it is."""
+class Rows:
+    """The store, given one step at a time."""
 
     def __init__(self, folder: Path) -> None:
         info = RunInfo(
@@ -77,6 +80,14 @@ class Sqlite:
     def end(self) -> None:
         """Leave one file."""
         self.writer.close("finished")
+
+
+class Blocks(Rows):
+    """The store as the probe uses it."""
+
+    def write(self, events: Sequence[Event]) -> None:
+        """One transaction."""
+        self.writer.write(packed(events))
 
 
 class Arrow:
@@ -124,12 +135,32 @@ class Parquet(Arrow):
         part.with_suffix(".part").rename(part)
 
 
-MAKE: dict[str, type[Sqlite | Arrow]] = {"sqlite": Sqlite, "arrow": Arrow, "parquet": Parquet}
+MAKE: dict[str, type[Rows | Arrow]] = {"blocks": Blocks, "rows": Rows, "arrow": Arrow, "parquet": Parquet}
+
+
+def packed(events: Sequence[Event]) -> list[Event]:
+    """The same with all single steps in one block."""
+    steps = [e for e in events if isinstance(e, StepEvent)]
+    others: list[Event] = [e for e in events if not isinstance(e, StepEvent)]
+    if not steps:
+        return others
+    columns = [zip(*(e.rows or ()), strict=True) for e in steps]
+    block = BlockEvent(
+        model=0,
+        steps=array("q", [e.step for e in steps]),
+        seconds=array("d", [e.seconds for e in steps]),
+        losses=array("d", [e.loss or 0.0 for e in steps]),
+        clips=array("d", [1.0] * len(steps)),
+        learning_rates=array("d", [0.1] * len(steps)),
+        measured=array("q", [e.step for e in steps]),
+        stats=array("f", [v for table in columns for column in table for v in column]),
+    )
+    return [*others, block]
 
 
 def read(name: str, folder: Path, window: tuple[int, int] | None = None) -> int:
     """Read everything (or a window of steps) into columns; gives the number of steps."""
-    if name == "sqlite":
+    if name in ("blocks", "rows"):
         models = read_run(folder, steps=window).models
         return len(models[0].parameter_steps) if models else 0
     count = 0
@@ -233,6 +264,8 @@ def measure(name: str, parameters: int, steps: int, base: Path) -> str:
     folder = base / f"{name}-{parameters}"
     writer: Writer = MAKE[name](folder)
     batches = list(stream(parameters, steps))
+    if name == "blocks":
+        batches = [packed(batch) for batch in batches]  # the probe hands them over so
     start, cpu = time.perf_counter(), time.thread_time()
     slowest = 0.0
     for batch in batches:

@@ -260,17 +260,17 @@ def read(plan: Plan, folder: Path) -> None:
         ("the last", inner, inner),
     ):
         said = []
-        for traces in (False, True):
+        for detail in (False, True):
 
-            def window(low: int = low, high: int = high, *, traces: bool = traces) -> None:
+            def window(low: int = low, high: int = high, *, detail: bool = detail) -> None:
                 first = rng.randint(low, high)
-                read_run(folder, steps=(first, first + WINDOW - 1), traces=traces)
+                read_run(folder, steps=(first, first + WINDOW - 1), detail=detail)
 
             window()
             said.append("p50 {:.0f} ms, p95 {:.0f} ms".format(*timed(window, 20)))
-        print(f"  {WINDOW} steps, {name:13}: {said[0]}; with traces and graph {said[1]}")
+        print(f"  {WINDOW} steps, {name:13}: {said[0]}; with graph, traces and snapshots {said[1]}")
     start = time.perf_counter()
-    short = read_run(folder, rows=OVERVIEW, traces=False).models[0]
+    short = read_run(folder, rows=OVERVIEW, detail=False).models[0]
     took = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

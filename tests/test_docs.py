@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sqlite3
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 import unvanish
 from unvanish.cli import unvanish as command
 from unvanish.schema.finding import Diagnosis
+from unvanish.store import read_run
+from unvanish.store.layout import SCHEMA_VERSION, TABLES, VIEWS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,17 +53,58 @@ def test_the_python_of_the_readme_runs(
     assert re.search(r"^Verdict  \w+", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_the_sql_of_the_record_runs(tmp_path: Path) -> None:
-    made = trained(tmp_path)
-    with unvanish.watch(made["model"], made["optimizer"], out=tmp_path) as w:
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = trained(tmp_path_factory.mktemp("trained"))
+    with unvanish.watch(made["model"], made["optimizer"], out=tmp_path_factory.mktemp("runs")) as w:
         made["train"](made["model"], made["optimizer"])
-    connection = sqlite3.connect(Path(w.path) / "run.sqlite")
+    return Path(w.path)
+
+
+def test_the_sql_of_the_record_runs(recorded: Path) -> None:
+    connection = sqlite3.connect(recorded / "run.sqlite")
     statements = re.findall(
         r'"(SELECT [^"]+)"', (ROOT / "docs" / "run-record.md").read_text(encoding="utf-8")
     )
-    assert len(statements) >= 3
+    assert len(statements) >= 7
     for statement in statements:
         assert connection.execute(statement).fetchall(), statement
+
+
+def test_the_python_of_the_record_gives_what_reading_the_run_gives(recorded: Path) -> None:
+    model = read_run(recorded).models[0]
+    scopes: list[dict[str, Any]] = []
+    for code in blocks("docs/run-record.md", "python"):
+        if "import pandas" in code and importlib.util.find_spec("pandas") is None:
+            continue  # its SQL is run above
+        here = code.replace("unvanish_runs/<run>", str(recorded))
+        assert here != code
+        scopes.append({})
+        exec(compile(here, "run-record.md", "exec"), scopes[-1])  # noqa: S102 - our own example
+    losses, statistics, traces = scopes[-3:]
+    assert losses["steps"].tolist() == list(model.steps)
+    assert losses["losses"].tolist() == list(model.losses)
+    width = len(model.info.parameters)
+    assert statistics["names"] == [p.name for p in model.info.parameters]
+    rms = list(model.parameter_stats["gradient_rms"])[::width]
+    assert [(first, last) for first, last, _, _ in statistics["rows"]] == [
+        (s, s) for s in model.parameter_steps
+    ]
+    assert (
+        [mean for _, _, mean, _ in statistics["rows"]]
+        == [peak for _, _, _, peak in statistics["rows"]]
+        == rms
+    )
+    assert {step: norms.tolist() for step, norms in traces["norms"].items()} == {
+        trace.step: [s.norm for s in trace.stats] for trace in model.traces
+    }
+
+
+def test_the_record_s_page_names_every_table() -> None:
+    text = (ROOT / "docs" / "run-record.md").read_text(encoding="utf-8")
+    for table in (*TABLES, *VIEWS):
+        assert f"`{table}`" in text, table
+    assert f"the format ({SCHEMA_VERSION})" in text
 
 
 def test_every_option_is_in_the_reference_and_no_other() -> None:

@@ -269,6 +269,35 @@ def test_a_spike_and_an_onset_are_found_again_in_a_long_run(tmp_path: Path) -> N
     share = model.parameter_extremes["gradient_nonfinite"][1]
     low, high = next(b for b, v in zip(bounds(model), share, strict=True) if v == 1)
     assert low <= onset <= high and high - low <= onset // 8
+    record = sqlite3.connect(tmp_path / "r" / "run.sqlite")
+    held = record.execute("SELECT level, sum(rows), min(first) FROM stat_blocks GROUP BY level").fetchall()
+    record.close()
+    row = WIDTH * 4
+    for level, rows, first in held:
+        assert first >= (limits.stat_head << level if level else 0)
+        room = limits.level_bytes // (3 * row) if level else limits.recent_bytes // row
+        assert rows <= room + (limits.stat_head if level else 2 * limits.stat_head) + 100
+    assert 5 <= len(held) <= (steps // limits.stat_head).bit_length()
+
+
+def test_numbers_that_float32_cannot_hold_are_kept_among_others(tmp_path: Path) -> None:
+    """The probe hands over float64 where it must, and goes back to float32: both come to stand in one block."""
+    limits = Limits(recent_bytes=20_000, level_bytes=20_000, stat_head=2)
+    writer = RunWriter(tmp_path / "r", run_info(), limits=limits)
+    writer.write([model_event(1)])
+    for first in range(0, 3000, 3):
+        tiny = first % 2 == 0
+        table = np.full((WIDTH, 1), 1e-60 if tiny else 0.5)
+        writer.write([block_event(first, [table] * 3, kind="d" if tiny else "f")])
+    writer.close("finished")
+    model = read_run(tmp_path / "r").models[0]
+    low, high = model.parameter_extremes["first_order"]
+    assert bounds(model)[-1] == (2999, 2999)
+    assert min(low) == 1e-60 and max(high) == 0.5
+    assert set(low) | set(high) == {1e-60, 0.5}
+    record = sqlite3.connect(tmp_path / "r" / "run.sqlite")
+    assert record.execute("SELECT count(*) FROM stat_blocks").fetchone()[0] < 150
+    record.close()
 
 
 def test_a_parameter_that_comes_late_and_one_that_goes(tmp_path: Path) -> None:

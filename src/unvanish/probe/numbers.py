@@ -12,7 +12,8 @@ import numpy as np
 
 from unvanish.probe.backward import Node
 from unvanish.probe.samples import Sample, Table, tabulate, to_numpy
-from unvanish.schema.graph import OperationStats, operation_stats
+from unvanish.schema.columns import from_columns
+from unvanish.schema.graph import OperationStats
 from unvanish.schema.moments import combined
 
 
@@ -25,7 +26,7 @@ def stats_of(
     columns.update(_edges(nodes, signal, factor))
     columns.update(_outputs(outputs))
     columns.update(_units(nodes))
-    return operation_stats(len(nodes), columns)
+    return from_columns(OperationStats, len(nodes), columns)
 
 
 def _signal(nodes: Sequence[Node], factor: float, *, exponents: bool) -> dict[str, list[Any]]:

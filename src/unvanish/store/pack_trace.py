@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.schema.graph import OperationStats, Trace, operation_stats
+from unvanish.schema.columns import from_columns
+from unvanish.schema.graph import OperationStats, Trace
 
 _INTEGERS = ("operation", "count", "zeros", "nonfinite", "output_count", "units", "closed_units", "sampled")
 _FLOATS = ("norm", "absmax", "output_std", "output_rms", "total", "output_mean")
@@ -63,7 +64,8 @@ def unpack_trace(row: Sequence[Any]) -> tuple[OperationStats, ...]:
     counts = np.frombuffer(zlib.decompress(row[8]), "<i8") if row[8] else np.zeros(0, np.int64)
     lists = (_cut(edges[:ahead], lengths[0]), _cut(edges[ahead:], lengths[1]), _cut(counts, lengths[2]))
     bits = row[9].decode().split(" ")
-    return operation_stats(n, dict(zip(_NAMES, (*integers, *floats, *lists, bits), strict=True)))
+    columns = dict(zip(_NAMES, (*integers, *floats, *lists, bits), strict=True))
+    return from_columns(OperationStats, n, columns)
 
 
 def _cut(values: Any, lengths: NDArray[np.int32]) -> list[tuple[Any, ...]]:

@@ -33,17 +33,17 @@ def read_run(
     *,
     steps: tuple[int, int] | None = None,
     rows: int | None = None,
-    traces: bool = True,
+    detail: bool = True,
 ) -> Run:
     """The run in a folder (or the file inside of it), as far as it is written. Never blocks the writer.
 
     `steps` = (first, last) reads only that window of steps, both included; infos, graphs and findings about
     the run are read whole. `rows`: no more than so many rows of the parameters' statistics: where there are more,
-    all but those at both ends are merged (mean, smallest, largest). `traces=False` leaves out graphs and traces:
-    where there are thousands of operations, most of the time goes into them.
+    all but those at both ends are merged (mean, smallest, largest). `detail=False` leaves out graphs, traces and
+    snapshots: where there are thousands of operations and parameters, most of the time goes into them.
     Raises RecordError, with the mend, for a path that is missing, foreign or damaged.
     """
-    wanted = Wanted(steps=steps, rows=None if rows is None else max(1, rows), traces=traces)
+    wanted = Wanted(steps=steps, rows=None if rows is None else max(1, rows), detail=detail)
     file = record_file(path)
     with reading(file) as connection:
         info, end = _run_row(connection, file)

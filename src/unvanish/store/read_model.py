@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from unvanish.schema.architecture import LayerSpec
+from unvanish.schema.columns import from_columns
 from unvanish.schema.graph import Graph, Operation
 from unvanish.schema.run import ModelInfo, ModelRun, Snapshot
 from unvanish.store.encode import untext
@@ -26,7 +27,7 @@ class Wanted:
 
     steps: tuple[int, int] | None = None
     rows: int | None = None
-    traces: bool = True
+    detail: bool = True
 
 
 def read_model(connection: sqlite3.Connection, info: ModelInfo, wanted: Wanted) -> ModelRun:
@@ -37,7 +38,7 @@ def read_model(connection: sqlite3.Connection, info: ModelInfo, wanted: Wanted) 
     statistics = read_statistics(
         connection, (info.index, window), len(info.parameters), table.singly_measured, wanted.rows
     )
-    traces = wanted.traces
+    detail = wanted.detail
     return ModelRun(
         info=info,
         steps=table.steps,
@@ -45,9 +46,9 @@ def read_model(connection: sqlite3.Connection, info: ModelInfo, wanted: Wanted) 
         losses=table.losses,
         parameter_steps=statistics.steps,
         parameter_stats=statistics.means,
-        snapshots=tuple(_snapshots(connection, where)),
-        graphs=_graphs(connection, info.index) if traces else {},
-        traces=tuple(read_traces(connection, where)) if traces else (),
+        snapshots=_snapshots(connection, where) if detail else (),
+        graphs=_graphs(connection, info.index) if detail else {},
+        traces=tuple(read_traces(connection, where)) if detail else (),
         architecture=tuple(_layers(connection, info.index)),
         unseen_losses=table.unseen,
         clips=table.clips,
@@ -57,17 +58,20 @@ def read_model(connection: sqlite3.Connection, info: ModelInfo, wanted: Wanted) 
     )
 
 
-def _snapshots(connection: sqlite3.Connection, where: str) -> Iterator[Snapshot]:
-    for model, step, parameter, norm, *quantiles in connection.execute(
-        select_statement("snapshots", where, "rowid")
-    ):
-        yield Snapshot(
-            model=model,
-            step=step,
-            parameter=parameter,
-            norm=number(norm),
-            quantiles=tuple(number(q) for q in quantiles),
-        )
+def _snapshots(connection: sqlite3.Connection, where: str) -> tuple[Snapshot, ...]:
+    rows = connection.execute(select_statement("snapshots", where, "rowid")).fetchall()
+    if not rows:
+        return ()
+    model, step, parameter, *numbers = zip(*rows, strict=True)
+    norm, *levels = (map(number, column) if None in column else column for column in numbers)
+    columns = {
+        "model": model,
+        "step": step,
+        "parameter": parameter,
+        "norm": norm,
+        "quantiles": zip(*levels, strict=True),
+    }
+    return from_columns(Snapshot, len(rows), columns)
 
 
 def _graphs(connection: sqlite3.Connection, model: int) -> dict[str, Graph]:

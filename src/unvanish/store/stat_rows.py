@@ -71,8 +71,8 @@ class StatRows:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """Rows of one kind may stand in one block."""
-        return (self.mean.dtype.str, self.mean.shape[-1])
+        """Rows of one kind may stand in one block. Of float32 and float64 together the wider is kept."""
+        return (self.mean.shape[-1],)
 
     @property
     def size(self) -> int:
