@@ -296,7 +296,14 @@ def soak(steps: int, seed: int, out: Path) -> Report:
     gc.unfreeze()
     watched = time.perf_counter() - began
     return _report(
-        w.run(), Path(w.path), steps, faults, memory, differs, (unwatched, watched), len(_ours(caught))
+        w.run(),
+        Path(w.path),
+        training.made,
+        faults,
+        memory,
+        differs,
+        (unwatched, watched),
+        len(_ours(caught)),
     )
 
 
