@@ -146,7 +146,7 @@ class Training:
         torch.manual_seed(seed)
         self.model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Dropout(0.1), nn.Linear(12, 3))
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-3)
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=NAN_EVERY - 50)
         self.interrupted = 0
 
     def step(self, number: int) -> None:
@@ -170,6 +170,11 @@ class Training:
             x[0, 0] = float("nan")
         self.optimizer.zero_grad()
         self.scaler.scale(F.cross_entropy(self.model(x), y)).backward()
+
+    @property
+    def made(self) -> int:
+        """Optimizer steps that the scaler did not leave out."""
+        return int(next(iter(self.optimizer.state.values()))["step"])
 
     def digest(self) -> str:
         """Of the weights, Adam's memory and the random state."""
@@ -291,7 +296,14 @@ def soak(steps: int, seed: int, out: Path) -> Report:
     gc.unfreeze()
     watched = time.perf_counter() - began
     return _report(
-        w.run(), Path(w.path), steps, faults, memory, differs, (unwatched, watched), len(_ours(caught))
+        w.run(),
+        Path(w.path),
+        training.made,
+        faults,
+        memory,
+        differs,
+        (unwatched, watched),
+        len(_ours(caught)),
     )
 
 
@@ -300,13 +312,13 @@ def _ours(caught: list[warnings.WarningMessage]) -> list[warnings.WarningMessage
 
 
 def _report(
-    run: Run, path: Path, steps: int, faults: Faults, memory: Memory, differs: int | None,
+    run: Run, path: Path, made: int, faults: Faults, memory: Memory, differs: int | None,
     seconds: tuple[float, float], told: int,
 ) -> Report:  # fmt: skip
     (model,) = run.models
     session.diagnose(run)
     return Report(
-        steps=steps - steps // NAN_EVERY,  # the scaler leaves these out
+        steps=made,
         seconds_unwatched=seconds[0],
         seconds_watched=seconds[1],
         identical=differs is None,

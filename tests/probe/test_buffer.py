@@ -13,7 +13,8 @@ import pytest
 from unvanish.probe import buffer as buffer_module
 from unvanish.probe.buffer import CAPACITY, DETAIL_BYTES, Buffer
 from unvanish.probe.incidents import MOST_KINDS, Incidents
-from unvanish.schema.run import BlockEvent, Event, Incident, Skipped
+from unvanish.schema.graph import Trace
+from unvanish.schema.run import BlockEvent, Event, Incident, Skipped, TraceEvent
 
 
 def event(number: int) -> Incident:
@@ -94,7 +95,7 @@ class Disk:
         self.kept += events
 
 
-def test_a_sink_that_fails_is_told_once_tried_again_and_gets_what_explains_the_rest() -> None:
+def test_a_sink_that_fails_is_told_once_tried_again_and_gets_everything() -> None:
     disk, told = Disk(), list[str]()
     buffer = Buffer(disk, told.append)
     buffer.put(lambda: [event(0), block(0, 7)])
@@ -102,22 +103,37 @@ def test_a_sink_that_fails_is_told_once_tried_again_and_gets_what_explains_the_r
     assert buffer.fault == "OSError: no space"
     for i in range(1, 50):
         buffer.put(lambda i=i: [event(i), block(7 * i, 7 * i + 7)])  # type: ignore[misc]
-        buffer.put(lambda: [event(-1)], detail=10)  # traced detail is not even taken
         buffer.flush()
     assert disk.tried == 1, "a disk that fails is left alone for a while"
     assert len(told) == 1 and "no space" in told[0]
-    assert len([e for e in buffer.unsaved if isinstance(e, Incident) and e.where == "test"]) == 50
-    assert not any(isinstance(e, BlockEvent) for e in buffer.unsaved), "numbers do not pile up"
     disk.full = False
     buffer._again_at = 0.0
-    buffer.put(lambda: [block(350, 357)])
     buffer.flush()
     assert buffer.fault is None and not buffer.unsaved
-    assert [e.steps[0] for e in disk.kept if isinstance(e, BlockEvent)] == [350]
+    assert [e.steps[0] for e in disk.kept if isinstance(e, BlockEvent)] == list(range(0, 350, 7))
+    assert any(isinstance(e, Incident) and "no space" in e.what for e in disk.kept)
+    buffer.close()
+    assert buffer.dropped == 0
+
+
+def test_what_waits_for_a_full_disk_is_bounded_and_traces_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer_module, "RETRY_BYTES", 60_000)
+    disk = Disk()
+    buffer = Buffer(disk)
+    trace = TraceEvent(trace=Trace(model=0, step=0, backward=0, graph="", loss=0.0, stats=(), output=None))
+    for i in range(50):
+        buffer.put(lambda i=i: [event(i), trace, block(7 * i, 7 * i + 7)])  # type: ignore[misc]
+        buffer.flush()
+    kept = buffer.unsaved
+    assert sum(map(buffer_module._size, kept)) <= 60_000
+    assert len([e for e in kept if isinstance(e, Incident) and e.where == "test"]) == 50
+    assert not any(isinstance(e, TraceEvent) for e in kept)
+    blocks = [e for e in kept if isinstance(e, BlockEvent)]
+    assert 0 < len(blocks) < 50 and blocks[-1].steps[-1] == 349, "the newest are kept"
+    disk.full = False
     buffer.close()
     (lost,) = [e for e in disk.kept if isinstance(e, Skipped)]
-    assert "350 steps" in lost.why and "49 traced passes" in lost.why
-    assert any(isinstance(e, Incident) and "no space" in e.what for e in disk.kept)
+    assert "50 traced passes" in lost.why and f"{350 - 7 * len(blocks)} steps" in lost.why
 
 
 def test_the_pauses_grow() -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from watching import watched
 
+from unvanish.probe.discover import script_name
+
 
 def _steps(net: nn.Module, count: int = 3, *, call: Any = None) -> None:
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
@@ -79,3 +81,23 @@ def test_parameters_that_are_added_later_are_known() -> None:
     seen = watched(train)
     assert not seen.incidents
     assert sum(len(m.steps) for m in seen.models) >= 8
+
+
+def test_looking_for_a_name_keeps_nothing_of_the_callers_variables() -> None:
+    class Batch:
+        """Something large."""
+
+    net, batch = nn.Linear(2, 2), Batch()
+    gone = weakref.ref(batch)
+    assert script_name(net) == "net"
+    assert batch is not None
+    del batch
+    assert gone() is None, "a snapshot of the variables is left on the frame"
+
+
+def test_a_snapshot_that_the_script_itself_took_is_left_to_it() -> None:
+    rate = 0.1
+    options = locals()
+    net = nn.Linear(2, 2)
+    assert script_name(net) == "net"
+    assert options["rate"] == rate

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from unvanish.probe.incidents import Incidents
 from unvanish.probe.seams import Captures
-from unvanish.schema.run import BlockEvent, Event, Snapshot, StepEvent, TraceEvent
+from unvanish.schema.run import DROPPED, BlockEvent, Event, Skipped, Snapshot, StepEvent, TraceEvent
 
 Lazy = Callable[[], Sequence[Event]]
 FLUSH_SECONDS = 0.25
@@ -21,10 +21,13 @@ FIRST_PAUSE = 1.0  # seconds before a sink that failed is tried again; doubled e
 LONGEST_PAUSE = 60.0
 MOST_THREADS = 3  # a writer's thread that died is replaced so often
 CLOSE_SECONDS = 30.0  # at the end, a disk that does not answer is waited for so long
-_BULK: dict[type, str] = {  # what is given up while the sink fails; the rest explains what comes later
-    TraceEvent: "traced passes",
-    Snapshot: "snapshots of weights",
-}
+RETRY_BYTES = 8 * 2**20  # of events are kept while the sink fails
+# what is given up where these are more; the rest (models, graphs, incidents) explains what comes later
+_GIVEN_UP: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((TraceEvent,), "traced passes"),
+    ((Snapshot,), "snapshots of weights"),
+    ((BlockEvent, StepEvent), "steps"),
+)
 
 
 def _quiet(_: str) -> None:
@@ -36,8 +39,8 @@ class Buffer:
 
     A lazy event is a function that reads its (small) tensors; it runs in the writer's thread, so that the
     training thread never waits for a device or a disk. Nothing here raises into the training loop. A sink that
-    fails is tried again after a pause; until then numbers are counted and dropped, and what explains later ones
-    (models, graphs, incidents) is kept and offered again.
+    fails is tried again after a pause, with the same events; what would take too much memory until then is given
+    up and counted, but for what explains later events (models, graphs, incidents).
     """
 
     def __init__(self, sink: Callable[[list[Event]], None], tell: Callable[[str], None] = _quiet) -> None:
@@ -80,7 +83,7 @@ class Buffer:
         When the writer lags, traced detail is dropped first, and counted (False); nothing ever waits.
         """
         waiting = self._came - self._went
-        full = detail and (self.fault is not None or (waiting and waiting + detail > self.detail_bytes))
+        full = detail and waiting and waiting + detail > self.detail_bytes
         if full or self._queue.qsize() >= CAPACITY:
             self.incidents.drop("traced passes" if detail else "events")
             return False
@@ -140,7 +143,7 @@ class Buffer:
     def _store(self, events: list[Event], *, now: bool) -> None:
         """Offer events to the sink. While that fails, only `now` tries it before its time."""
         if self.fault is not None and not now and time.monotonic() < self._again_at:
-            self.unsaved = self._without_bulk(events)
+            self.unsaved = self._bounded(events)
             return
         try:
             self._sink(events)
@@ -149,23 +152,23 @@ class Buffer:
             self._again_at = time.monotonic() + self._pause
             self.incidents.fault("record", error)
             self.fault = f"{type(error).__name__}: {error}"
-            self.unsaved = [*self._without_bulk(events), *self.incidents.take()]
+            self.unsaved = self._bounded([*events, *self.incidents.take()])
         else:
             self.fault, self.unsaved = None, []
 
-    def _without_bulk(self, events: list[Event]) -> list[Event]:
-        kept: list[Event] = []
-        for event in events:
-            if isinstance(event, BlockEvent):
-                self.incidents.drop("steps", len(event.steps))
-            elif isinstance(event, StepEvent):
-                self.incidents.drop("steps")
-            elif type(event) in _BULK:
-                self.incidents.drop(_BULK[type(event)])
-            else:
-                kept.append(event)
-        self.incidents.drop("events", len(kept[CAPACITY:]))
-        return kept[:CAPACITY]
+    def _bounded(self, events: list[Event], *, all_of_it: bool = False) -> list[Event]:
+        """What is kept to be offered again, RETRY_BYTES at most: traces are given up first, then the oldest steps."""
+        sizes = [_size(event) for event in events]
+        over, gone = sum(sizes) - (0 if all_of_it else RETRY_BYTES), set[int]()
+        for kinds, name in _GIVEN_UP:
+            for i, event in enumerate(events):
+                if over <= 0:
+                    break
+                if isinstance(event, kinds):
+                    over -= sizes[i]
+                    gone.add(i)
+                    self.incidents.drop(name, len(event.steps) if isinstance(event, BlockEvent) else 1)
+        return [event for i, event in enumerate(events) if i not in gone] if gone else events
 
     # --- the end -------------------------------------------------------------------------------------------
 
@@ -183,6 +186,11 @@ class Buffer:
             return False
         try:
             self._flush(last=True)
+            if (
+                self.fault is not None
+            ):  # what could not be written is said by the session, which holds no numbers
+                told = [e for e in self._bounded(self.unsaved, all_of_it=True) if not _says_dropped(e)]
+                self.unsaved = [*told, *self.incidents.farewell()]
         finally:
             self._lock.release()
         return True
@@ -197,3 +205,14 @@ class Buffer:
                 self.flush()
         except BaseException as error:  # e.g. SystemExit: `wake` puts another thread in its place
             self.incidents.fault("the writer's thread", error)
+
+
+def _size(event: Event) -> int:
+    """About the bytes that it takes."""
+    if isinstance(event, BlockEvent):
+        return 600 + 64 * len(event.steps) + event.stats.itemsize * len(event.stats)
+    return 600 + 900 * len(event.trace.stats) if isinstance(event, TraceEvent) else 600
+
+
+def _says_dropped(event: Event) -> bool:
+    return isinstance(event, Skipped) and event.what == DROPPED

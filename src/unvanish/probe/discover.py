@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 from collections.abc import Iterable
 from types import FrameType
@@ -116,7 +117,7 @@ def script_name(target: Any) -> str | None:
         if frame is None:
             break
         if frame.f_globals.get("__name__", "").split(".", 1)[0] not in ("torch", "unvanish", "contextlib"):
-            spaces.append(frame.f_locals)
+            spaces.append(_variables(frame))
         frame = frame.f_back
     if "__main__" in sys.modules:
         spaces.append(vars(sys.modules["__main__"]))
@@ -131,6 +132,21 @@ def script_name(target: Any) -> str | None:
             if name_inside is not None:
                 return name_inside
     return None
+
+
+def _variables(frame: FrameType) -> dict[str, Any]:
+    """The variables that a frame has now.
+
+    Before 3.13 python keeps a snapshot of a function's variables with the frame, once one was asked for: batches and
+    losses of that moment would live as long as the function runs. It is emptied, unless the script holds it
+    itself (`options = locals()`).
+    """
+    snapshot = frame.f_locals
+    copied = dict(snapshot)
+    ours_alone = sys.getrefcount(snapshot) <= 3  # the frame, this variable, getrefcount's own
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_OPTIMIZED and ours_alone:
+        snapshot.clear()
+    return copied
 
 
 def _attribute_name(value: Any, target: Any) -> str | None:

@@ -306,7 +306,8 @@ class Probe:
                 if watched.turn is not None and id(optimizer) in watched.turn.stepped:
                     self._close(watched)
                 if watched.turn is None:
-                    watched.turn = Turn(self._first_look(watched))
+                    watched.turn = turn = Turn(None)  # a fault in the look must not cost the step
+                    turn.look = self._first_look(watched)
             if not _closure(optimizer, args, kwargs):
                 self._measure(optimizer)
         except Exception as error:
@@ -360,9 +361,13 @@ class Probe:
             self._announce(watched)
         try:
             return watched.ring.look_before(slot, surely=special)
+        except Exception as error:
+            self._fault("step", error)
         except BaseException:
             watched.ring.give_back(slot)
             raise
+        watched.ring.give_back(slot)
+        return None
 
     def _measure(self, optimizer: Any) -> None:
         """The gradients and the backward passes that this step uses."""
