@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import secrets
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,13 +18,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 from unvanish.diagnose.engine import diagnose_run
-from unvanish.errors import CaptureError, RecordError, UsageError
+from unvanish.errors import CaptureError, RecordError, UnvanishWarning, UsageError
 from unvanish.explain.chain import chain_for, most_starved_parameter
 from unvanish.present.html import render_html
 from unvanish.present.view import build_view
 from unvanish.schema.chain import Chain
-from unvanish.schema.finding import Diagnosis
-from unvanish.schema.run import Event, Incident, Run, RunInfo, RunStatus
+from unvanish.schema.finding import Diagnosis, NotChecked
+from unvanish.schema.run import Event, Incident, Run, RunInfo, RunStatus, Skipped
 from unvanish.schema.treatment import TreatmentResult
 from unvanish.store import RunWriter, load_result, read_run, save_result
 
@@ -53,11 +55,14 @@ class Session:
         every: int | None = None,
         stop_after: int | None = None,
         exact: bool = False,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         """`every`: trace each so many steps; `stop_after`: end training after so many optimizer steps.
 
-        `exact`: look at every element instead of at samples of large tensors.
+        `exact`: look at every element instead of at samples of large tensors. `tell` shows the user the first
+        fault of unvanish, in one line; by default as a warning.
         """
+        self._tell = tell or _warn
         self._every = every
         self._exact = exact
         self._stop_after = stop_after
@@ -81,12 +86,18 @@ class Session:
         from unvanish.probe.buffer import Buffer  # noqa: PLC0415
         from unvanish.probe.engine import Probe  # noqa: PLC0415
 
-        self._buffer = Buffer(self._write)
+        self._buffer = Buffer(self._write, self._tell)
         self._probe = Probe(
             self._buffer, every=self._every, stop_after=self._stop_after, only=only, exact=self._exact
         )
-        self._buffer.start()
-        self._probe.attach()
+        try:
+            self._buffer.start()
+            self._probe.attach()
+        except BaseException as error:
+            self._buffer.close()
+            with contextlib.suppress(RecordError):
+                self._writer.close("crashed", f"{type(error).__name__}: {error}")
+            raise
 
     def flush(self) -> None:
         """Write all that waits, now."""
@@ -99,28 +110,43 @@ class Session:
             return self._diagnosis
         if self._probe is not None:
             self._probe.detach()
-        if self._buffer is not None:
-            self._buffer.close()
-            self._fault = self._buffer.fault
+        answers = self._buffer is None or self._buffer.close()
+        if answers:  # else the record can't be closed either: its lock is held
+            try:
+                self._writer.close(status, message)
+            except RecordError as error:
+                self._fault = str(error)
         try:
-            self._writer.close(status, message)
-        except RecordError as error:
-            self._fault = self._fault or str(error)
-        self._diagnosis = self.look()
-        try:
+            self._diagnosis = self.look()
             save_result(self.path, "diagnosis.json", to_json(self._diagnosis.to_dict()))
-        except RecordError as error:
-            self._fault = self._fault or str(error)
+        except Exception as error:  # noqa: BLE001 - the training that was watched is over and well: it must not fail now
+            self._diagnosis = self._diagnosis or self._no_diagnosis(error, status)
         return self._diagnosis
 
     def look(self) -> Diagnosis:
         """The diagnosis of what was recorded so far."""
         self.flush()
-        run = load(self.path)
-        if self._fault is not None:
-            lost = Incident(step=self.steps, where="record", what=self._fault)
-            run = replace(run, incidents=(*run.incidents, lost))
-        return diagnose(run)
+        return diagnose(self._with_unsaved(load(self.path)))
+
+    def _with_unsaved(self, run: Run) -> Run:
+        """With what was to be said and could not be written."""
+        waiting = self._buffer.unsaved if self._buffer is not None else []
+        incidents = [e for e in waiting if isinstance(e, Incident)]
+        for said in (self._fault, self._buffer.fault if self._buffer is not None else None):
+            if said is not None and not any(said in i.what for i in incidents):
+                incidents.append(Incident(step=self.steps, where="record", what=said))
+        dropped = self._buffer.dropped - self._dropped if self._buffer is not None else 0
+        return replace(
+            run,
+            incidents=(*run.incidents, *incidents),
+            skipped=(*run.skipped, *(e for e in waiting if isinstance(e, Skipped))),
+            events_dropped=run.events_dropped + dropped,
+        )
+
+    def _no_diagnosis(self, error: Exception, status: RunStatus) -> Diagnosis:
+        why = f"{type(error).__name__}: {error}"
+        lost = NotChecked(what="the record of this run", why=why, fault=True)
+        return Diagnosis(version=__version__, models=(), run=str(self.path), status=status, skipped=(lost,))
 
     def _write(self, events: list[Event]) -> None:
         dropped = self._buffer.dropped if self._buffer is not None else 0
@@ -288,6 +314,10 @@ def load_treatment(folder: str | Path) -> TreatmentResult | None:
 def to_json(data: object) -> str:
     """JSON as all commands write it: indented, strict numbers, a final newline."""
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UnvanishWarning, stacklevel=2)
 
 
 def _run_info(command: tuple[str, ...], script: str | None, seed: int | None) -> RunInfo:

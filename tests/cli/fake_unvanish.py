@@ -35,6 +35,7 @@ class Session:
             raise ZeroDivisionError("a fault of ours")
         self.path = out / "the-run"
         self.path.mkdir()
+        told.pop("tell")
         self.told = told
         self.steps = 0
         self.findings: list[Finding] = []

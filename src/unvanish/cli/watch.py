@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -115,6 +116,7 @@ class Watcher:
             every=self._options.every,
             exact=self._options.exact,
             stop_after=self._options.steps,
+            tell=partial(files.say, stream=sys.stderr),
         )
         self.session.start()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,33 +16,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unvanish.probe.stride import stride_for
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
 from unvanish.schema.moments import Moments
 
 TRACE_SAMPLE = 4096  # elements looked at per tensor at a traced step: rms to about 1 %
+LEAN_SAMPLE = 1024  # the same at the traces in between, where every step or nearly every one is traced: 2 %
 _PLAIN = (torch.float32, torch.float64)
 _F32_BIAS = 127
 _F32_EXPONENTS = 256
-
-
-@lru_cache(maxsize=4096)
-def stride_for(shape: Sequence[int], target: int) -> int:
-    """A sampling stride of about numel / target that is coprime to every side, so that no unit is left out.
-
-    A stride that shares a factor with the last side would look at the same few units in every row.
-    """
-    numel = math.prod(shape)
-    stride = max(1, numel // target)
-    while stride > 1 and any(math.gcd(stride, side) > 1 for side in shape if side > 1):
-        stride += 1
-    return stride
 
 
 def view(tensor: Tensor, target: int = TRACE_SAMPLE) -> Tensor:
     """All of a small tensor, a fixed-stride sample of a large one. No random numbers, no copy where dense."""
     tensor = tensor.detach()
     numel = tensor.numel()
-    if numel <= target:
+    if numel < 2 * target:  # half of it would have to be looked at anyway
         return tensor
     if not tensor.is_contiguous():  # transposed or channels_last: dense in the order of its strides
         tensor = tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
@@ -72,8 +60,8 @@ def take(tensor: Tensor, target: int = TRACE_SAMPLE) -> Sample:
     numel = tensor.numel()
     if tensor.requires_grad:
         tensor = tensor.detach()
-    if numel > target and tensor.dtype in _PLAIN and _dense(tensor):  # one operation: the common case
-        stride = stride_for(tensor.shape, target)
+    if numel >= 2 * target and tensor.dtype in _PLAIN and _dense(tensor):  # one operation: the common case
+        stride = stride_for(tensor.shape if tensor.is_contiguous() else tensor.shape[::-1], target)
         return Sample(torch.as_strided_copy(tensor, (-(-numel // stride),), (stride,)), numel)
     part = view(tensor, target)
     if part.is_complex():

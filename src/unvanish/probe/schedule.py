@@ -10,6 +10,9 @@ FIRST_PAUSE = (
     32  # steps between two changes that are looked into; it grows with each, for training that jumps all day
 )
 PAUSE_RATIO = 1.5
+LEAN_BELOW = (
+    10  # steps between two traces: where they are denser, those that the log-spaced plan has not are lean
+)
 BUDGET = 0.012  # of the step time that the always-on tier may take
 COPIES_IN_FULL = 8  # of one piece of a model; the other copies are the same numbers, looked at now and then
 COPY_PACE = 64
@@ -31,12 +34,19 @@ class Schedule:
         self._dense = dense
         self._origin = 0
         self._next = 0
+        self._rich = Schedule(ratio=ratio, dense=dense) if every and every < LEAN_BELOW else None
         self._pause = float(FIRST_PAUSE)
         self._asked = False
 
     def ask(self) -> None:
         """A change was seen: the next step is due, and those after it as densely as at the beginning."""
         self._asked = True
+        if self._rich is not None:
+            self._rich.ask()
+
+    def full(self, step: int) -> bool:
+        """Whether all is to be measured at `step`; else, where `every` makes traces dense, the signal alone."""
+        return self._rich is None or self._rich.due(step)
 
     def due(self, step: int) -> bool:
         """Whether `step` is to be looked at. Has no effect: call `done` when it was."""
@@ -46,6 +56,8 @@ class Schedule:
 
     def done(self, step: int) -> None:
         """Note that `step` was looked at, and plan the next one."""
+        if self._rich is not None and self._rich.due(step):
+            self._rich.done(step)
         if self._asked and step >= self._origin + self._pause:
             self._asked = False
             self._origin = step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unvanish.probe.backward import Node, Tracing, graph_key, units_of
@@ -106,41 +106,61 @@ def _stats(
     )
 
 
-def site(
-    tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str], known: dict[int, Graph]
-) -> Sited:
+MOST_KNOWN = 32  # graphs of one model
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A graph with its names, and which of its operations stand for their modules."""
+
+    graph: Graph
+    own: tuple[bool, ...]
+    shape: object  # kept, so that nothing else gets its id
+
+
+Known = dict[Hashable, _Named]
+
+
+def site(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str], known: Known) -> Sited:
     """Name every operation: `paths` by id of the module, `names` by id of the parameter, of one model.
 
     `known` remembers graphs from step to step: the same net makes the same graph, and naming it takes time.
     """
     nodes, calls = tracing.nodes, tracing.calls
-    kinds = [node.kind for node in nodes]
-    numbers = _call_numbers(calls)
-    mark = hash(
-        tuple(
-            (
-                *(
-                    node.name,
-                    paths.get(id(call.module)) if call is not None else None,
-                    numbers.get(id(call), 0),
-                ),
-                *(tuple(node.parents), tuple([names.get(id(leaf.parameter)) for leaf in node.leaves])),
-            )
-            for node, call in zip(nodes, calls, strict=True)
-        )
+    modules = [None if call is None else paths.get(id(call.module), call.module) for call in calls]
+    again = [None if call is None else id(call) for call in calls]  # which operations share a call
+    first: dict[int | None, int] = {}
+    mark = (
+        id(tracing.shape) if tracing.shape is not None else tuple((n.name, tuple(n.parents)) for n in nodes),
+        tuple([m if isinstance(m, str) else m is not None for m in modules]),
+        tuple([first.setdefault(call, len(first)) for call in again]),
+        tuple([names.get(id(leaf.parameter)) for node in nodes for leaf in node.leaves]),
     )
-    graph = known.get(mark)
-    if graph is None:
-        graph = known[mark] = _graph(nodes, calls, kinds, numbers, paths, names)
+    named = known.get(mark)
+    if named is None:
+        if len(known) >= MOST_KNOWN:  # a script that makes a new graph at every step
+            known.clear()
+        named = known[mark] = _named(tracing, paths, names)
+    measured = [
+        (call.output, call.entry) if call is not None and own else (None, None)
+        for call, own in zip(calls, named.own, strict=True)
+    ]
+    return Sited(graph=named.graph, nodes=nodes, modules=measured)
+
+
+def _named(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str]) -> _Named:
+    nodes, calls = tracing.nodes, tracing.calls
+    kinds = [node.kind for node in nodes]
+    graph = _graph(nodes, calls, kinds, _call_numbers(calls), paths, names)
     per_call = Counter(
         id(call) for kind, call in zip(kinds, calls, strict=True) if call is not None and kind == "weight"
     )
-    modules: list[tuple[Sample | None, Sample | None]] = []
-    for kind, call in zip(kinds, calls, strict=True):
-        # the module's output stands for the operation only where that is the module's one product
-        own = call is not None and kind == "weight" and id(call.module) in paths and per_call[id(call)] == 1
-        modules.append((call.output, call.entry) if call is not None and own else (None, None))
-    return Sited(graph=graph, nodes=nodes, modules=modules)
+    # the module's output stands for the operation only where that is the module's one product
+    own = tuple(
+        call is not None and kind == "weight" and id(call.module) in paths and per_call[id(call)] == 1
+        for kind, call in zip(kinds, calls, strict=True)
+    )
+    return _Named(graph, own, tracing.shape)
 
 
 def _graph(
