@@ -16,7 +16,7 @@ from unvanish import session
 from unvanish.schema.run import Run
 from unvanish.store import merge_ranks
 
-SPREAD = ["DDP, 2 ranks", "FSDP2, 2 ranks", "FSDP2, clipping by a norm in pieces", "HSDP, 2 x 2 ranks"]
+SPREAD = ["DDP, 2 ranks", "FSDP2, Adam", "FSDP2, clipping by a norm in pieces", "HSDP, 2 x 2 ranks"]
 
 
 def first_norms(run: Run) -> dict[str, float]:
