@@ -355,7 +355,7 @@ def main() -> None:
         many(1_000, 100_000),
         merging((16, 64) if arguments.quick else (64, 256, 1024)),
         [
-            f"Reading the record of one rank of the last run above, and merging it with the others: {1000 * reading:.0f} ms a rank."
+            f"Reading the records of the last training above and merging them took {1000 * reading:.0f} ms a rank."
         ],
     ]
     text = "\n\n".join("\n".join(lines) for lines in tables)
