@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mode_base import Mode, Setting, Training
-from mode_nets import CLASSES, INPUTS, batch, mlp, sgd
+from mode_nets import CLASSES, INPUTS, adam, batch, mlp, sgd
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -41,6 +41,7 @@ def _on_ranks(
     wrap: Wrap,
     *,
     net: Callable[[Setting], nn.Module] = mlp,
+    optimizer: Callable[[nn.Module, Setting], torch.optim.Optimizer] = sgd,
     clip: float | None = None,
     after: Callable[[nn.Module], None] = lambda model: None,
 ) -> Callable[[Setting], Training]:
@@ -50,7 +51,7 @@ def _on_ranks(
         model = net(s)
         if not s.twin:
             model = wrap(model, s)
-        opt = sgd(model, s)
+        opt = optimizer(model, s)
 
         def step() -> None:
             x, y = share(s)
@@ -123,6 +124,22 @@ class _Branches(nn.Module):
 
 def _clipping_engages(run: Run) -> None:
     assert all(0 < clip < 0.9 for clip in run.models[0].clips), list(run.models[0].clips)
+
+
+def _suppression_is_known(run: Run) -> None:
+    (model,) = run.models
+    width = len(model.info.parameters)
+    first = slice(3 * width)  # dense traces leave it out later on
+    shares = list(model.parameter_stats["adam_suppression"][first])
+    assert all(0 < share <= 1 for share in shares), shares
+
+
+def _smooth(s: Setting) -> nn.Module:
+    """Without a kink: Adam's first steps make much of gradients that are nearly zero."""
+    w = s.width
+    return nn.Sequential(
+        nn.Linear(INPUTS, w), nn.Tanh(), nn.Linear(w, w), nn.Tanh(), nn.Linear(w, CLASSES)
+    ).to(s.dtype)
 
 
 def _mean_by_hand(model: nn.Module) -> None:
@@ -276,10 +293,14 @@ MODES = (
     Mode(name="DDP, static_graph", make=_on_ranks(ddp(static_graph=True)), ranks=2, rows=ROWS),
     Mode(name="DDP, find_unused_parameters", make=_on_ranks(ddp(find_unused_parameters=True), net=_Branches), ranks=2,
          rows=ROWS, note="a branch that every other step leaves out", signals=2),
+    Mode(name="DDP, Adam", make=_on_ranks(ddp(), net=_smooth, optimizer=adam()), ranks=2, rows=ROWS,
+         check=_suppression_is_known),
     Mode(name="DDP, clipping by norm", make=_on_ranks(ddp(), clip=0.05), ranks=2, rows=ROWS, check=_clipping_engages),
     Mode(name="data parallel by hand: all_reduce of the gradients", make=_on_ranks(lambda m, s: m, after=_mean_by_hand),
          ranks=2, rows=ROWS, note="copies are known by their equal numbers"),
     Mode(name="FSDP2, 2 ranks", make=_on_ranks(_fsdp), ranks=2, rows=ROWS),
+    Mode(name="FSDP2, Adam", make=_on_ranks(_fsdp, net=_smooth, optimizer=adam()), ranks=2, rows=ROWS,
+         check=_suppression_is_known),
     Mode(name="FSDP2, the root alone", make=_on_ranks(_fsdp_as_one), ranks=2, rows=ROWS),
     Mode(name="FSDP2, 4 ranks, fewer rows than ranks", make=_on_ranks(_fsdp, net=_narrow), ranks=4, rows=ROWS),
     Mode(name="FSDP2, gradient accumulation", make=_fsdp_accumulated, ranks=2, rows=ROWS),

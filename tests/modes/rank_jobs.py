@@ -13,6 +13,7 @@ from mode_measure import by_name, watching
 from torch import Tensor, distributed
 
 from unvanish import session
+from unvanish.probe import models
 from unvanish.probe.local import local_gradient, local_tensor
 
 Watch = tuple[Path, int | None] | None  # (folder for the runs, every)
@@ -81,3 +82,13 @@ def beside_naive_hooks(rank: int, name: str, out: Path) -> tuple[Path, dict[str,
     with watching(training, out / str(rank), 1) as (folder,):
         training.step()
     return folder, {"norms": norms, "fired": dict(fired)}
+
+
+def spared(rank: int, name: str, steps: int, out: Path) -> Path:
+    """Train under watch with the default schedule, as if one copy in full and two ranks that trace were enough."""
+    models.COPIES_IN_FULL, models.TRACING_RANKS, models.COPY_PACE = 1, 2, 16
+    training = build(by_name(name))
+    with watching(training, out / str(rank), None) as (folder,):
+        for _ in range(steps):
+            training.step()
+    return folder

@@ -10,13 +10,13 @@ import pytest
 from mode_measure import by_name
 from mode_processes import PROCESSES
 from mode_twin import twin_of
-from rank_jobs import beside_naive_hooks, trained
+from rank_jobs import beside_naive_hooks, spared, trained
 
 from unvanish import session
 from unvanish.schema.run import Run
 from unvanish.store import merge_ranks
 
-SPREAD = ["DDP, 2 ranks", "FSDP2, 2 ranks", "FSDP2, clipping by a norm in pieces", "HSDP, 2 x 2 ranks"]
+SPREAD = ["DDP, 2 ranks", "FSDP2, Adam", "FSDP2, clipping by a norm in pieces", "HSDP, 2 x 2 ranks"]
 
 
 def first_norms(run: Run) -> dict[str, float]:
@@ -136,3 +136,26 @@ def test_ranks_are_in_the_record(tmp_path: Path) -> None:
     assert [(s.part, s.replica, s.parts, s.replicas, s.ranks) for s in shards if s is not None] == [
         (0, 0, 2, 2, "0-3"), (1, 0, 2, 2, "0-3"), (0, 1, 2, 2, "0-3"), (1, 1, 2, 2, "0-3"),
     ]  # fmt: skip
+
+
+def test_many_copies_are_not_all_recorded_in_full(tmp_path: Path) -> None:
+    """One copy has every step, the others a few; two ranks trace, and stand for all four: nothing is missing."""
+    name, steps = "DDP, 4 ranks", 70
+    try:
+        runs = [session.load(folder) for folder in PROCESSES.run(spared, 4, name, steps, tmp_path)]
+    finally:
+        PROCESSES.stop()  # its limits are not for others
+    looked = [len(r.models[0].parameter_steps) for r in runs]
+    traced = [len(r.models[0].traces) for r in runs]
+    assert looked[0] > 1.5 * max(looked[1:]), looked
+    assert traced[0] == traced[1] > 5 and traced[2:] == [1, 1]
+    (model,) = merge_ranks(runs).models
+    assert list(model.parameter_steps) == list(runs[0].models[0].parameter_steps)
+    assert [t.step for t in model.traces] == [t.step for t in runs[0].models[0].traces]
+    (twin,) = twin_of(by_name(name), steps=steps)
+    widths = len(model.info.parameters)
+    for row, step in list(enumerate(model.parameter_steps))[:20]:
+        for p in model.info.parameters:
+            found = model.parameter_stats["gradient_rms"][row * widths + p.index]
+            assert found == pytest.approx(twin.gradients[step][p.name], rel=1e-3)
+    assert model.losses[:20] == pytest.approx([losses[0] for losses in twin.losses[:20]], rel=1e-4)

@@ -27,8 +27,17 @@ from test_round_trip import written
 from unvanish.errors import UsageError
 from unvanish.schema.graph import Graph, Trace
 from unvanish.schema.ranks import ranks_text, said_ranks
-from unvanish.schema.run import PARAMETER_STATISTICS, Incident, ModelRun, PlaceEvent, Shard, Skipped
+from unvanish.schema.run import (
+    PARAMETER_STATISTICS,
+    BlockEvent,
+    Incident,
+    ModelRun,
+    PlaceEvent,
+    Shard,
+    Skipped,
+)
 from unvanish.store import RunWriter, merge_ranks, read_run
+from unvanish.store.ladder import Limits
 
 
 def tensors(steps: int = 4, seed: int = 0, size: int = 30) -> Whole:
@@ -59,6 +68,29 @@ def test_a_rank_that_is_known_from_the_start_is_kept_too(tmp_path: Path) -> None
     writer = RunWriter(tmp_path / "run", replace(run_info(), rank=1, ranks=2))
     writer.close("finished")
     assert (read_run(tmp_path / "run").info.rank, read_run(tmp_path / "run").info.ranks) == (1, 2)
+
+
+def test_records_of_many_ranks_share_what_64_may_take(tmp_path: Path) -> None:
+    whole = Limits()
+    assert whole.among(2) == whole.among(64) == whole
+    many = whole.among(4096)
+    assert 4096 * many.recent_bytes <= 256 * whole.recent_bytes and many.recent_bytes >= 4 * 2**20
+    assert Limits(recent_bytes=1000).among(4096).recent_bytes == 1000
+    sizes = {}
+    for ranks in (1, 4096):
+        small = replace(whole, recent_bytes=2**24)
+        writer = RunWriter(tmp_path / str(ranks), run_info(), limits=small)
+        writer.write([model_event(300), PlaceEvent(rank=0, ranks=ranks)])
+        table = array("f", range(300 * len(PARAMETER_STATISTICS)))
+        for first in range(0, 2000, 100):
+            steps = array("q", range(first, first + 100))
+            column = array("d", [1.0] * 100)
+            writer.write([BlockEvent(model=0, steps=steps, seconds=column, losses=column, clips=column,
+                                     learning_rates=column, measured=steps, stats=table * 100)])  # fmt: skip
+        writer.close("finished")
+        assert len(read_run(tmp_path / str(ranks)).models[0].steps) == 2000
+        sizes[ranks] = sum(f.stat().st_size for f in (tmp_path / str(ranks)).iterdir())
+    assert sizes[4096] < 0.7 * sizes[1]
 
 
 def test_ranks_as_text() -> None:

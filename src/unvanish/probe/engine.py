@@ -24,7 +24,7 @@ from unvanish.probe.discover import LooseParameters, unwrap
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.hidden import hidden
 from unvanish.probe.incidents import words
-from unvanish.probe.local import here
+from unvanish.probe.local import here, local_tensor
 from unvanish.probe.models import Models, Turn, Watched
 from unvanish.probe.parameters import Look
 from unvanish.probe.place import own_place
@@ -416,7 +416,7 @@ class Probe:
                 self._fault("step", error)
                 watched.forget_look()
         if isinstance(skipped := getattr(optimizer, "found_inf", None), Tensor):
-            watched.log.perhaps_skipped(watched.step, skipped.detach().clone())
+            watched.log.perhaps_skipped(watched.step, local_tensor(skipped).detach().clone())
         if all(id(o) in turn.stepped for o in watched.alive()):
             self._close(watched)
 
@@ -518,7 +518,9 @@ class Probe:
         if place is not None and place != self._rank:  # known by now: a first step is made
             self._rank = place
             self._put(place)
-        self._put(ModelEvent(info=watched.info()))
+        info = watched.info()
+        watched.spare(info)
+        self._put(ModelEvent(info=info))
         if isinstance(watched.module(), LooseParameters):
             why = "no nn.Module holds these tensors; operations are shown without modules"
             self._put(Skipped(model=watched.index, what="attribution to modules", why=why))

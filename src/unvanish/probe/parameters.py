@@ -493,7 +493,8 @@ def _second_moments(
             if row is None or not isinstance(second, Tensor) or isinstance(betas[1], Tensor):
                 continue
             made = state.get("step")
-            made = made.detach().clone() if isinstance(made, Tensor) else float(made or 1)
+            made = local_tensor(made).detach().clone() if isinstance(made, Tensor) else float(made or 1)
+            second = local_tensor(second)  # of a sharded one the whole would be asked of the other processes
             sample = second.detach().reshape(-1)
             sample = sample[:: stride_for(second.shape, max(1, counts[row]))].clone()
             out.append(SecondMoment(row, sample, betas[1], made, eps))

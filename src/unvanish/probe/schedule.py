@@ -19,6 +19,9 @@ BUDGET = 0.008  # of the step time that looks at parameters may take
 FIRST_LOOKS = 8  # steps that are all looked at, whatever that costs
 PACE_STEPS = 32  # steps over which the cost is taken from then on
 MOST_APART = 64
+COPIES_IN_FULL = 8  # of one piece of a model; the other copies are the same numbers, looked at now and then
+COPY_PACE = 64
+TRACING_RANKS = 64  # of those that work on other samples; more are traced at the first step only
 
 
 class Schedule:
@@ -80,6 +83,7 @@ class Pace:
     def __init__(self) -> None:
         """Every step at first."""
         self.every = 1
+        self.least = 1  # looks are at least so many steps apart
         self._idle = 0.0  # seconds that a step takes us without a look
         self._window = FIRST_LOOKS
         self._steps = 0
@@ -89,7 +93,7 @@ class Pace:
 
     def due(self, step: int) -> bool:
         """Whether this step is looked at."""
-        return step < FIRST_LOOKS or step % self.every == 0
+        return step < FIRST_LOOKS or step % max(self.every, self.least) == 0
 
     def spent(self, own: float, now: float, *, looked: bool) -> None:
         """After each step that was not traced: `own` seconds were ours, `now` is the clock."""

@@ -68,6 +68,7 @@ class Batch:
     blocks: list[BlockEvent] = field(default_factory=list)
     traces: list[tuple[int, Trace]] = field(default_factory=list)
     next_trace: int = 0
+    ranks: int = 0  # processes that train together, where this batch says so
 
     def __post_init__(self) -> None:
         """Count traces on from the last write."""
@@ -105,6 +106,7 @@ def place_rows(rank: int, ranks: int) -> list[Row]:
 
 
 def _place(batch: Batch, event: PlaceEvent) -> None:
+    batch.ranks = event.ranks
     batch.table("extra").extend(place_rows(event.rank, event.ranks))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from unvanish.store.layout import TABLES
@@ -19,6 +19,8 @@ from unvanish.store.step_rows import StepRows
 
 BLOCK_BYTES = 256 * 1024  # a window is read block by block, and the last block is rewritten as it grows
 _WORK_BYTES = 1024 * 1024  # what one write may thin beyond what it brought, per rung
+_MB = 1024 * 1024
+FULL_RECORDS = 64  # of one training
 _LEAST_ROWS = 4  # of a rung, however large its rows are
 
 R = TypeVar("R", StepRows, StatRows)
@@ -37,6 +39,17 @@ class Limits:
     stat_head: int = 32
     step_head: int = 4096
     trace_bytes: int = 32 * 1024**2  # all traces together
+
+    def among(self, ranks: int) -> Limits:
+        """For one record of so many: up to FULL_RECORDS take what one takes, more share that, down to a floor."""
+        share = min(1.0, FULL_RECORDS / max(1, ranks))
+        return replace(
+            self,
+            recent_bytes=max(min(self.recent_bytes, 4 * _MB), int(self.recent_bytes * share)),
+            level_bytes=max(min(self.level_bytes, _MB), int(self.level_bytes * share)),
+            trace_bytes=max(min(self.trace_bytes, 4 * _MB), int(self.trace_bytes * share)),
+        )
+
     snapshot_bytes: int = 16 * 1024**2  # all snapshots together
 
 

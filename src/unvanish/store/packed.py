@@ -34,7 +34,7 @@ class Packed:
 
     def __init__(self, limits: Limits) -> None:
         """`limits`: bytes that the record may take."""
-        self._limits = limits
+        self._limits = self._whole = limits
         self._steps: dict[int, Ladder[StepRows]] = {}
         self._stats: dict[int, Ladder[StatRows]] = {}
         self._traces: dict[int, list[Kept]] = {}
@@ -45,7 +45,8 @@ class Packed:
 
     def copy(self) -> Packed:
         """To be changed along with the record."""
-        made = Packed(self._limits)
+        made = Packed(self._whole)
+        made._limits = self._limits
         made._steps = {model: ladder.copy() for model, ladder in self._steps.items()}
         made._stats = {model: ladder.copy() for model, ladder in self._stats.items()}
         made._traces = {model: list(traces) for model, traces in self._traces.items()}
@@ -58,6 +59,8 @@ class Packed:
     def write(self, connection: sqlite3.Connection, batch: Batch) -> None:
         """Place the blocks of a batch, and add to the batch what shall stand in the tables as rows."""
         shelf = Shelf(connection, self._numbers.__next__)
+        if batch.ranks > 1:
+            self._limits = self._whole.among(batch.ranks)
         for event in batch.blocks:
             self._block(shelf, batch, event)
         for number, trace in batch.traces:
