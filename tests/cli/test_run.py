@@ -93,7 +93,7 @@ def test_the_session_is_told_what_was_asked(tmp_path: Path) -> None:
         "--steps",
         "7",
     )
-    assert told == {"every": 2, "script": "s.py", "seed": 9, "stop_after": 5}
+    assert told == {"every": 2, "exact": False, "script": "s.py", "seed": 9, "stop_after": 5}
 
 
 def test_the_seed_counts_for_pythons_random(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ Lazy = Callable[[], Sequence[Event]]
 FLUSH_SECONDS = 0.25
 CAPACITY = 4096
 DETAIL_BYTES = 32 * 2**20  # of traced samples may wait
+PAUSE_SECONDS = 1.0  # a fork waits so long for a write to end: the child must not inherit SQLite's locks
 WAKE_BYTES = 4 * 2**20  # so much is worth writing before its time
 
 
@@ -34,6 +35,7 @@ class Buffer:
         self._stop = False
         self._wake = threading.Event()
         self._lock = threading.Lock()
+        self._paused = False
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self.sources: list[Callable[[], Sequence[Event]]] = []  # asked at each flush for what they have
@@ -85,6 +87,16 @@ class Buffer:
                 except Exception as error:  # e.g. a full disk: training goes on, the diagnosis says so
                     self.fault = _words(error)
                     self.dropped += len(events)
+
+    def pause(self) -> None:
+        """Before a fork: wait, not for long, until nothing is being written; nothing is until `resume`."""
+        self._paused = self._lock.acquire(timeout=PAUSE_SECONDS)
+
+    def resume(self) -> None:
+        """Write again."""
+        if self._paused:
+            self._paused = False
+            self._lock.release()
 
     def close(self) -> None:
         """Stop the thread and write what is left."""

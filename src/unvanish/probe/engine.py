@@ -23,11 +23,13 @@ from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import here
 from unvanish.probe.models import Models, Turn, Watched
 from unvanish.probe.parameters import Look
+from unvanish.probe.rank import rank_of_process
 from unvanish.probe.samples import TRACE_SAMPLE
 from unvanish.probe.schedule import FIRST_PAUSE
 from unvanish.probe.seams import Captures, LossScale, Seams, see_clipping
 from unvanish.probe.sites import output_operation, site
 from unvanish.probe.steps import Note
+from unvanish.probe.trigger import Trigger
 from unvanish.schema.graph import OperationStats, Trace
 from unvanish.schema.run import (
     ArchitectureEvent,
@@ -46,8 +48,11 @@ EXACT_BYTES = 2**30  # of whole tensors may wait for the writer
 KEPT_STEPS = 3  # optimizer steps for which forward calls are remembered, before all optimizers are known
 
 
-class StopTraining(BaseException):
-    """Raised out of optimizer.step() when enough steps were made. Not an Exception: scripts don't swallow it."""
+class StopTraining(SystemExit):
+    """Raised out of optimizer.step() when enough steps were made. Not an Exception: scripts don't swallow it.
+
+    A child process, which nobody of ours runs, ends of it with code 0 and without a word.
+    """
 
 
 class Probe:
@@ -109,15 +114,20 @@ class Probe:
         self._incidents = 0
         self._start = time.perf_counter()
         self.steps = 0
+        self.rank: tuple[int, int] | None = None  # and the number of ranks, known from the first step on
 
     # --- placing and removing ------------------------------------------------------------------------------
 
-    def attach(self) -> None:
-        """Place the hooks. The first step is traced."""
-        self._handles = [
-            optim_module.register_optimizer_step_pre_hook(self._before_step),
-            optim_module.register_optimizer_step_post_hook(self._after_step),
-        ]
+    def attach(self, trigger: Trigger | None = None) -> None:
+        """Place the hooks. The first step is traced. `trigger`: take its step hooks, instead of registering them."""
+        if trigger is not None:
+            trigger.before, trigger.after = self._before_step, self._after_step
+            self._handles = [trigger]
+        else:
+            self._handles = [
+                optim_module.register_optimizer_step_pre_hook(self._before_step),
+                optim_module.register_optimizer_step_post_hook(self._after_step),
+            ]
         self._seams.place(torch.autograd, "backward", self._around_backward)
         self._seams.place(torch, "compile", self._before_compile)
         see_clipping(self._seams, self._clipped)
@@ -437,6 +447,7 @@ class Probe:
         self._beside.forget()
 
     def _announce(self, watched: Watched) -> None:
+        self.rank = self.rank or rank_of_process()
         self._put(ModelEvent(info=watched.info()))
         if isinstance(watched.module(), LooseParameters):
             why = "no nn.Module holds these tensors; operations are shown without modules"
