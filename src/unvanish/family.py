@@ -9,22 +9,13 @@ from pathlib import Path
 
 from unvanish.errors import RecordError
 from unvanish.schema.run import ModelRun, Run, Skipped
-from unvanish.store import child_folders, read_run, run_heads
+from unvanish.store import child_folders, merge_ranks, read_run, run_heads
+from unvanish.store.encode import RANKS
 from unvanish.store.layout import FILE_NAME
 
-ATTEMPT, FIRST_STEP, RANK, RANKS = (
-    "unvanish.attempt",
-    "unvanish.first_step",
-    "unvanish.rank",
-    "unvanish.ranks",
-)
+ATTEMPT, FIRST_STEP = "unvanish.attempt", "unvanish.first_step"  # keys of Run.extra
 LAST_WRITES_SECONDS = 2.0  # so long the first process waits for what the others write at their end
 _POLL_SECONDS = 0.02
-
-
-def merge_ranks(runs: Sequence[Run]) -> Run:
-    """One run of the ranks of one training. Stands in for the exact merge, as it is called: gives the first rank."""
-    return min(runs, key=lambda run: _rank(run)[0] or 0)
 
 
 def read_family(path: str | Path) -> Run:
@@ -62,7 +53,7 @@ def combine(own: Run, children: Sequence[Run]) -> Run:
     incidents = [] if own.models else list(own.incidents)
     skipped = [] if own.models else list(own.skipped)
     for part, label in zip(parts, _labels(parts, own), strict=True):
-        run = merge_ranks(part.runs) if len(part.runs) > 1 else part.runs[0]
+        run = merge_ranks(part.runs) if part.is_training else part.runs[0]
         skipped += [s if s.model is None else replace(s, model=s.model + len(models)) for s in run.skipped]
         for end in _endings(part, own, label):
             skipped += [replace(end, model=model.info.index + len(models)) for model in run.models]
@@ -154,7 +145,7 @@ def _moved(model: ModelRun, by: int, label: str | None) -> ModelRun:
 
 
 def _endings(part: _Part, own: Run, label: str | None) -> list[Skipped]:
-    """Which of these processes did not come to their end, and which never wrote."""
+    """Which of these processes did not come to their end."""
     said = []
     for run in part.runs:
         if run is own:
@@ -163,17 +154,10 @@ def _endings(part: _Part, own: Run, label: str | None) -> list[Skipped]:
         steps = max((len(model.steps) for model in run.models), default=0)
         if run.status == "cut_off":
             said.append(Skipped(model=None, what=who, why=f"cut off after {steps} recorded steps"))
-        elif run.status == "running":
+        elif run.status == "running" and own.ended is not None:
             said.append(Skipped(model=None, what=who, why=f"still running, at step {steps}"))
         elif run.status == "crashed":
             said.append(Skipped(model=None, what=who, why=f"crashed: {run.message}"))
-    missing = (
-        sorted(set(range(part.ranks)) - {_rank(run)[0] for run in part.runs}) if part.is_training else []
-    )
-    if missing:
-        who = "rank" if len(missing) == 1 else "ranks"
-        who += f" {', '.join(map(str, missing[:8]))}{' ...' if len(missing) > 8 else ''}"
-        said.append(Skipped(model=None, what=who, why="left no record in this run's folder"))
     return said
 
 
@@ -188,10 +172,7 @@ def _earlier(children: Sequence[Run], newest: int) -> list[Skipped]:
 
 def _rank(run: Run) -> tuple[int | None, int]:
     """(rank, number of ranks) of the process that wrote it."""
-    rank, ranks = getattr(run.info, "rank", None), getattr(run.info, "ranks", 1)
-    if rank is None and RANK in run.extra:
-        rank, ranks = int(run.extra[RANK]), int(run.extra[RANKS])
-    return rank, ranks if rank is not None else 1
+    return (run.info.rank, run.info.ranks) if run.info.ranks > 1 else (None, 1)
 
 
 def _attempt(run: Run) -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 from unvanish.diagnose.engine import diagnose_run
 from unvanish.errors import CaptureError, RecordError, UsageError
 from unvanish.explain.chain import chain_for, most_starved_parameter
-from unvanish.family import ATTEMPT, FIRST_STEP, RANK, RANKS, await_children, read_family
+from unvanish.family import ATTEMPT, FIRST_STEP, await_children, read_family
 from unvanish.present.html import render_html
 from unvanish.present.view import build_view
 from unvanish.schema.chain import Chain
@@ -225,18 +225,13 @@ class Session:
         self._writer.write([*held, *events], dropped=dropped)
         if self.steps and not self._noted:
             self._noted = True
-            for key, value in self._notes().items():
-                self._writer.note(key, value)
+            self._writer.note(FIRST_STEP, str(time.time()))
+            self._writer.note(ATTEMPT, str(attempt_of(os.environ)))
 
     def _process(self) -> str:
         """How the folder of this process is called."""
         rank = self._probe.rank if self._probe is not None else None
-        return f"process{self._info.pid}" if rank is None else f"rank{rank[0]}"
-
-    def _notes(self) -> dict[str, str]:
-        notes = {FIRST_STEP: str(time.time()), ATTEMPT: str(attempt_of(os.environ))}
-        rank = self._probe.rank if self._probe is not None else None
-        return notes if rank is None else {**notes, RANK: str(rank[0]), RANKS: str(rank[1])}
+        return f"process{self._info.pid}" if rank is None else f"rank{rank}"
 
     def _settled(self, *, last: bool = False) -> bool:
         """Whether there is a record to write into, made now if it is time for it. `last`: it is, or never."""

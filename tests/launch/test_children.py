@@ -104,7 +104,7 @@ def test_options_reach_the_children(tmp_path: Path) -> None:
     done = watched(tmp_path, source, "--steps", "6", "--every", "3", "--seed", "5", "--exact")
     import random
 
-    assert done.stdout == f"{random.Random(5).random()}\nfinally\n0\n"  # noqa: S311
+    assert done.stdout == f"{random.Random(5).random()}\nfinally\n0\n"
     (model,) = the_run(tmp_path).models
     assert list(model.steps) == list(range(6))
     assert [t.step for t in model.traces] == [0, 3]
@@ -336,14 +336,14 @@ def test_a_child_sees_what_it_sees_under_python(path: str, other: bool, tmp_path
 def test_a_child_without_torch_pays_next_to_nothing(tmp_path: Path) -> None:
     """Ten children with the hook and ten without, in turns; the least of each."""
     hook = Path(__file__).parents[2] / "src" / "unvanish" / "launch" / "startup"
-    best = {"": 9.0, str(hook): 9.0}
+    seconds: dict[str, list[float]] = {"": [], str(hook): []}
     for _ in range(10):
-        for path in best:
+        for path in seconds:
             environment = {**os.environ, "PYTHONPATH": path, "UNVANISH_RUN": "{}"}
             begin = time.perf_counter()
             subprocess.run([sys.executable, "-c", "pass"], env=environment, check=True)
-            best[path] = min(best[path], time.perf_counter() - begin)
-    assert best[str(hook)] - best[""] < 0.02, best
+            seconds[path].append(time.perf_counter() - begin)
+    assert min(seconds[str(hook)]) - min(seconds[""]) < 0.02, seconds
 
 
 def test_the_hook_is_silent_where_unvanish_can_not_be(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class Mode:
     `signals`: how many modules' outputs are compared at least at each step; 0 = none, and `note` says why.
     `unmeasured`: a pattern for the names of parameters without numbers; `skipped`, a pattern too, must then be
     found in what the run says it did not measure. `check`: what else must hold in the run. `timed`: whether the
-    clock can be put to it. `wrong`: what is known to be wrong with it in this version; its test then must fail.
+    clock can be put to it. `ranks`: processes that train together, each watched; their records are merged. `wrong`: what is known to be wrong with it in this version; its test then must fail.
     """
 
     name: str
@@ -85,4 +85,5 @@ class Mode:
     skipped: str | None = None
     check: Callable[[Run], None] | None = None
     timed: bool = True
+    ranks: int = 1
     wrong: str = ""

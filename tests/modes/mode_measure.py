@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 from mode_base import Mode, Setting, Training, seed
+from mode_processes import PROCESSES
 from mode_twin import Key, TwinModel, twin_of
 from torch import Tensor, nn
 
 import unvanish
 from unvanish import session
+from unvanish.probe.local import local_tensor
 from unvanish.schema.run import ModelRun, Run
+from unvanish.store import merge_ranks
 
 FLOOR = 1e-5  # of the largest of its kind at this step: what is smaller is rounding, and compared with this
 
@@ -66,14 +69,33 @@ def watching(training: Training, out: Path, every: int | None) -> Iterator[list[
 
 
 def watched_run(mode: Mode, out: Path, *, every: int | None = 1) -> Run:
-    """Train the mode under watch and read the record."""
+    """Train the mode under watch and read the record, that of all ranks merged."""
+    if mode.ranks > 1:
+        folders = PROCESSES.run(watch_rank, mode.ranks, mode.name, out, every)
+        return merge_ranks([session.load(folder) for folder in folders])
+    return session.load(_watched(mode, out, every))
+
+
+def watch_rank(rank: int, name: str, out: Path, every: int | None) -> Path:
+    """One rank's part of `watched_run`, in a process of its own: gives the folder of its record."""
+    return _watched(by_name(name), out / str(rank), every)
+
+
+def by_name(name: str) -> Mode:
+    """The mode of that name: what is sent to other processes."""
+    from mode_registry import MODES
+
+    return next(mode for mode in MODES if mode.name == name)
+
+
+def _watched(mode: Mode, out: Path, every: int | None) -> Path:
     seed()
     training = mode.make(Setting(dtype=mode.dtype, width=mode.width, rows=mode.rows))
     with watching(training, out, every) as (path,):
         for _ in range(mode.steps):
             training.step()
     training.close()
-    return session.load(path)
+    return path
 
 
 def errors(mode: Mode, run: Run) -> Errors:
@@ -189,6 +211,18 @@ def check_skipped(mode: Mode, run: Run, found: Errors) -> None:
 
 def differences(mode: Mode, *, every: int | None) -> list[str]:
     """What is not bit-identical after a long training with and without watching; empty = nothing."""
+    if mode.ranks > 1:
+        found = PROCESSES.run(differences_of_rank, mode.ranks, mode.name, every)
+        return [f"rank {rank}: {name}" for rank, names in enumerate(found) for name in names]
+    return _differences(mode, every)
+
+
+def differences_of_rank(rank: int, name: str, every: int | None) -> list[str]:
+    """One rank's part of `differences`, in a process of its own."""
+    return _differences(by_name(name), every)
+
+
+def _differences(mode: Mode, every: int | None) -> list[str]:
     plain = _outcome(mode, None)
     with tempfile.TemporaryDirectory() as folder:
         seen = _outcome(mode, (Path(folder), every))
@@ -227,7 +261,8 @@ def _outcome(mode: Mode, watch: tuple[Path, int | None] | None) -> dict[str, Any
 def _bytes(value: Any) -> bytes:
     if not isinstance(value, Tensor):
         return repr(value).encode()
-    value = value.detach().to_dense() if value.is_sparse else value.detach()
+    value = local_tensor(value.detach())  # of a sharded one what this process holds
+    value = value.to_dense() if value.is_sparse else value
     return value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 

@@ -51,7 +51,7 @@ def measure(mode: Mode, *, clock: bool) -> Row:
     except AssertionError as error:
         fault = "not comparable" if mode.wrong else f"failed: {error}".splitlines()[0][:120]
     changed = {*differences(mode, every=1), *differences(mode, every=None)}
-    cost = overhead(mode) if clock and mode.timed else None
+    cost = overhead(mode) if clock and mode.timed and mode.ranks == 1 else None
     return Row(mode=mode, errors=found, fault=fault, differences=tuple(sorted(changed)), overhead=cost)
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unvanish.probe.samples import TRACE_SAMPLE, Moments, combined, moments, stride_for, take, view
+from unvanish.probe.samples import TRACE_SAMPLE, moments, stride_for, take, view
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
+from unvanish.schema.moments import Moments, combined
 
 shapes = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 

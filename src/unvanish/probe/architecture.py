@@ -10,10 +10,10 @@ from torch import Tensor
 
 from unvanish.probe.backward import Node
 from unvanish.probe.local import is_there, localize
-from unvanish.probe.samples import Moments
 from unvanish.probe.sites import Sited
 from unvanish.schema.architecture import LayerSpec, NormName, SkipName
 from unvanish.schema.graph import Operation
+from unvanish.schema.moments import Moments
 
 _ACTIVATIONS = {
     "Sigmoid": "sigmoid",

@@ -52,7 +52,7 @@ def holders(
         if stepped <= {id(p) for p in module.parameters()}:
             return [unwrap(module)]  # and not what else may hold it (a trainer, a loss with a net inside)
     found: dict[int, nn.Module] = {}
-    for module in [*called, *_living_modules()]:
+    for module in [*called, *living_modules()]:
         trainable = [p for p in module.parameters() if p.requires_grad]
         if not any(id(p) in stepped for p in trainable):
             continue
@@ -93,7 +93,8 @@ def compiled(module: nn.Module) -> bool:
     )
 
 
-def _living_modules() -> list[nn.Module]:
+def living_modules() -> list[nn.Module]:
+    """All modules of the process."""
     # type() rather than isinstance: proxies of other libraries answer isinstance with side effects
     return [o for o in gc.get_objects() if issubclass(type(o), nn.Module)]
 

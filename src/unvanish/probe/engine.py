@@ -23,7 +23,7 @@ from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import here
 from unvanish.probe.models import Models, Turn, Watched
 from unvanish.probe.parameters import Look
-from unvanish.probe.rank import rank_of_process
+from unvanish.probe.place import own_place
 from unvanish.probe.samples import TRACE_SAMPLE
 from unvanish.probe.schedule import FIRST_PAUSE
 from unvanish.probe.seams import Captures, LossScale, Seams, see_clipping
@@ -37,6 +37,7 @@ from unvanish.schema.run import (
     GraphEvent,
     Incident,
     ModelEvent,
+    PlaceEvent,
     Skipped,
     TraceEvent,
 )
@@ -112,9 +113,14 @@ class Probe:
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
         self._incidents = 0
+        self._place: PlaceEvent | None = None
         self._start = time.perf_counter()
         self.steps = 0
-        self.rank: tuple[int, int] | None = None  # and the number of ranks, known from the first step on
+
+    @property
+    def rank(self) -> int | None:
+        """Which of several processes that train together this one is; known from its first step on."""
+        return None if self._place is None or self._place.ranks == 1 else self._place.rank
 
     # --- placing and removing ------------------------------------------------------------------------------
 
@@ -447,8 +453,13 @@ class Probe:
         self._beside.forget()
 
     def _announce(self, watched: Watched) -> None:
-        self.rank = self.rank or rank_of_process()
-        self._put(ModelEvent(info=watched.info()))
+        place = own_place()
+        if place is not None and place != self._place:  # known by now: a first step is made
+            self._place = place
+            self._put(place)
+        info = watched.info()
+        watched.spare(info)
+        self._put(ModelEvent(info=info))
         if isinstance(watched.module(), LooseParameters):
             why = "no nn.Module holds these tensors; operations are shown without modules"
             self._put(Skipped(model=watched.index, what="attribution to modules", why=why))

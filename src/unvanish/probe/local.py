@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unvanish.schema.ranks import ranks_text
 from unvanish.schema.run import Shard
 
 _PLAIN = (Tensor, nn.Parameter)
@@ -39,6 +40,7 @@ class Local:
     shard_dims: tuple[int, ...] = ()
     replicate_dims: tuple[int, ...] = ()
     summed: bool = True
+    ranks: tuple[int, ...] = ()  # the processes of the mesh
 
     @property
     def numel(self) -> int:
@@ -66,6 +68,7 @@ class Local:
             replicas=replicas,
             numel=self.tensor.numel(),
             samples=samples,
+            ranks=ranks_text(self.ranks),
         )
 
     def _place(self, dims: tuple[int, ...]) -> tuple[int, int]:
@@ -93,6 +96,7 @@ def localize(tensor: Tensor) -> Local:
         shard_dims=tuple(i for i, kind in enumerate(kinds) if kind == "shard"),
         replicate_dims=tuple(i for i, kind in enumerate(kinds) if kind == "replicate"),
         summed="partial" not in kinds,
+        ranks=tuple(spec.mesh.mesh.flatten().tolist()),
     )
 
 

@@ -16,12 +16,14 @@ from unvanish.probe.exact import ExactRing
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import class_name, data_parallel_shards, gathered_weights, localize
 from unvanish.probe.parameters import Look, ParameterRing
-from unvanish.probe.schedule import TRACE_RATIO, Pace, Schedule
+from unvanish.probe.place import data_parallel_copies
+from unvanish.probe.schedule import COPIES_IN_FULL, COPY_PACE, TRACE_RATIO, TRACING_RANKS, Pace, Schedule
 from unvanish.probe.steps import StepLog
 from unvanish.schema.graph import Graph
 from unvanish.schema.run import Event, ModelInfo, OptimizerInfo, ParameterInfo
 
 _LOOK_EVERY = 4  # measured steps between two looks at whether something changed
+_EARLY = 8  # clippings that are remembered until the model's first step
 _JUMP = 10.0  # a gradient this many times larger or smaller than when last traced asks for a trace
 _OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "amsgrad", "dampening")
 
@@ -54,6 +56,7 @@ class Watched:
         self.name = name
         self.class_name = class_name(module)
         self.step = 0
+        self._every = every
         self.traces = Schedule(ratio=TRACE_RATIO, every=every)
         self.pace = Pace()
         self._module = module if isinstance(module, LooseParameters) else weakref.ref(module)
@@ -71,6 +74,7 @@ class Watched:
         self._levels: list[float] | None = None
         self._looks = 0
         self.clip: tuple[float, Tensor] | None = None
+        self._spared = False  # enough other ranks trace
         self.turn: Turn | None = None  # the step that is under way
         self._owned: dict[int, frozenset[int]] = {}  # rows by id of the optimizer, where there are several
 
@@ -136,6 +140,8 @@ class Watched:
 
     def due(self) -> bool:
         """Whether the coming forward pass may be one to trace."""
+        if self._spared:
+            return False
         return self.traces.due(self.step) or (self.turn is not None and self.traces.due(self.step + 1))
 
     def paths(self) -> dict[int, str]:
@@ -200,12 +206,25 @@ class Watched:
                 self.traces.ask()
                 return
 
+    def spare(self, info: ModelInfo) -> None:
+        """Do less where others do the same: a few of many copies are looked at in full, some of many ranks trace.
+
+        Where the user asked for traces at a fixed distance, all do.
+        """
+        shards = [p.shard for p in info.parameters if p.shard is not None]
+        if self._every is not None or not shards:
+            return
+        if len(shards) == len(info.parameters) and all(s.replica >= COPIES_IN_FULL for s in shards):
+            self.pace.least = COPY_PACE
+        self._spared = all(s.samples and s.replica * s.parts + s.part >= TRACING_RANKS for s in shards)
+
     def info(self) -> ModelInfo:
         """The noun for the record."""
         optimizers = [o for o in (ref() for ref in self.optimizers) if o is not None]
         owner = {id(p): i for i, o in enumerate(optimizers) for p in parameters_of(o)}
         module = self.module()
         apart = data_parallel_shards(module) if isinstance(module, nn.Module) else set()
+        copies = data_parallel_copies({id(p): p for _, p in self.named})
         return ModelInfo(
             index=self.index,
             name=self.name,
@@ -219,7 +238,7 @@ class Watched:
                     requires_grad=p.requires_grad,
                     optimizer=owner.get(id(p)),
                     sampled=self.ring.looked_at[i],
-                    shard=localize(p).shard(samples=id(p) in apart),
+                    shard=localize(p).shard(samples=id(p) in apart) or copies.get(id(p)),
                 )
                 for i, (name, p) in enumerate(self.named)
             ),
@@ -254,6 +273,7 @@ class Models:
         self._early: weakref.WeakKeyDictionary[Any, int] = (
             weakref.WeakKeyDictionary()
         )  # steps left out so far
+        self._early_clips: list[tuple[weakref.ref[Tensor], float, Tensor]] = []
         self.ending = False  # nothing more will come
         self._tracing = True
 
@@ -301,6 +321,9 @@ class Models:
         self._logs.append(watched.log)
         for _ in range(self._early.pop(optimizer, 0)):
             watched.log.skip(0)
+        for ref, most, found in self._early_clips:
+            if id(ref()) in watched.ids:
+                watched.clip = (most, found)
         announce(watched)
         return watched
 
@@ -313,9 +336,11 @@ class Models:
 
     def clipped(self, parameter: Tensor, most: float, found: Tensor) -> None:
         """Norm clipping was called for the gradients of these parameters."""
-        for watched in self._all:
-            if id(parameter) in watched.ids:
-                watched.clip = (most, found)
+        owners = [watched for watched in self._all if id(parameter) in watched.ids]
+        for watched in owners:
+            watched.clip = (most, found)
+        if not owners:  # before its first step a model is not known
+            self._early_clips = [*self._early_clips[1 - _EARLY :], (weakref.ref(parameter), most, found)]
 
     def skipped(self, optimizer: Any) -> None:
         """A gradient scaler left out a step of this optimizer."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
+from unvanish.schema.moments import Moments
 
 TRACE_SAMPLE = 4096  # elements looked at per tensor at a traced step: rms to about 1 %
 _PLAIN = (torch.float32, torch.float64)
@@ -80,68 +80,6 @@ def take(tensor: Tensor, target: int = TRACE_SAMPLE) -> Sample:
         part = part.abs()
     wide = part.dtype if part.dtype in _PLAIN else torch.float32
     return Sample(part.to(wide, copy=True, memory_format=torch.contiguous_format), numel)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moments:
-    """Sums over the elements of one tensor, scaled up from `sampled` to `count` elements; they merge exactly.
-
-    `norm` is the L2 norm (NaN or Inf where an element is), `total` the sum, `exponents` the log2 histogram of
-    schema.graph. `deviation` is the root of the summed squared distances from the mean, scaled like the norm.
-    """
-
-    count: int
-    sampled: int
-    norm: float
-    absmax: float
-    total: float
-    deviation: float
-    zeros: float
-    nonfinite: float
-    exponents: tuple[int, ...] = ()
-
-    def times(self, factor: float) -> Moments:
-        """The moments of all elements times a number; the histogram stays as it is."""
-        if factor == 1.0:
-            return self
-        return replace(
-            self,
-            norm=self.norm * factor,
-            absmax=self.absmax * factor,
-            total=self.total * factor,
-            deviation=self.deviation * factor,
-        )
-
-    @property
-    def rms(self) -> float:
-        """Root of the mean square."""
-        return self.norm / math.sqrt(self.count) if self.count else math.nan
-
-    @property
-    def std(self) -> float:
-        """Standard deviation over all elements (not corrected for their number)."""
-        return self.deviation / math.sqrt(self.count) if self.count else math.nan
-
-
-def combined(parts: Sequence[Moments]) -> Moments | None:
-    """The moments of all parts' elements together; None for no parts."""
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    count = sum(p.count for p in parts)
-    mean = sum(p.total for p in parts) / count
-    between = [math.sqrt(p.count) * abs(p.total / p.count - mean) for p in parts]
-    histograms = [p.exponents for p in parts if p.exponents]
-    return Moments(
-        count=count,
-        sampled=sum(p.sampled for p in parts),
-        norm=math.hypot(*(p.norm for p in parts)),
-        absmax=max(p.absmax for p in parts),
-        total=sum(p.total for p in parts),
-        deviation=math.hypot(*(p.deviation for p in parts), *between),
-        zeros=sum(p.zeros for p in parts),
-        nonfinite=sum(p.nonfinite for p in parts),
-        exponents=tuple(map(sum, zip(*histograms, strict=True))) if len(histograms) == len(parts) else (),
-    )
 
 
 def moments(samples: Sequence[Sample | None], *, exponents: bool = False) -> list[Moments | None]:

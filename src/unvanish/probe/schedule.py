@@ -11,6 +11,9 @@ FIRST_PAUSE = (
 )
 PAUSE_RATIO = 1.5
 BUDGET = 0.012  # of the step time that the always-on tier may take
+COPIES_IN_FULL = 8  # of one piece of a model; the other copies are the same numbers, looked at now and then
+COPY_PACE = 64
+TRACING_RANKS = 64  # of those that work on other samples; more are traced at the first step only
 PACE_STEPS = 32  # steps over which its cost is taken
 
 
@@ -64,6 +67,7 @@ class Pace:
     def __init__(self) -> None:
         """Every step at first."""
         self.every = 1
+        self.least = 1  # looks are at least so many steps apart
         self._steps = 0
         self._own = 0.0
         self._looks = 0
@@ -71,7 +75,7 @@ class Pace:
 
     def due(self, step: int) -> bool:
         """Whether this step is looked at."""
-        return step % self.every == 0
+        return step % max(self.every, self.least) == 0
 
     def spent(self, own: float, now: float, *, looked: bool) -> None:
         """After each step that was not traced: `own` seconds were ours, `now` is the clock."""

@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad
 
+from unvanish.probe.local import here, local_gradient
+
+NORM_EPS = 1e-6  # what torch adds to the norm before it divides by it
+
 
 class Seams:
     """Stand-ins for functions, taken back in the reverse order."""
@@ -46,12 +50,33 @@ def see_clipping(seams: Seams, tell: Callable[[list[Tensor], float, Tensor], Non
             if not torch.compiler.is_compiling():
                 several = [parameters] if isinstance(parameters, Tensor) else list(parameters)
                 parameters = several  # a generator would be empty the second time
-                tell(several, float(max_norm), total_norm)
+                norm = here(total_norm)
+                if norm is None:
+                    return _clipped_in_pieces(original, tell, several, (max_norm, total_norm, *args), kwargs)
+                tell(several, float(max_norm), norm)
             return original(parameters, max_norm, total_norm, *args, **kwargs)
 
         return clip
 
     seams.place(clip_grad, "_clip_grads_with_norm_", make)
+
+
+def _clipped_in_pieces(
+    original: Callable[..., Any],
+    tell: Callable[[list[Tensor], float, Tensor], None],
+    parameters: list[Tensor],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Where the norm is yet to be added up over the processes, the factor is read off this one's gradients."""
+    pieces = [g for p in parameters if (g := local_gradient(p)) is not None and g.numel()]
+    largest = max(pieces, key=Tensor.numel, default=None)
+    before = None if largest is None else largest.detach().abs().max()
+    result = original(parameters, *args, **kwargs)
+    if largest is not None and before is not None:
+        ratio = before / largest.detach().abs().max()
+        tell(parameters, 1.0, torch.where(before > 0, ratio - NORM_EPS, 0.0))
+    return result
 
 
 class Captures:

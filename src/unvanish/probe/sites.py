@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from unvanish.probe.backward import Node, Tracing, graph_key, units_of
 from unvanish.probe.forward import Call
 from unvanish.probe.local import class_name
-from unvanish.probe.samples import Moments, Sample, combined, moments
+from unvanish.probe.samples import Sample, moments
 from unvanish.schema.graph import Graph, Operation, OperationKind, OperationStats
+from unvanish.schema.moments import Moments, combined
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,11 +38,12 @@ class OptimizerInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Which piece of a parameter this process holds, where it is spread over the processes of a mesh.
+    """Which piece of a parameter this process holds, where several processes train it together.
 
     The pieces 0..parts-1 make up the whole; each is held by `replicas` processes, of which this is number
-    `replica`. `numel` elements are in this piece (none where there are more processes than rows). `samples`: the
-    holders of the other pieces work on other samples (FSDP); False: on the same ones (tensor parallel).
+    `replica` (data parallel without sharding: one piece, held by all). `numel` elements are in this piece (none where
+    there are more processes than rows). `samples`: the other holders work on other samples (DDP, FSDP, HSDP);
+    False: on the same ones (tensor parallel), or not known. `ranks`: all holders, as schema.ranks writes them.
     """
 
     part: int
@@ -51,6 +52,7 @@ class Shard:
     replicas: int
     numel: int
     samples: bool
+    ranks: str = ""  # "" = not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,10 @@ class RunInfo:
     versions: dict[str, str]  # unvanish, torch, python
     device: str
     pid: int
+    rank: int | None = (
+        None  # which of the `ranks` processes of a distributed training; None = it is none, or merged
+    )
+    ranks: int = 1
 
 
 # --- events: what the probe hands to the record, in order ------------------------------------------------
@@ -109,6 +115,14 @@ class ModelEvent:
     """A model was found, or what is known of it changed (the last one with an index counts)."""
 
     info: ModelInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceEvent:
+    """This process is number `rank` of the `ranks` that train together."""
+
+    rank: int
+    ranks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +218,7 @@ Event = (
     | TraceEvent
     | Snapshot
     | ArchitectureEvent
+    | PlaceEvent
     | Incident
     | Skipped
 )

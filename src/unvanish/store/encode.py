@@ -19,6 +19,7 @@ from unvanish.schema.run import (
     Incident,
     ModelEvent,
     ModelInfo,
+    PlaceEvent,
     Shard,
     Skipped,
     Snapshot,
@@ -28,6 +29,7 @@ from unvanish.schema.run import (
 from unvanish.store.layout import SNAPSHOT_COLUMNS
 
 Row = tuple[Any, ...]
+RANK, RANKS = "unvanish.rank", "unvanish.ranks"  # keys of `extra`, which read_run gives as RunInfo's
 
 
 def text(value: str | None) -> str | bytes | None:
@@ -95,6 +97,15 @@ def encode(events: Iterable[Event], first_trace: int) -> Batch:
 
 def _model(batch: Batch, event: ModelEvent) -> None:
     batch.models[event.info.index] = event.info
+
+
+def place_rows(rank: int, ranks: int) -> list[Row]:
+    """Rows of `extra`: which of how many processes wrote the record."""
+    return [(RANK, str(rank)), (RANKS, str(ranks))]
+
+
+def _place(batch: Batch, event: PlaceEvent) -> None:
+    batch.table("extra").extend(place_rows(event.rank, event.ranks))
 
 
 def _architecture(batch: Batch, event: ArchitectureEvent) -> None:
@@ -239,6 +250,7 @@ def _graph_rows(batch: Batch, model: int, key: str, graph: Graph) -> None:
 
 _ENCODERS: dict[type, Callable[[Batch, Any], None]] = {
     ModelEvent: _model,
+    PlaceEvent: _place,
     StepEvent: _step,
     BlockEvent: _block,
     GraphEvent: _graph,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from unvanish.schema.run import (
     Skipped,
 )
 from unvanish.store.alive import writer_alive
-from unvanish.store.encode import Row, untext
+from unvanish.store.encode import RANK, RANKS, Row, untext
 from unvanish.store.layout import FILE_NAME, select_statement
 from unvanish.store.open import reading, record_file, wal_file
 from unvanish.store.read_model import read_model
@@ -36,6 +37,9 @@ def read_run(path: str | Path, *, steps: tuple[int, int] | None = None) -> Run:
     file = record_file(path)
     with reading(file) as connection:
         info, end = _run_row(connection, file)
+        extra = {untext(key): untext(value) for key, value in _rows(connection, "extra", order="rowid")}
+        if RANK in extra:
+            info = replace(info, rank=int(extra.pop(RANK)), ranks=int(extra.pop(RANKS)))
         models = tuple(read_model(connection, m, steps) for m in _models(connection))
         incidents = tuple(
             Incident(step=step, where=untext(where), what=untext(what))
@@ -45,7 +49,6 @@ def read_run(path: str | Path, *, steps: tuple[int, int] | None = None) -> Run:
             Skipped(model=model, what=untext(what), why=untext(why))
             for model, what, why in _rows(connection, "skipped", order="rowid")
         )
-        extra = {untext(key): untext(value) for key, value in _rows(connection, "extra", order="rowid")}
     return Run(
         info=info,
         path=str(file.parent),

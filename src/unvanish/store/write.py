@@ -14,7 +14,7 @@ from pathlib import Path
 from unvanish.errors import RecordError
 from unvanish.schema.run import Event, RunInfo, RunStatus
 from unvanish.store.alive import process_started, this_host
-from unvanish.store.encode import Batch, Row, encode, text
+from unvanish.store.encode import Batch, Row, encode, place_rows, text
 from unvanish.store.ladder import Limits
 from unvanish.store.layout import FILE_NAME, TABLES, create_statements
 from unvanish.store.packed import Packed
@@ -63,6 +63,8 @@ class RunWriter:
             for statement in create_statements():
                 self._connection.execute(statement)
             self._insert("run", [_run_row(info)])
+            if info.rank is not None:
+                self._insert("extra", place_rows(info.rank, info.ranks))
 
     def write(self, events: Iterable[Event], *, dropped: int = 0) -> None:
         """Add events in their order, all or none. `dropped` counts events that were given up before this.
