@@ -10,6 +10,7 @@ from pathlib import Path
 from unvanish.errors import RecordError
 from unvanish.schema.run import ModelRun, Run, Skipped
 from unvanish.store import child_folders, merge_ranks, read_run, run_heads
+from unvanish.store.children import CHILDREN
 from unvanish.store.encode import RANKS
 from unvanish.store.layout import FILE_NAME
 
@@ -36,7 +37,8 @@ def read_family(path: str | Path) -> Run:
         own = replace(own, info=replace(own.info, id=folder.name))
     else:
         own = read_run(path)
-    run = combine(own, children) if children else own
+    alone = not children and (own.info.ranks == 1 or folder.parent.name == CHILDREN)
+    run = own if alone else combine(own, children)
     return replace(run, skipped=(*run.skipped, *unread))
 
 
@@ -46,7 +48,7 @@ def combine(own: Run, children: Sequence[Run]) -> Run:
     Ranks of one training are merged. Models of the other processes are kept apart, by name. Where a launcher has
     started all ranks anew, the newest attempt counts.
     """
-    newest = max(_attempt(run) for run in children)
+    newest = max((_attempt(run) for run in children), default=0)
     late = [run for run in children if _attempt(run) == newest]
     parts = _parts([own, *late] if own.models else late)
     models: list[ModelRun] = []
@@ -102,16 +104,16 @@ class _Part:
 def _labels(parts: Sequence[_Part], own: Run) -> list[str | None]:
     """What stands behind the names of each part's models, where they would not be told apart otherwise."""
     labels: list[str | None] = []
-    solo = trainings = 0
+    others = trainings = 0
     for part in parts:
-        solo += not part.is_training
         trainings += part.is_training
         if own in part.runs or len(parts) == 1:
             labels.append(None)
         elif part.is_training:
             labels.append(None if trainings == 1 else f"{part.ranks} ranks, training {trainings}")
         else:
-            labels.append(f"process {solo - (own.models != () and not _rank(own)[1] > 1)}")
+            others += 1
+            labels.append(f"process {others}")
     return labels
 
 

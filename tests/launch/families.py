@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 
-from unvanish.schema.run import Run
+from unvanish.schema.run import PARAMETER_STATISTICS, ModelInfo, ModelRun, Run
 from unvanish.session import load
 
 TRAIN = """
@@ -77,3 +78,19 @@ def the_run(folder: Path, out: str = "unvanish_runs") -> Run:
 def children(folder: Path, out: str = "unvanish_runs") -> list[str]:
     """The folders of its other processes."""
     return sorted(p.name for p in (folder / out).glob("*/children/*"))
+
+
+def model_run(index: int, name: str) -> ModelRun:
+    """A model of which nothing was recorded but its name and ten steps."""
+    columns = {name: array("d") for name in PARAMETER_STATISTICS}
+    return ModelRun(
+        info=ModelInfo(index=index, name=name, class_name="Net", parameters=(), optimizers=()),
+        steps=array("q", range(10)),
+        seconds=array("d", range(10)),
+        losses=array("d", [1.0] * 10),
+        parameter_steps=array("q"),
+        parameter_stats=columns,
+        snapshots=(),
+        graphs={},
+        traces=(),
+    )
