@@ -89,6 +89,36 @@ def test_ranks_that_never_speak_to_each_other(tmp_path: Path) -> None:
     assert the_run(tmp_path).info.ranks == 2
 
 
+@pytest.mark.slow
+def test_children_of_a_launcher_on_every_node_join_the_run_of_the_first(tmp_path: Path) -> None:
+    """`srun unvanish run -m torch.distributed.run ...`: a launcher for each node; two of them here, on one."""
+    (tmp_path / "train.py").write_text(DDP + "ddp()\n")
+    words = [
+        "-m",
+        "torch.distributed.run",
+        "--nnodes",
+        "2",
+        "--nproc-per-node",
+        "1",
+        "--master-port",
+        "29517",
+    ]
+    several = []
+    for node in "01":
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "SLURM_PROCID": node, "SLURM_NTASKS": "2"}
+        environment |= {"SLURM_STEP_ID": "0", "SLURM_JOB_ID": "7"}
+        command = [sys.executable, "-m", "unvanish", "run", *words, "--node-rank", node, "train.py"]
+        several.append(
+            subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        )
+    said = [process.communicate(timeout=120)[1] for process in several]
+    assert [process.returncode for process in several] == [0, 0], said
+    assert said[0].count("Run kept in") == 1 and "Run kept" not in said[1]
+    assert children(tmp_path) == ["rank0", "rank1"]
+    run = the_run(tmp_path)
+    assert [(m.info.name, len(m.steps)) for m in run.models] == [("net", 25)]
+
+
 def test_a_rank_whose_disk_is_its_own_has_a_run_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "s.py").write_text(TRAIN + "train()\n")
     done = start(tmp_path, "-m", "unvanish", "run", "s.py", **AGREED, RANK="1")
@@ -229,6 +259,19 @@ def test_the_newest_attempt_counts_and_the_older_is_kept_apart() -> None:
     assert [m.info.name for m in made.models] == ["net0", "net1"]  # two stages, say
     (said,) = made.skipped
     assert said.what == "earlier attempts" and said.why.endswith("is in children/: rank0, rank1")
+
+
+def test_two_trainings_of_several_ranks_in_one_script_are_told_apart() -> None:
+    """As torch.multiprocessing.spawn called twice makes them: folders rank0, rank1, rank0-2, rank1-2."""
+    first = [run(f"rank{r}", ("a",), rank=r, ranks=2, at=1.0 + r / 10) for r in (1, 0)]
+    second = [run(f"rank{r}-2", ("b",), rank=r, ranks=2, at=2.0 - r / 10) for r in (0, 1)]
+    made = family.combine(run("main", ()), [*second, *first])
+    names = [m.info.name for m in made.models]
+    assert {n.split(" ")[0] for n in names[:2]} == {"a"} and {n.split(" ")[0] for n in names[2:]} == {"b"}
+    assert all(n.endswith("(2 ranks, training 2)") for n in names[2:]) and not any(
+        "training" in n for n in names[:2]
+    )
+    assert [m.info.index for m in made.models] == [0, 1, 2, 3]
 
 
 def test_a_rank_that_is_missing_or_cut_off_is_said() -> None:

@@ -100,14 +100,14 @@ class Watcher:
         return self._launch is not None and self._launch.rank > 0
 
     @property
-    def told(self) -> launch.Told | None:
-        """What the script's children are to know; they join rank 0's run, or none."""
-        if self.is_other_rank:
-            return None
+    def told(self) -> launch.Told:
+        """What the script's children are to know: they join this run, or rank 0's."""
         o = self._options
         return launch.Told(
-            folder=str(self._out / self._name),
+            folder=None if self.is_other_rank else str(self._out / self._name),
             owner=self._pid,
+            out=str(self._out),
+            launch=self._launch,
             every=o.every,
             steps=o.steps,
             exact=o.exact,

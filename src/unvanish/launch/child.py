@@ -12,25 +12,43 @@ from unvanish.probe.engine import StopTraining
 from unvanish.probe.trigger import Trigger
 from unvanish.schema.run import RunStatus
 from unvanish.session import Role, Session
-from unvanish.store.children import ChildPlace
+from unvanish.store.children import ChildPlace, Place, leave_word
+from unvanish.store.meeting import Meeting, RankPlace
 
 
 def watch_child(told: Told, trigger: Trigger) -> None:
-    """Watch all that this process trains, to its end. Its folder is made at its first optimizer step."""
-    place = _Place(Path(told.folder))
-    session = Session(
-        out=place.folder,
-        command=tuple(sys.orig_argv),
-        script=sys.argv[0] if sys.argv else None,
-        seed=told.seed,
-        every=told.every,
-        exact=told.exact,
-        stop_after=told.steps,
-        role=Role(place=place, in_fork=lambda: await_training(told)),
-    )
-    place.ending = ending = _Ending(session)
-    ending.register()
-    session.start(trigger=trigger)
+    """Watch all that this process trains, to its end. Its folder is made at its first optimizer step.
+
+    Where that can't be, the process trains on, and the run's first process is told.
+    """
+    place = _Place(_place(told))
+    try:
+        session = Session(
+            out=Path(told.out),
+            command=tuple(sys.orig_argv),
+            script=sys.argv[0] if sys.argv else None,
+            seed=told.seed,
+            every=told.every,
+            exact=told.exact,
+            stop_after=told.steps,
+            role=Role(place=place, in_fork=lambda: await_training(told)),
+        )
+        place.ending = _Ending(session)
+        place.ending.register()
+        session.start(trigger=trigger)
+    except Exception as error:
+        if told.folder is not None:
+            words = f"{type(error).__name__}: {error}"
+            leave_word(Path(told.folder), f"process {os.getpid()} could not be watched: {words}")
+        raise
+
+
+def _place(told: Told) -> Place:
+    if told.folder is not None:
+        return ChildPlace(Path(told.folder))
+    if told.launch is None:
+        raise ValueError("neither a folder nor a launch was told")
+    return RankPlace(Meeting(Path(told.out), told.launch))
 
 
 class _Ending:
@@ -57,15 +75,28 @@ class _Ending:
             self._session.end(*_how_it_ends())
 
 
-class _Place(ChildPlace):
-    """Asked for when the first step is made: by then multiprocessing has emptied its list."""
+class _Place:
+    """The place, asked for when the first step is made: by then multiprocessing has emptied its list."""
 
-    ending: _Ending | None = None
+    def __init__(self, place: Place) -> None:
+        self.ending: _Ending | None = None
+        self._place = place
+
+    @property
+    def run(self) -> Path | None:
+        return self._place.run
+
+    @property
+    def said(self) -> str | None:
+        return self._place.said
 
     def find(self, name: str, *, last: bool) -> Path | None:
         if self.ending is not None and not last:
             self.ending.register()
-        return super().find(name, last=last)
+        return self._place.find(name, last=last)
+
+    def end(self) -> None:
+        self._place.end()
 
 
 def _how_it_ends() -> tuple[RunStatus, str | None]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unvanish.launch.importing import own_imports
+from unvanish.schema.launch import Launch
 
 if TYPE_CHECKING:
     from unvanish.probe.trigger import Trigger
@@ -23,10 +24,12 @@ _ROOT = str(Path(__file__).parents[2])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a child has to know of the run that its parent is."""
+    """What a child has to know of the run that its parent is part of."""
 
-    folder: str
+    folder: str | None  # of the run; None: where rank 0 of `launch` says, in the folder `out`
     owner: int  # the process that says so, which is no child
+    out: str = ""
+    launch: Launch | None = None
     every: int | None = None
     steps: int | None = None
     exact: bool = False
@@ -81,6 +84,8 @@ def _begin(told: Told, trigger: Trigger) -> None:
 
 def _from_environment() -> Told | None:
     try:
-        return Told(**json.loads(os.environ[RUN]))
-    except (KeyError, TypeError, ValueError):  # not there, or another version's
+        told = json.loads(os.environ[RUN])
+        launch = told.pop("launch")
+        return Told(**told, launch=None if launch is None else Launch(**launch))
+    except (KeyError, TypeError, ValueError, AttributeError):  # not there, or another version's
         return None

@@ -18,8 +18,15 @@ _MOST_OF_A_NAME = 1000
 class Place(Protocol):
     """Where a process that is not the first of its run writes."""
 
-    run: Path | None  # the run's folder, once it is known
-    said: str | None  # what a reader should know of this place
+    @property
+    def run(self) -> Path | None:
+        """The run's folder, once it is known."""
+        ...
+
+    @property
+    def said(self) -> str | None:
+        """What a reader should know of this place."""
+        ...
 
     def find(self, name: str, *, last: bool) -> Path | None:
         """A folder for `name`, made for it alone. None = not known yet, which is no answer to the `last` question.
