@@ -7,11 +7,12 @@ import importlib.metadata
 import json
 import os
 import platform
-import secrets
 import sys
+import time
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -20,29 +21,50 @@ from typing import TYPE_CHECKING, cast
 from unvanish.diagnose.engine import diagnose_run
 from unvanish.errors import CaptureError, RecordError, UnvanishWarning, UsageError
 from unvanish.explain.chain import chain_for, most_starved_parameter
+from unvanish.family import ATTEMPT, FIRST_STEP, await_children, read_family
 from unvanish.present.html import render_html
 from unvanish.present.view import build_view
 from unvanish.schema.chain import Chain
 from unvanish.schema.finding import Diagnosis, NotChecked
+from unvanish.schema.launch import attempt_of, launch_of, new_run_id
 from unvanish.schema.run import Event, Incident, Run, RunInfo, RunStatus, Skipped
 from unvanish.schema.treatment import TreatmentResult
-from unvanish.store import RunWriter, load_result, read_run, save_result
+from unvanish.store import RunWriter, load_result, save_result
+from unvanish.store.children import Place, leave_word, take_words
+from unvanish.store.meeting import Meeting, RankPlace
 
 if TYPE_CHECKING:
     import torch
 
     from unvanish.probe.buffer import Buffer
     from unvanish.probe.engine import Probe
+    from unvanish.probe.trigger import Trigger
 
 __version__ = sys.modules["unvanish"].__version__
 DEFAULT_OUT = Path("unvanish_runs")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """What a process is in its run: alone by default.
+
+    `name`: the run's id, where it was chosen before. `place`: where to write, for a process that is not the run's
+    first. `meeting`: where other ranks of the same launch look for this run. `in_fork` is called in every process
+    that is forked from this one, where nothing is watched any more.
+    """
+
+    name: str | None = None
+    place: Place | None = None
+    meeting: Meeting | None = None
+    in_fork: Callable[[], None] | None = None
+
+
 class Session:
     """One watched run: from the first hook to the diagnosis.
 
-    Making it creates the run's folder `out/<id>` (RecordError when that can't be written). `start` places the
-    hooks, `finish` takes them away, closes the record and gives the diagnosis.
+    Making it creates the run's folder `out/<id>` (RecordError when that can't be written), save where its role has a
+    place below another's run: that is made at the first optimizer step. `start` places the hooks, `end` takes them
+    away and closes the record, `finish` gives the diagnosis of the run, its children's records included.
     """
 
     def __init__(
@@ -56,6 +78,7 @@ class Session:
         stop_after: int | None = None,
         exact: bool = False,
         tell: Callable[[str], None] | None = None,
+        role: Role = Role(),
     ) -> None:
         """`every`: trace each so many steps; `stop_after`: end training after so many optimizer steps.
 
@@ -66,9 +89,15 @@ class Session:
         self._every = every
         self._exact = exact
         self._stop_after = stop_after
-        self._info = _run_info(command, script, seed)
+        self._info = _run_info(command, script, seed, role.name)
         self.path = Path(out) / self._info.id
-        self._writer = RunWriter(self.path, self._info)
+        self._place, self._meeting, self._in_fork = role.place, role.meeting, role.in_fork
+        self._writer = RunWriter(self.path, self._info) if self._place is None else None
+        if self._meeting is not None:
+            self._meeting.announce(self.path)
+        self._held: list[Event] = []  # until there is a folder
+        self._noted = False
+        self._detached = self._ended = False
         self._buffer: Buffer | None = None
         self._probe: Probe | None = None
         self._dropped = 0
@@ -80,8 +109,21 @@ class Session:
         """Optimizer steps seen so far."""
         return self._probe.steps if self._probe is not None else 0
 
-    def start(self, only: tuple[torch.nn.Module, Sequence[torch.optim.Optimizer]] | None = None) -> None:
-        """Place the hooks. `only`: watch one model and its optimizers instead of all that is trained."""
+    @property
+    def said(self) -> str | None:
+        """What to tell the user where this process leads a run that is not the whole."""
+        return self._place.said if isinstance(self._place, RankPlace) and self._place.leads else None
+
+    def start(
+        self,
+        only: tuple[torch.nn.Module, Sequence[torch.optim.Optimizer]] | None = None,
+        *,
+        trigger: Trigger | None = None,
+    ) -> None:
+        """Place the hooks. `only`: watch one model and its optimizers instead of all that is trained.
+
+        `trigger`: what has set this off; its step hooks become the probe's.
+        """
         # torch takes a second to import: not before something is to be watched
         from unvanish.probe.buffer import Buffer  # noqa: PLC0415
         from unvanish.probe.engine import Probe  # noqa: PLC0415
@@ -92,41 +134,78 @@ class Session:
         )
         try:
             self._buffer.start()
-            self._probe.attach()
+            self._probe.attach(trigger)
         except BaseException as error:
             self._buffer.close()
-            with contextlib.suppress(RecordError):
-                self._writer.close("crashed", f"{type(error).__name__}: {error}")
+            if self._writer is not None:
+                with contextlib.suppress(RecordError):
+                    self._writer.close("crashed", f"{type(error).__name__}: {error}")
             raise
+        if self._in_fork is not None and hasattr(os, "register_at_fork"):
+            _Fork(self, self._buffer, self._in_fork)
 
     def flush(self) -> None:
         """Write all that waits, now."""
         if self._buffer is not None:
             self._buffer.flush()
 
+    def end(self, status: RunStatus, message: str | None = None) -> None:
+        """Remove the hooks and close the record. A process that made no step leaves nothing in another's run."""
+        if self._ended:
+            return
+        self._ended = True
+        self._detach()
+        answers = self._buffer is None or self._buffer.close()
+        try:
+            if answers and self._settled(last=True) and self._held:
+                self._put([], 0)
+            if answers and self._writer is not None:  # else the record can't be closed: its lock is held
+                self._writer.close(status, message)
+        except (RecordError, OSError) as error:
+            self._fault = str(error)
+        fault = self._fault or (self._buffer.fault if self._buffer is not None else None)
+        if fault is not None and self._place is not None and self._place.run is not None:
+            leave_word(self._place.run, f"{self._process()} was not recorded: {fault}")
+        for leader in (self._meeting, self._place):
+            if leader is not None:
+                leader.end()
+
+    def _detach(self) -> None:
+        if self._probe is not None and not self._detached:
+            self._detached = True
+            self._probe.detach()
+
+    def _keep_words(self) -> None:
+        """What children could not write themselves."""
+        lost = [Skipped(model=None, what="a child process", why=word) for word in take_words(self.path)]
+        if lost and self._writer is not None:
+            with contextlib.suppress(RecordError):
+                self._writer.write(lost)
+
     def finish(self, status: RunStatus, message: str | None = None) -> Diagnosis:
-        """Remove the hooks, close the record, diagnose. A second call gives the same diagnosis."""
+        """End, wait a moment for what other processes of the run still write, and diagnose.
+
+        A second call gives the same diagnosis.
+        """
         if self._diagnosis is not None:
             return self._diagnosis
-        if self._probe is not None:
-            self._probe.detach()
-        answers = self._buffer is None or self._buffer.close()
-        if answers:  # else the record can't be closed either: its lock is held
-            try:
-                self._writer.close(status, message)
-            except RecordError as error:
-                self._fault = str(error)
+        self._detach()
+        if self._place is None and not self._ended:
+            self.flush()
+            await_children(self.path)
+            self._keep_words()
+        self.end(status, message)
         try:
             self._diagnosis = self.look()
-            save_result(self.path, "diagnosis.json", to_json(self._diagnosis.to_dict()))
+            if self._writer is not None:
+                save_result(self.path, "diagnosis.json", to_json(self._diagnosis.to_dict()))
         except Exception as error:  # noqa: BLE001 - the training that was watched is over and well: it must not fail now
             self._diagnosis = self._diagnosis or self._no_diagnosis(error, status)
         return self._diagnosis
 
     def look(self) -> Diagnosis:
         """The diagnosis of what was recorded so far."""
-        self.flush()
-        return diagnose(self._with_unsaved(load(self.path)))
+        return diagnose(self._with_unsaved(self.run()))
 
     def _with_unsaved(self, run: Run) -> Run:
         """With what was to be said and could not be written."""
@@ -148,10 +227,83 @@ class Session:
         lost = NotChecked(what="the record of this run", why=why, fault=True)
         return Diagnosis(version=__version__, models=(), run=str(self.path), status=status, skipped=(lost,))
 
+    def run(self) -> Run:
+        """What was recorded so far, by this process and by its children."""
+        self.flush()
+        if self._writer is None:  # not one step yet
+            return Run(
+                info=self._info, path=str(self.path), status="running", ended=None, message=None, models=()
+            )
+        return load(self.path)
+
     def _write(self, events: list[Event]) -> None:
         dropped = self._buffer.dropped if self._buffer is not None else 0
-        self._writer.write(events, dropped=dropped - self._dropped)
+        if not self._settled():
+            self._held += events
+            return
+        self._put(events, dropped - self._dropped)
         self._dropped = dropped
+
+    def _put(self, events: list[Event], dropped: int) -> None:
+        if self._writer is None:
+            return
+        held, self._held = self._held, []
+        self._writer.write([*held, *events], dropped=dropped)
+        if self.steps and not self._noted:
+            self._noted = True
+            self._writer.note(FIRST_STEP, str(time.time()))
+            self._writer.note(ATTEMPT, str(attempt_of(os.environ)))
+
+    def _process(self) -> str:
+        """How the folder of this process is called."""
+        rank = self._probe.rank if self._probe is not None else None
+        return f"process{self._info.pid}" if rank is None else f"rank{rank}"
+
+    def _settled(self, *, last: bool = False) -> bool:
+        """Whether there is a record to write into, made now if it is time for it. `last`: it is, or never."""
+        if self._writer is not None or self._place is None:
+            return self._writer is not None
+        if not self.steps or self._fault is not None:
+            return False
+        try:
+            folder = self._place.find(self._process(), last=last)
+            if folder is None:
+                return False
+            self._writer = RunWriter(folder, self._info)
+        except (RecordError, OSError):
+            self._held = []
+            raise
+        self.path = folder
+        if self._place.said is not None:
+            self._held.append(Skipped(model=None, what="ranks of other machines", why=self._place.said))
+        return True
+
+
+class _Fork:
+    """What happens around a fork: the writer's thread holds no lock then, and the child is told once."""
+
+    def __init__(self, session: Session, buffer: Buffer, in_child: Callable[[], None]) -> None:
+        # python never forgets a function that was registered for forks
+        self._session, self._buffer = weakref.ref(session), weakref.ref(buffer)
+        self._in_child: Callable[[], None] | None = in_child
+        os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._child)
+
+    def _before(self) -> None:
+        buffer = self._buffer()
+        if buffer is not None and self._in_child is not None:
+            buffer.pause()
+
+    def _after(self) -> None:
+        buffer = self._buffer()
+        if buffer is not None and self._in_child is not None:
+            buffer.resume()
+
+    def _child(self) -> None:
+        session, in_child = self._session(), self._in_child
+        self._in_child = None  # a fork of the fork is the business of the child's own session
+        if session is not None and in_child is not None and not session._ended:
+            with contextlib.suppress(Exception):
+                in_child()
 
 
 class Watch:
@@ -162,8 +314,12 @@ class Watch:
     ) -> None:
         """Starts to watch at once, so that it also works without `with` (then call `close`)."""
         self._session = session
-        self.path = session.path
         session.start(only)
+
+    @property
+    def path(self) -> Path:
+        """The run's folder; of a rank that is not the first: its own below that, from its first steps on."""
+        return self._session.path
 
     def __enter__(self) -> Watch:
         """Itself."""
@@ -190,8 +346,7 @@ class Watch:
 
     def run(self) -> Run:
         """The record so far."""
-        self._session.flush()
-        return load(self.path)
+        return self._session.run()
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page of this run; gives its path."""
@@ -218,10 +373,31 @@ def watch(
         list(optimizer) if isinstance(optimizer, list | tuple) else [cast("torch.optim.Optimizer", optimizer)]
     )
     _check_watch(model, optimizers)
+    meeting = _meeting(Path(out))
+    other = meeting is not None and meeting.launch.rank > 0
     session = Session(
-        out=Path(out), command=tuple(sys.argv), script=sys.argv[0] or None, every=every, exact=exact
+        out=Path(out),
+        command=tuple(sys.argv),
+        script=sys.argv[0] or None,
+        every=every,
+        exact=exact,
+        role=Role(
+            place=RankPlace(meeting) if meeting is not None and other else None,
+            meeting=None if other else meeting,
+        ),
     )
     return Watch(session, (model, optimizers))
+
+
+def _meeting(out: Path) -> Meeting | None:
+    """Where the ranks of this process's launch find each other; None: it trains alone."""
+    distributed = sys.modules.get("torch.distributed")
+    environment = dict(os.environ)
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        environment["RANK"] = str(distributed.get_rank())
+        environment["WORLD_SIZE"] = str(distributed.get_world_size())
+    launch = launch_of(environment)
+    return None if launch is None else Meeting(out, launch)
 
 
 def _check_watch(model: object, optimizers: Sequence[object]) -> None:
@@ -251,8 +427,8 @@ def _check_watch(model: object, optimizers: Sequence[object]) -> None:
 
 
 def load(path: str | Path) -> Run:
-    """Read a run from its folder."""
-    return read_run(path)
+    """Read a run from its folder, with what its other processes recorded: ranks are merged."""
+    return read_family(path)
 
 
 def diagnose(run: Run) -> Diagnosis:
@@ -320,11 +496,10 @@ def _warn(text: str) -> None:
     warnings.warn(text, UnvanishWarning, stacklevel=2)
 
 
-def _run_info(command: tuple[str, ...], script: str | None, seed: int | None) -> RunInfo:
+def _run_info(command: tuple[str, ...], script: str | None, seed: int | None, name: str | None) -> RunInfo:
     now = datetime.now(timezone.utc)
-    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(script or "run").stem)[:40]
     return RunInfo(
-        id=f"{now:%Y%m%d-%H%M%S}-{stem}-{secrets.token_hex(2)}",
+        id=name or new_run_id(script, now),
         created=now.isoformat(timespec="seconds"),
         command=command,
         script=script,

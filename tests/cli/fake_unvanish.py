@@ -36,6 +36,7 @@ class Session:
         self.path = out / "the-run"
         self.path.mkdir()
         told.pop("tell")
+        self.role = told.pop("role")
         self.told = told
         self.steps = 0
         self.findings: list[Finding] = []
@@ -86,6 +87,7 @@ def install() -> None:
     """Put the cardboard in the place of the real modules."""
     ENGINE.StopTraining = StopTraining  # type: ignore[attr-defined]
     SESSION.Session = Session  # type: ignore[attr-defined]
+    SESSION.Role = types.SimpleNamespace  # type: ignore[attr-defined]
     SESSION.load = lambda path: path  # type: ignore[attr-defined]
     SESSION.chains = lambda run, **_: ()  # type: ignore[attr-defined]
     TEXT.print_diagnosis = lambda d, c, console: console.print(f"VERDICT {d.verdict} {d.models[0].name}")  # type: ignore[attr-defined]

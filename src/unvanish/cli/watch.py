@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from unvanish import launch
 from unvanish.cli import files
 from unvanish.errors import CaptureError, ScriptError, UnvanishError
 from unvanish.schema.finding import Diagnosis
+from unvanish.schema.launch import launch_of, new_run_id
 
 if TYPE_CHECKING:
     from unvanish.session import Session
@@ -46,23 +49,26 @@ def watch_script(target: launch.Target, options: RunOptions) -> int:
     json_file = files.writable_json(options.json_path)
     stdout, stderr, here = sys.stdout, sys.stderr, Path.cwd()  # ours; a script may put others in their place
     watcher = Watcher(target, options, files.writable_folder(options.out))
-    launch.when_imported("torch", watcher.begin)
-    ended = launch.run_target(target, seed=options.seed, is_stop=watcher.is_stop)
+    launch.when_imported("torch", watcher.begin, in_forks=True)
+    with launch.announced(watcher.told):
+        ended = launch.run_target(target, seed=options.seed, is_stop=watcher.is_stop)
     if ended.forked:
         return ended.code
     files.flush(sys.stdout)
     files.flush(stdout)
+    if watcher.is_other_rank:
+        return watcher.end_rank(ended, None if options.quiet else stderr)
     with launch.own_imports(watcher.folder):
         diagnosis = watcher.finish(ended)
         files.write_json(diagnosis.to_dict(), options.json_path, json_file, stdout)
-        if watcher.steps and not options.quiet:
+        if diagnosis.models and not options.quiet:
             from unvanish.cli.tell import tell_run
 
             tell_run(diagnosis, stderr, here)
     hint = launch.hint_for(ended.message)
-    if watcher.steps and hint is not None and not options.quiet:
+    if diagnosis.models and hint is not None and not options.quiet:
         files.say(f"what the script died of: {hint}", stderr)
-    if not watcher.steps:
+    if not diagnosis.models:
         return _nothing_trained(target, ended, torch_was_there=watcher.session is not None, stream=stderr)
     if ended.code == 0 and is_met(options.fail_on, diagnosis):
         return FAIL_ON_MET
@@ -70,26 +76,50 @@ def watch_script(target: launch.Target, options: RunOptions) -> int:
 
 
 class Watcher:
-    """The session of one run. It begins when the script imports torch, and not at all in forked children."""
+    """The session of one run. It begins when the script imports torch; forked children wait until they train.
+
+    Where a launcher has started several ranks, each under ``unvanish run``, rank 0 makes the run, the others join.
+    """
 
     def __init__(self, target: launch.Target, options: RunOptions, out: Path) -> None:
-        """Nothing is imported and nothing written yet."""
+        """Nothing of ours that is heavy is imported, and nothing written yet."""
         self.folder = target.folder
         self.session: Session | None = None
         self._target = target
         self._options = options
         self._out = out
         self._command = tuple(sys.argv)
+        self._name = new_run_id(target.name)
+        self._launch = launch_of(os.environ)
+        self._pid = os.getpid()
         self._error: UnvanishError | None = None
         self._stop: tuple[type[BaseException], ...] = ()
 
     @property
-    def steps(self) -> int:
-        """Optimizer steps seen."""
-        return self.session.steps if self.session is not None else 0
+    def is_other_rank(self) -> bool:
+        """Whether another process, rank 0 of the same launch, does the telling."""
+        return self._launch is not None and self._launch.rank > 0
+
+    @property
+    def told(self) -> launch.Told:
+        """What the script's children are to know: they join this run, or rank 0's."""
+        o = self._options
+        return launch.Told(
+            folder=None if self.is_other_rank else str(self._out / self._name),
+            owner=self._pid,
+            out=str(self._out),
+            launch=self._launch,
+            every=o.every,
+            steps=o.steps,
+            exact=o.exact,
+            seed=o.seed,
+        )
 
     def begin(self) -> None:
         """Start to watch; when that can't be, keep why and end the script before it trains unwatched."""
+        if os.getpid() != self._pid:
+            self._in_fork()
+            return
         try:
             with launch.own_imports(self.folder):
                 self._begin()
@@ -105,10 +135,18 @@ class Watcher:
 
     def _begin(self) -> None:
         from unvanish.probe.engine import StopTraining
-        from unvanish.session import Session
 
         self._stop = (StopTraining,)
-        self.session = Session(
+        self.session = self._new_session()
+        self.session.start()
+
+    def _new_session(self) -> Session:
+        from unvanish.session import Role, Session
+        from unvanish.store.meeting import Meeting, RankPlace
+
+        meeting = None if self._launch is None else Meeting(self._out, self._launch)
+        other = meeting is not None and self.is_other_rank
+        return Session(
             out=self._out,
             command=self._command,
             script=self._target.name,
@@ -117,21 +155,44 @@ class Watcher:
             exact=self._options.exact,
             stop_after=self._options.steps,
             tell=partial(files.say, stream=sys.stderr),
+            role=Role(
+                name=self._name,
+                place=RankPlace(meeting) if meeting is not None and other else None,
+                meeting=None if other else meeting,
+                in_fork=self._in_fork,
+            ),
         )
-        self.session.start()
+
+    def _in_fork(self) -> None:
+        """In a process that was forked from this one: a record of its own, if it trains."""
+        with suppress(Exception), launch.own_imports(self.folder):
+            launch.await_training(self.told)
 
     def is_stop(self, error: BaseException) -> bool:
         """Whether this is the end that --steps asked for."""
         return isinstance(error, self._stop)
 
     def finish(self, ended: launch.Exit) -> Diagnosis:
-        """Close the record and diagnose. A script that never imported torch leaves no record behind."""
+        """Close the record and diagnose. Where nobody ever imported torch, no record is left behind."""
         if self._error is not None:
             raise self._error
+        if self.session is None and (self._out / self._name).exists():
+            self.session = self._new_session()  # only children have trained
         if self.session is None:
             version = sys.modules["unvanish"].__version__
             return Diagnosis(version=version, models=(), run="", status=ended.status)
         return self.session.finish(ended.status, ended.message)
+
+    def end_rank(self, ended: launch.Exit, stream: TextIO | None) -> int:
+        """Close the record of a rank that is not the first, which is quiet; gives the script's own code."""
+        if self._error is not None:
+            raise self._error
+        if self.session is not None:
+            with launch.own_imports(self.folder):
+                self.session.end(ended.status, ended.message)
+            if self.session.said is not None and stream is not None:
+                files.say(f"{self.session.said}: {self.session.path}", stream)
+        return ended.code
 
 
 def is_met(fail_on: FailOn | None, diagnosis: Diagnosis) -> bool:

@@ -6,6 +6,7 @@ the script imports it, so that what it sets first (OMP_NUM_THREADS, CUDA_VISIBLE
 :func:`when_imported` is how the watching begins at that very moment.
 """
 
+from unvanish.launch.children import Told, announced, await_training
 from unvanish.launch.ending import INTERRUPTED, TERMINATED, Abort, Exit, Terminated
 from unvanish.launch.hints import hint_for
 from unvanish.launch.importing import own_imports, when_imported
@@ -19,6 +20,9 @@ __all__ = [
     "Exit",
     "Target",
     "Terminated",
+    "Told",
+    "announced",
+    "await_training",
     "hint_for",
     "own_imports",
     "run_target",

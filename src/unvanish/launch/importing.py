@@ -1,28 +1,33 @@
-"""At the moment of an import: to watch, or to seed, when the script itself imports torch, not before."""
+"""At the moment of an import: to watch, or to seed, when the script itself imports torch, not before.
+
+The start-up hook of children runs this file by itself, in every python process that a watched script starts: what it
+imports at once is what python has loaded anyway.
+"""
 
 from __future__ import annotations
 
-import importlib.machinery
 import os
-import random
 import sys
-import types
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+
+TYPE_CHECKING = False  # typing's own would have to be imported
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
 
 
 class _ImportWatch:
     """A finder that finds nothing itself: it calls back right after a module's own code has run."""
 
     def __init__(self) -> None:
-        self.waiting: dict[str, list[Callable[[], None]]] = {}
+        self.waiting: dict[str, list[tuple[Callable[[], None], bool]]] = {}
         self.owner = os.getpid()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    ) -> ModuleSpec | None:
         """The other finders' spec, its loader told to call back once."""
-        if name not in self.waiting or os.getpid() != self.owner:
+        if not self._due(name):
             return None
         for finder in sys.meta_path:
             if finder is self:
@@ -33,7 +38,11 @@ class _ImportWatch:
                 return spec
         return None
 
-    def _tell(self, spec: importlib.machinery.ModuleSpec) -> None:
+    def _due(self, name: str) -> list[Callable[[], None]]:
+        mine = os.getpid() == self.owner
+        return [callback for callback, in_forks in self.waiting.get(name, ()) if mine or in_forks]
+
+    def _tell(self, spec: ModuleSpec) -> None:
         # on the one loader object, and gone before the module's code runs: no wrapper stays to be seen
         loader = spec.loader
         if loader is None or not hasattr(loader, "__dict__"):
@@ -48,18 +57,19 @@ class _ImportWatch:
 
     def fire(self, name: str) -> None:
         """Call back, and leave sys.meta_path when nobody waits any more."""
-        callbacks = self.waiting.pop(name, [])
+        callbacks = self._due(name)
+        self.waiting.pop(name, None)
         if not self.waiting and self in sys.meta_path:
             sys.meta_path.remove(self)
-        if os.getpid() == self.owner:
-            for callback in callbacks:
-                callback()
+        for callback in callbacks:
+            callback()
 
 
-def when_imported(name: str, callback: Callable[[], None]) -> None:
+def when_imported(name: str, callback: Callable[[], None], *, in_forks: bool = False) -> None:
     """Call back once, right after module `name` was imported by anyone; at once if it is there already.
 
-    In this process only, not in forked children. What the callback raises comes out of the import statement.
+    In this process only, and, with `in_forks`, in each process that is forked from it before the import. What the
+    callback raises comes out of the import statement.
     """
     if name in sys.modules:
         callback()
@@ -68,25 +78,40 @@ def when_imported(name: str, callback: Callable[[], None]) -> None:
     if watch is None:
         watch = _ImportWatch()
         sys.meta_path.insert(0, watch)
-    watch.waiting.setdefault(name, []).append(callback)
+    watch.waiting.setdefault(name, []).append((callback, in_forks))
 
 
-@contextmanager
-def own_imports(folder: str) -> Iterator[None]:
+class own_imports:  # noqa: N801 - it is used as the function that contextlib would make of it
     """While unvanish imports its own parts in the script's process: files of the script's `folder` come last.
 
-    A user's html.py or report.py beside the script is meant for the script, not for us.
+    A user's html.py or report.py beside the script is meant for the script, not for us. `last`: where unvanish itself
+    is to be found, if nowhere else.
     """
-    before = list(sys.path)
-    sys.path[:] = [*(p for p in before if p != folder), *(p for p in before if p == folder)]
-    try:
-        yield
-    finally:
-        sys.path[:] = before
+
+    def __init__(self, folder: str, last: str | None = None) -> None:
+        """Nothing is changed yet."""
+        self._folder, self._last = folder, last
+        self._before: list[str] = []
+
+    def __enter__(self) -> None:
+        """Ours first."""
+        before = self._before = list(sys.path)
+        mine = [] if self._last is None or self._last in before else [self._last]
+        sys.path[:] = [
+            *(p for p in before if p != self._folder),
+            *(p for p in before if p == self._folder),
+            *mine,
+        ]
+
+    def __exit__(self, *_: object) -> None:
+        """As it was."""
+        sys.path[:] = self._before
 
 
 def seed_everything(seed: int) -> None:
     """Seed python's random now, numpy's global generator and torch when (and if) they are imported."""
+    import random
+
     random.seed(seed)
     when_imported("numpy.random", lambda: sys.modules["numpy.random"].seed(seed))
     when_imported("torch", lambda: sys.modules["torch"].manual_seed(seed))

@@ -16,6 +16,7 @@ Lazy = Callable[[], Sequence[Event]]
 FLUSH_SECONDS = 0.25
 CAPACITY = 4096
 DETAIL_BYTES = 32 * 2**20  # of traced samples may wait
+PAUSE_SECONDS = 1.0  # a fork waits so long for a write to end: the child must not inherit SQLite's locks
 WAKE_BYTES = 4 * 2**20  # so much is worth writing before its time
 FIRST_PAUSE = 1.0  # seconds before a sink that failed is tried again; doubled each time it fails once more
 LONGEST_PAUSE = 60.0
@@ -53,6 +54,7 @@ class Buffer:
         self._stop = self._closed = False
         self._wake = threading.Event()
         self._lock = threading.Lock()
+        self._paused = False
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._threads = 0
@@ -169,6 +171,18 @@ class Buffer:
                     gone.add(i)
                     self.incidents.drop(name, len(event.steps) if isinstance(event, BlockEvent) else 1)
         return [event for i, event in enumerate(events) if i not in gone] if gone else events
+
+    # --- forks ---------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Before a fork: wait, not for long, until nothing is being written; nothing is until `resume`."""
+        self._paused = self._lock.acquire(timeout=PAUSE_SECONDS)
+
+    def resume(self) -> None:
+        """Write again."""
+        if self._paused:
+            self._paused = False
+            self._lock.release()
 
     # --- the end -------------------------------------------------------------------------------------------
 

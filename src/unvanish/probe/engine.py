@@ -35,6 +35,7 @@ from unvanish.probe.seams import LossScale, Seams, see_clipping
 from unvanish.probe.sites import output_operation, site
 from unvanish.probe.standin import LAYERS
 from unvanish.probe.steps import Note
+from unvanish.probe.trigger import Trigger
 from unvanish.schema.graph import OperationStats, Trace
 from unvanish.schema.run import (
     ArchitectureEvent,
@@ -58,8 +59,11 @@ MOST_LOSSES = 1024  # backward passes of one step whose losses are kept
 KEPT_STEPS = 3  # optimizer steps for which forward calls are remembered, before all optimizers are known
 
 
-class StopTraining(BaseException):
-    """Raised out of optimizer.step() when enough steps were made. Not an Exception: scripts don't swallow it."""
+class StopTraining(SystemExit):
+    """Raised out of optimizer.step() when enough steps were made. Not an Exception: scripts don't swallow it.
+
+    A child process, which nobody of ours runs, ends of it with code 0 and without a word.
+    """
 
 
 class Probe:
@@ -129,12 +133,20 @@ class Probe:
     def _size(self) -> int:
         return EVERYTHING if self._exact else LEAN_SAMPLE if self._lean else TRACE_SAMPLE
 
+    @property
+    def rank(self) -> int | None:
+        """Which of several processes that train together this one is; known from its first step on."""
+        return None if self._rank is None or self._rank.ranks == 1 else self._rank.rank
+
     # --- placing and removing ------------------------------------------------------------------------------
 
-    def attach(self) -> None:
-        """Place the hooks. The first step is traced. CaptureError when that fails; nothing is left in place then."""
+    def attach(self, trigger: Trigger | None = None) -> None:
+        """Place the hooks. The first step is traced. CaptureError when that fails; nothing is left in place then.
+
+        `trigger`: take its step hooks, instead of registering them.
+        """
         try:
-            self._place()
+            self._place(trigger)
         except Exception as error:
             self.detach()
             raise CaptureError(
@@ -145,12 +157,16 @@ class Probe:
             self.detach()
             raise
 
-    def _place(self) -> None:
-        for register, hook in (
-            (optim_module.register_optimizer_step_pre_hook, self._before_step),
-            (optim_module.register_optimizer_step_post_hook, self._after_step),
-        ):
-            self._handles.append(register(hook))
+    def _place(self, trigger: Trigger | None) -> None:
+        if trigger is not None:
+            trigger.before, trigger.after = self._before_step, self._after_step
+            self._handles.append(trigger)
+        else:
+            for register, hook in (
+                (optim_module.register_optimizer_step_pre_hook, self._before_step),
+                (optim_module.register_optimizer_step_post_hook, self._after_step),
+            ):
+                self._handles.append(register(hook))
         self._seams.place(torch.autograd, "backward", self._around_backward)
         self._seams.place(torch, "compile", self._before_compile)
         see_clipping(self._seams, self._clipped)

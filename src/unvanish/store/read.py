@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -90,6 +90,20 @@ def list_runs(folder: str | Path) -> list[tuple[Path, RunInfo, RunStatus]]:
             continue
         found.append((file.parent, info, end["status"]))
     return sorted(found, key=lambda run: (run[1].created, str(run[0])))
+
+
+def run_heads(folders: Iterable[Path]) -> list[tuple[dict[str, str], RunStatus]]:
+    """Of each record: its notes (Run.extra) and its status, and nothing else. What can't be read is left out."""
+    heads = []
+    for folder in folders:
+        try:
+            with reading(record_file(folder)) as connection:
+                _, end = _run_row(connection, record_file(folder))
+                notes = {untext(key): untext(value) for key, value in _rows(connection, "extra")}
+        except RecordError:
+            continue
+        heads.append((notes, end["status"]))
+    return heads
 
 
 def _rows(connection: sqlite3.Connection, table: str, where: str = "", order: str = "") -> Iterator[Row]:
