@@ -200,7 +200,10 @@ else:
 def test_torchrun_under_unvanish(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(DDP + "ddp()\nprint(sys.argv)\n")
     done = start(tmp_path, "-m", "unvanish", "run", "--json", "d.json", *TORCHRUN, "train.py", "x")
-    assert (done.returncode, done.stdout) == (0, "['train.py', 'x']\n" * 2)
+    assert (done.returncode, done.stdout.count("['train.py', 'x']")) == (
+        0,
+        2,
+    )  # their lines may run into each other
     assert children(tmp_path) == ["rank0", "rank1"]
     (model,) = the_run(tmp_path).models
     assert (model.info.name, len(model.steps), model.traces[0].step) == ("net", 25, 0)
@@ -242,7 +245,10 @@ if __name__ == "__main__":
 def test_accelerate(words: tuple[str, ...], ranks: int, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(ACCELERATE)
     done = start(tmp_path, "-m", "unvanish", "run", *words, "train.py")
-    assert (done.returncode, done.stdout) == (0, f"{ranks}\n" * ranks)
+    assert (done.returncode, done.stdout.count(str(ranks))) == (
+        0,
+        ranks,
+    )  # their lines may run into each other
     (model,) = the_run(tmp_path).models
     assert len(model.steps) == 50 // ranks
     assert len(children(tmp_path)) == ranks
