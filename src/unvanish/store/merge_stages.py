@@ -64,12 +64,15 @@ def entry(first: ModelRun, second: ModelRun) -> Slot | None:
         if other is None or not trace.stats or trace.stats[-1].norm == 0:
             continue
         norm, graph = trace.stats[-1].norm, second.graphs[other.graph]
-        here = {
-            (operation.index, i)
+        handed = {
+            (operation.index, i): value
             for operation, stats in zip(graph.operations, other.stats, strict=True)
-            for i, (name, handed) in enumerate(zip(operation.parameters, stats.parameter_norms, strict=True))
-            if not name and handed is not None and math.isclose(handed, norm, rel_tol=_SAME)
+            for i, (name, value) in enumerate(zip(operation.parameters, stats.parameter_norms, strict=True))
+            if not name and value is not None
         }
+        if not handed:
+            continue  # dense traces leave it out
+        here = {slot for slot, value in handed.items() if math.isclose(value, norm, rel_tol=_SAME)}
         slots = here if slots is None else slots & here
     return min(slots) if slots else None
 
