@@ -11,10 +11,11 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 MADE := $(VENV)/.made-$(VERSION)
 DEMO := $(VENV)/.demo-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
+BENCH := $(VENV)/.bench-$(VERSION)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench page clean
+.PHONY: help demo test lint bench bench-here page clean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -36,6 +37,11 @@ $(DEV): $(MADE) pyproject.toml constraints.txt
 	@$(PIP) --editable '.[demo,dev]'
 	@touch $(DEMO) $@
 
+$(BENCH): $(MADE) pyproject.toml constraints.txt
+	@echo "Installing what the benchmark needs (a few minutes, once)" >&2
+	@$(PIP) --editable '.[demo,bench]'
+	@touch $@
+
 demo: $(DEMO)
 	@$(BIN)/unvanish demo $(ARGS)
 
@@ -50,12 +56,16 @@ test: lint
 	@bash tools/browser.sh
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(DEV)
+# in an environment of its own: the tools beside which the cost is put bring dozens of packages along
+bench:
+	@$(MAKE) --no-print-directory VENV=.venv-bench bench-here
+
+bench-here: $(BENCH)
 	$(BIN)/python benchmarks/overhead.py --write docs/performance.md $(ARGS)
 
 page:
 	cd web && npm ci && npm run build
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis unvanish_runs web/node_modules web/dist
+	rm -rf $(VENV) .venv-bench build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis unvanish_runs web/node_modules web/dist
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

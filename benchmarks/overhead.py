@@ -1,26 +1,30 @@
-"""What watching costs: step time with and without, interleaved, and peak memory in processes of their own.
+"""What watching costs: step time with and without, interleaved, beside other tools; and peak memory.
 
 For each net, blocks of steps without and with `unvanish.watch` at its defaults follow each other (A B, B A,
 A B ...) in one process, always on the same model. Reported are medians over the pairs of blocks, with the
 10-90 % interval of a bootstrap:
 
-- light step: only the loss is kept. This is what nearly all steps cost in a long run.
-- measured step: all parameters, gradients and updates are looked at too.
-- traced step: every operation of the backward pass as well. Which steps are which is read off the record.
-- over 1,000 steps: the three put together, by the shares that the default schedules give them among the first 1,000.
-  Computed, as a net of 300 ms a step is not run for so long; blocks are shorter, and hold mostly early steps.
+- defaults: the mean over the first 1,000 steps. A net of 300 ms a step is not run for so long in every block: it is
+  put together from the first 16 steps, the later ones and the traced ones, by the shares that the default schedule
+  of traces gives them. Which steps were traced is read off the record.
+- untraced step: a step behind the first 16, where the always-on tier alone is at work, at the pace that it has found.
+- traced step: one that the default schedule traces, at its full sampling.
+- every step traced: the mean over a block with `every=1`.
+
+Other tools are run in the same way in the same process, at their defaults and at every step (benchmarks/others.py).
 
     python benchmarks/overhead.py [--quick] [--write docs/performance.md] [--only mlp,resnet] [--threads 1,2]
+    python benchmarks/overhead.py --device cuda --write docs/performance.md      the section on a GPU alone
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import os
 import platform
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,13 +34,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from memory import measure_memory, memory_page
+from others import WAYS, After, Use, Way, nothing, unvanish_every_step
+from tables import table
 from workloads import Workload, mlp, resnet, transformer
 
 import unvanish
-from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, TRACE_RATIO, Schedule, measure_every
+from unvanish.probe.schedule import FIRST_LOOKS, TRACE_RATIO, Schedule
 
 PAIRS = 9  # of blocks, unless told otherwise
-HORIZON = 1000  # steps that the third column speaks of
+OTHER_PAIRS = 3  # of the other tools, which cost more than the noise
+HORIZON = 1000  # steps that "defaults" speaks of
+ON_A_GPU = "<!-- on a GPU: written by overhead.py --device cuda -->"  # what comes behind it is that section
+FIRST = 2 * FIRST_LOOKS  # steps after which the always-on tier has found its pace
+OTHER_SHARE = 4  # blocks of the other tools are this many times shorter: their cost is the same at every step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +61,26 @@ class Case:
 
 
 CASES = {
-    "mlp": Case(title="MLP 20 x 256, batch 128", build=mlp, steps=300, quick_steps=120),
+    "mlp": Case(title="MLP 20 x 256, batch 128", build=mlp, steps=400, quick_steps=200),
     "resnet": Case(
         title="ResNet-18 at a quarter of its width, 32 x 32, batch 64",
         build=lambda: resnet(width=16),
-        steps=64,
-        quick_steps=48,
+        steps=100,
+        quick_steps=56,
     ),
     "transformer": Case(
-        title="transformer 6 x 256, T = 128, batch 8", build=transformer, steps=60, quick_steps=48
+        title="transformer 6 x 256, T = 128, batch 8", build=transformer, steps=72, quick_steps=48
     ),
 }
-# for memory alone: a model that is large beside the allocator's noise
-WIDE = Case(title="MLP 12 x 2048, batch 8", build=lambda: mlp(12, 2048, 8), steps=12, quick_steps=12)
+
+
+GPU_CASES = {  # steps take a few milliseconds: longer blocks; and nets of the size that GPUs are used for
+    "mlp": Case(title="MLP 20 x 256, batch 128", build=mlp, steps=800, quick_steps=200),
+    "resnet": Case(title="ResNet-18, 32 x 32, batch 64", build=resnet, steps=400, quick_steps=100),
+    "transformer": Case(
+        title="transformer 6 x 256, T = 128, batch 8", build=transformer, steps=400, quick_steps=100
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,57 +98,59 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCost:
-    """What one net on so many threads came to."""
+    """What one net on so many threads came to. `others` by name: (at defaults, at every step)."""
 
     title: str
     threads: int
     pairs: int
     step_ms: float
-    light: Ratio
-    measured: Ratio
+    defaults: Ratio
+    untraced: Ratio
     traced: Ratio
-    horizon: Ratio
+    every: Ratio
+    others: dict[str, tuple[float | None, float]]
 
 
-def timed(work: Workload, steps: int) -> list[float]:
+# --- the clock --------------------------------------------------------------------------------------------------
+
+
+def timed(work: Workload, steps: int, after: After = nothing) -> list[float]:
     """Seconds of each of `steps` steps."""
     seconds = []
+    on_gpu = next(work.model.parameters()).is_cuda
     before = time.perf_counter()
     for _ in range(steps):
-        work.step()
+        after(work.step())
+        if on_gpu:  # a step is over when the device has done it
+            torch.cuda.synchronize()
         now = time.perf_counter()
         seconds.append(now - before)
         before = now
     return seconds
 
 
-def watched(work: Workload, steps: int, out: Path) -> dict[str, list[float]]:
-    """The same while watched: seconds of light, measured and traced steps (see the module's text)."""
+def watched(work: Workload, steps: int, out: Path) -> dict[str, float]:
+    """Mean seconds of a step while watched: the first ones, later ones, traced ones (see the module's text)."""
     with unvanish.watch(work.model, work.optimizer, out=out) as w:
         seconds = timed(work, steps)
-        model = w.run().models[0]
-    traced = {trace.step for trace in model.traces}
-    measured = set(model.parameter_steps) - traced
+    traced = {trace.step for trace in w.run().models[0].traces}
     assert traced, "nothing was traced, so there is nothing to compare"
-    return {
-        "light": [s for i, s in enumerate(seconds) if i not in traced | measured],
-        "measured": [s for i, s in enumerate(seconds) if i in measured],
-        "traced": [s for i, s in enumerate(seconds) if i in traced],
-    }
+    kinds: dict[str, list[float]] = {"first": [], "later": [], "traced": []}
+    for i, taken in enumerate(seconds):
+        kinds["traced" if i in traced else "first" if i < FIRST else "later"].append(taken)
+    return {kind: statistics.fmean(values or seconds) for kind, values in kinds.items()}
 
 
 def shares(steps: int) -> dict[str, float]:
-    """Which share of the first `steps` steps the default schedules make light, measured and traced."""
-    traces, snapshots = Schedule(ratio=TRACE_RATIO), Schedule(ratio=SNAPSHOT_RATIO, dense=SNAPSHOT_DENSE)
-    counts = {"light": 0, "measured": 0, "traced": 0}
+    """Which share of the first `steps` steps is traced by default; of the others, which are the first ones."""
+    traces = Schedule(ratio=TRACE_RATIO)
+    counts = {"first": 0, "later": 0, "traced": 0}
     for step in range(steps):
-        traced, shot = traces.due(step), snapshots.due(step)
-        if traced:
+        if traces.due(step):
             traces.done(step)
-        if shot or traced:
-            snapshots.done(step)
-        kind = "traced" if traced else "measured" if shot or step % measure_every(step) == 0 else "light"
-        counts[kind] += 1
+            counts["traced"] += 1
+        else:
+            counts["first" if step < FIRST else "later"] += 1
     return {kind: count / steps for kind, count in counts.items()}
 
 
@@ -141,17 +161,38 @@ def ratio(values: Sequence[float]) -> Ratio:
     return Ratio(value=statistics.median(values), low=medians[199], high=medians[1799])
 
 
-def step_cost(case: Case, threads: int, pairs: int, *, quick: bool) -> StepCost:
+def paired(work: Workload, steps: int, pairs: int, use: Use) -> list[float]:
+    """Ratios of mean step times, with a way to watch over without it, per pair of blocks."""
+
+    def block() -> float:
+        # wandb's service may still write when all is over
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+            use(work, Path(folder)) as after,
+        ):
+            return statistics.fmean(timed(work, steps, after))
+
+    found = []
+    for pair in range(pairs):
+        if pair % 2:
+            seen, without = block(), statistics.fmean(timed(work, steps))
+        else:
+            without, seen = statistics.fmean(timed(work, steps)), block()
+        found.append(seen / without)
+    return found
+
+
+def step_cost(case: Case, threads: int, pairs: int, *, quick: bool, others: bool) -> StepCost:
     """Interleaved blocks of one net."""
     torch.set_num_threads(threads)
     work = case.build()
     steps = case.quick_steps if quick else case.steps
     share = shares(HORIZON)
     alone_ms: list[float] = []
-    found: dict[str, list[float]] = {"light": [], "measured": [], "traced": [], "horizon": []}
+    found: dict[str, list[float]] = {"first": [], "later": [], "traced": [], "defaults": []}
     with tempfile.TemporaryDirectory() as folder:
         timed(work, max(3, steps // 10))  # warm: allocator, threads, caches
-        watched(work, 3 + steps // 10, Path(folder))
+        watched(work, FIRST + 8, Path(folder))
         for pair in range(pairs):
             if pair % 2:
                 seen = watched(work, steps, Path(folder))
@@ -162,145 +203,153 @@ def step_cost(case: Case, threads: int, pairs: int, *, quick: bool) -> StepCost:
             base = statistics.fmean(without)
             alone_ms.append(1e3 * base)
             for kind, seconds in seen.items():
-                found[kind].append(statistics.fmean(seconds) / base)
-            found["horizon"].append(sum(share[kind] * found[kind][-1] for kind in share))
+                found[kind].append(seconds / base)
+            found["defaults"].append(sum(share[kind] * found[kind][-1] for kind in share))
+    every = paired(work, max(12, steps // OTHER_SHARE), pairs, unvanish_every_step)
     return StepCost(
         title=case.title,
         threads=threads,
         pairs=pairs,
         step_ms=statistics.median(alone_ms),
-        light=ratio(found["light"]),
-        measured=ratio(found["measured"]),
+        defaults=ratio(found["defaults"]),
+        untraced=ratio(found["later"]),
         traced=ratio(found["traced"]),
-        horizon=ratio(found["horizon"]),
+        every=ratio(every),
+        others={way.name: other_cost(way, work, steps, pairs) for way in WAYS if others and way.there},
     )
 
 
-def peak_mib() -> float:
-    """The largest resident size that this process has had, in MiB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux hands getrusage's peak down from parent to child; this one starts anew
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 2**10
-    import resource  # noqa: PLC0415 - not on Windows, where the memory half is left out
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
-
-
-def memory_child(name: str, *, watch: bool) -> None:
-    """Runs in a process of its own: train a few steps and print the peak, all imports being the same."""
-    torch.set_num_threads(1)
-    tiny = mlp(2, 8, 4)
-    with tempfile.TemporaryDirectory() as folder:
-        watched(tiny, 3, Path(folder))  # what unvanish imports and allocates once is in both peaks
-        case = WIDE if name == "wide" else CASES[name]
-        work = case.build()
-        if watch:
-            watched(work, 12, Path(folder))
-        else:
-            timed(work, 12)
-    print(peak_mib())
+def other_cost(way: Way, work: Workload, steps: int, pairs: int) -> tuple[float | None, float]:
+    """(at its defaults, at every step) of another tool: medians of ratios."""
+    print(f"  {way.name} ...", file=sys.stderr, flush=True)
+    pairs = min(pairs, OTHER_PAIRS)
+    steps = max(8, steps // OTHER_SHARE)
+    every = statistics.median(paired(work, steps, pairs, way.every))
+    if way.default is not None:
+        return statistics.median(paired(work, steps, pairs, way.default)), every
+    if way.rare is not None:
+        between = statistics.median(paired(work, steps, pairs, way.rare))
+        return between + (every - between) / way.period, every
+    return None, every
 
 
-def memory_growth(name: str, repeats: int) -> tuple[float, float, float]:
-    """MiB of the parameters, median peak without watching, median growth of the peak with it."""
-    case = WIDE if name == "wide" else CASES[name]
-    peaks: dict[bool, list[float]] = {False: [], True: []}
-    for _ in range(repeats):
-        for watch in (False, True):
-            command = [sys.executable, __file__, "--memory-child", name, *(["--watch"] if watch else [])]
-            peaks[watch].append(
-                float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            )
-    alone, with_watch = statistics.median(peaks[False]), statistics.median(peaks[True])
-    return case.build().parameter_bytes / 2**20, alone, with_watch - alone
+# --- the page ----------------------------------------------------------------------------------------------------
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns padded so that it also reads well in a terminal."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines)
-
-
-def page(costs: Sequence[StepCost], memory: Sequence[Sequence[str]], *, quick: bool) -> str:
-    """docs/performance.md."""
-    kinds = shares(HORIZON)
+def own_table(costs: Sequence[StepCost]) -> str:
+    """What unvanish costs."""
     head = [
-        [
-            "net",
-            "threads",
-            "step alone, ms",
-            "light step",
-            "measured step",
-            "traced step",
-            f"over {HORIZON:,} steps",
-        ]
+        "net",
+        "threads",
+        "step alone, ms",
+        "defaults",
+        "untraced step",
+        "traced step",
+        "every step traced",
     ]
     rows = [
-        [
-            c.title,
-            str(c.threads),
-            f"{c.step_ms:.1f}",
-            str(c.light),
-            str(c.measured),
-            str(c.traced),
-            str(c.horizon),
-        ]
+        [c.title, str(c.threads), f"{c.step_ms:.1f}", *map(str, (c.defaults, c.untraced, c.traced, c.every))]
         for c in costs
     ]
+    return table([head, *rows])
+
+
+def other_table(costs: Sequence[StepCost]) -> str:
+    """What others cost, in the same run: at defaults / at every step."""
+    head = ["", *(f"{c.title.partition(',')[0]}, {c.threads} thread{'s' * (c.threads > 1)}" for c in costs)]
+    rows = [["**unvanish**", *(f"**{c.defaults.value:.2f} / {c.every.value:.2f}**" for c in costs)]]
+    for way in WAYS:
+        if way.name in costs[0].others:
+            cells = []
+            for cost in costs:
+                default, every = cost.others[way.name]
+                cells.append(f"{'—' if default is None else f'{default:.2f}'} / {every:.2f}")
+            rows.append([f"{way.name}{_version(way)}", *cells])
+    return table([head, *rows])
+
+
+def _version(way: Way) -> str:
+    return "" if way.library is None else f" {importlib.metadata.version(way.library)}"
+
+
+def page(costs: Sequence[StepCost], memory: str, *, quick: bool) -> str:
+    """docs/performance.md, up to what benchmarks/gpu.py and benchmarks/startup.py add to it."""
+    kinds = shares(HORIZON)
     given = "" if costs[0].pairs == PAIRS else f' ARGS="--pairs {costs[0].pairs}"'
     warning = " --quick: a first impression, not a figure to quote" if quick else ""
     machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()}, no GPU used)"
     versions = (
         f"torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}, "
-        f"unvanish {unvanish.__version__} at its defaults"
-    )
-    reading = (
-        f"Medians over {costs[0].pairs} pairs of interleaved blocks in one process, with the 10-90 % range "
-        "of a bootstrap; 1.000 is a step without watching. At a light step the loss alone is kept, at a "
-        "measured one all parameters, gradients and updates too, at a traced one every operation of the "
-        f"backward pass as well. The default schedules make {kinds['light']:.0%} of the first {HORIZON:,} steps "
-        f"light, {kinds['measured']:.0%} measured and {kinds['traced']:.1%} traced, fewer later; the last column "
-        "puts the three together: it is computed from them. The ResNet has 16, 32, 64 and 128 "
-        "channels instead of 64 to 512, so that the benchmark ends in minutes on two cores."
+        f"unvanish {unvanish.__version__}"
     )
     date = datetime.now(timezone.utc).date().isoformat()
+    reading = (
+        f"Medians over {costs[0].pairs} pairs of interleaved blocks in one process, with the 10-90 % range of a "
+        "bootstrap; 1.000 is a step without watching. *Untraced*: the always-on tier alone, at the pace that it "
+        "has found. *Traced*: every operation of the backward pass as well, with an exponent histogram; the default "
+        f"schedule traces {kinds['traced']:.1%} of the first {HORIZON:,} steps, fewer later. *Defaults*: the mean "
+        f"over these {HORIZON:,} steps, put together from the others by their shares. The ResNet has 16, 32, "
+        "64 and 128 channels instead of 64 to 512, so that the benchmark ends in minutes on two cores."
+    )
     parts = [
         "# Performance",
         f"Measured on {date} by `make bench{given}`{warning}, on {machine}, {versions}.",
+        "## Step time, watched over unwatched",
+        own_table(costs),
+        reading,
     ]
-    parts += ["## Step time, watched over unwatched", table(head + rows), reading]
-    if memory:
-        head = [["net", "parameters, MiB", "peak alone, MiB", "growth, MiB", "growth / parameters"]]
-        reading = (
-            "Peak resident size of processes of their own, after the same imports, over 12 steps, most of "
-            "them traced; medians of repeats. Beside a small model, fixed buffers are a large share."
-        )
-        parts += ["## Memory", table(head + [list(row) for row in memory]), reading]
-    return "\n\n".join(parts) + "\n"
+    if any(c.others for c in costs):
+        notes = "\n".join(f"- {way.name}: {way.note}" for way in WAYS if way.name in costs[0].others)
+        parts += [
+            "## Beside other tools",
+            other_table(costs),
+            f"In the same run: step time over unwatched, at the tool's defaults / at every step.\n\n{notes}",
+        ]
+    return "\n\n".join([*parts, *([memory] if memory else [])]) + "\n"
+
+
+def gpu_page(costs: Sequence[StepCost]) -> str:
+    """The section of docs/performance.md on a GPU."""
+    date = datetime.now(timezone.utc).date().isoformat()
+    where = (
+        f"one {torch.cuda.get_device_name()}, torch {torch.__version__}, Python {platform.python_version()}"
+    )
+    reading = (
+        "Each step ends with a wait for the device, in both. What is counted is the training thread's time for "
+        "launching our copies: nothing waits for the device, and the writer's thread reads the samples. The tables "
+        "above say what the columns are; the ResNet is at its full width here."
+    )
+    lead = f"Measured on {date} by `python benchmarks/overhead.py --device cuda`, on {where}."
+    return "\n\n".join(["## On a GPU", lead, own_table(costs), reading]) + "\n"
+
+
+def save(path: Path, text: str, *, gpu: bool) -> None:
+    """Write one part of the page and leave the other as it is."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    own, _, other = before.partition(ON_A_GPU)
+    own, other = (own, text) if gpu else (text, other)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tail = f"\n{ON_A_GPU}\n\n{other.lstrip()}" if other.strip() else ""
+    path.write_text(own.rstrip() + "\n" + tail, encoding="utf-8")
 
 
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer and shorter blocks: under a minute or two"
-    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks: a minute or two")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page")
     parser.add_argument("--only", default=",".join(CASES), help="nets, separated by commas")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, separated by commas")
-    parser.add_argument("--pairs", type=int, help="pairs of blocks (default 9, quick 3)")
+    parser.add_argument("--pairs", type=int, help=f"pairs of blocks (default {PAIRS}, quick 3)")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory half out")
-    parser.add_argument("--memory-child", help=argparse.SUPPRESS)
-    parser.add_argument("--watch", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--no-others", action="store_true", help="leave the other tools out")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the nets are")
     options = parser.parse_args()
-    if options.memory_child:
-        memory_child(options.memory_child, watch=options.watch)
-        return
+    gpu = options.device == "cuda"
+    torch.set_default_device(options.device)
+    if gpu:
+        options.threads, options.no_others = "1", True
+        CASES.update(GPU_CASES)
     names = [name.strip() for name in options.only.split(",")]
     if unknown := [name for name in names if name not in CASES]:
         parser.error(f"no net called {unknown[0]!r}; there are {', '.join(CASES)}")
@@ -308,23 +357,22 @@ def main() -> None:
     costs = []
     for threads in (int(n) for n in options.threads.split(",")):
         for name in names:
-            print(f"{CASES[name].title}, {threads} thread(s) ...", file=sys.stderr, flush=True)
-            costs.append(step_cost(CASES[name], threads, pairs, quick=options.quick))
-            print(
-                f"  light {costs[-1].light}, over {HORIZON} {costs[-1].horizon}", file=sys.stderr, flush=True
-            )
-    memory = []
+            case = CASES[name]
+            print(f"{case.title}, {threads} thread(s) ...", file=sys.stderr, flush=True)
+            costs.append(step_cost(case, threads, pairs, quick=options.quick, others=not options.no_others))
+            print(own_table(costs[-1:]), file=sys.stderr, flush=True)
+    if gpu:
+        print(text := gpu_page(costs))
+        if options.write:
+            save(options.write, text, gpu=True)
+        return
+    memory = ""
     if not options.no_memory and sys.platform != "win32":
-        for name in [*names, "wide"]:
-            title = WIDE.title if name == "wide" else CASES[name].title
-            print(f"memory of {title} ...", file=sys.stderr, flush=True)
-            size, alone, growth = memory_growth(name, 1 if options.quick else 3)
-            memory.append([title, f"{size:.1f}", f"{alone:.0f}", f"{growth:.1f}", f"{growth / size:+.1%}"])
+        memory = memory_page(measure_memory(names, 1 if options.quick else 3))
     text = page(costs, memory, quick=options.quick)
     print(text)
     if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text(text, encoding="utf-8")
+        save(options.write, text, gpu=False)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A model in training. `step()` is one whole optimizer step on the same batch."""
+    """A model in training. `step()` is one whole optimizer step on the same batch, and gives its loss."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    step: Callable[[], None]
+    step: Callable[[], Tensor]
 
     @property
     def parameter_bytes(self) -> int:
@@ -25,10 +25,12 @@ class Workload:
 
 
 def _workload(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Workload:
-    def step() -> None:
+    def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), y).backward()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
         optimizer.step()
+        return loss.detach()
 
     return Workload(model=model, optimizer=optimizer, step=step)
 

@@ -35,3 +35,7 @@ class SurgeryError(UnvanishError):
 
 class RecipeError(UnvanishError):
     """A recipe file is not a recipe, or is one for another model."""
+
+
+class UnvanishWarning(RuntimeWarning):
+    """Something went wrong inside unvanish while it watched; the training goes on untouched. Given once a run."""

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +19,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 from unvanish.diagnose.engine import diagnose_run
-from unvanish.errors import CaptureError, RecordError, UsageError
+from unvanish.errors import CaptureError, RecordError, UnvanishWarning, UsageError
 from unvanish.explain.chain import chain_for, most_starved_parameter
 from unvanish.family import ATTEMPT, FIRST_STEP, await_children, read_family
 from unvanish.present.html import render_html
 from unvanish.present.view import build_view
 from unvanish.schema.chain import Chain
-from unvanish.schema.finding import Diagnosis
+from unvanish.schema.finding import Diagnosis, NotChecked
 from unvanish.schema.launch import attempt_of, launch_of, new_run_id
 from unvanish.schema.run import Event, Incident, Run, RunInfo, RunStatus, Skipped
 from unvanish.schema.treatment import TreatmentResult
@@ -66,7 +67,7 @@ class Session:
     away and closes the record, `finish` gives the diagnosis of the run, its children's records included.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a run, each with its default
         self,
         *,
         out: Path,
@@ -76,12 +77,15 @@ class Session:
         every: int | None = None,
         stop_after: int | None = None,
         exact: bool = False,
+        tell: Callable[[str], None] | None = None,
         role: Role = Role(),
     ) -> None:
         """`every`: trace each so many steps; `stop_after`: end training after so many optimizer steps.
 
-        `exact`: look at every element instead of at samples of large tensors.
+        `exact`: look at every element instead of at samples of large tensors. `tell` shows the user the first
+        fault of unvanish, in one line; by default as a warning.
         """
+        self._tell = tell or _warn
         self._every = every
         self._exact = exact
         self._stop_after = stop_after
@@ -92,8 +96,10 @@ class Session:
         if self._meeting is not None:
             self._meeting.announce(self.path)
         self._held: list[Event] = []  # until there is a folder
+        self._claimed: Path | None = None
         self._noted = False
-        self._detached = self._ended = False
+        self._stopped = self._ended = False
+        self._answers = True
         self._buffer: Buffer | None = None
         self._probe: Probe | None = None
         self._dropped = 0
@@ -124,12 +130,19 @@ class Session:
         from unvanish.probe.buffer import Buffer  # noqa: PLC0415
         from unvanish.probe.engine import Probe  # noqa: PLC0415
 
-        self._buffer = Buffer(self._write)
+        self._buffer = Buffer(self._write, self._tell)
         self._probe = Probe(
             self._buffer, every=self._every, stop_after=self._stop_after, only=only, exact=self._exact
         )
-        self._buffer.start()
-        self._probe.attach(trigger)
+        try:
+            self._buffer.start()
+            self._probe.attach(trigger)
+        except BaseException as error:
+            self._buffer.close()
+            if self._writer is not None:
+                with contextlib.suppress(RecordError):
+                    self._writer.close("crashed", f"{type(error).__name__}: {error}")
+            raise
         if self._in_fork is not None and hasattr(os, "register_at_fork"):
             _Fork(self, self._buffer, self._in_fork)
 
@@ -143,32 +156,35 @@ class Session:
         if self._ended:
             return
         self._ended = True
-        self._detach()
-        if self._buffer is not None:
-            self._buffer.close()
-            self._fault = self._buffer.fault
-        try:
-            if self._settled(last=True) and self._held:
-                self._put([], 0)
-            if self._writer is not None:
-                self._writer.close(status, message)
-        except (RecordError, OSError) as error:
-            self._fault = self._fault or str(error)
-        if self._fault is not None and self._place is not None and self._place.run is not None:
-            leave_word(self._place.run, f"{self._process()} was not recorded: {self._fault}")
+        self._stop()
+        if self._answers:  # else the record can't be closed either: its lock is held
+            try:
+                if self._settled(last=True) and self._held:
+                    self._put([], 0)
+                if self._writer is not None:
+                    self._writer.close(status, message)
+            except (RecordError, OSError) as error:
+                self._fault = str(error)
+        fault = self._fault or (self._buffer.fault if self._buffer is not None else None)
+        if fault is not None and self._place is not None and self._place.run is not None:
+            leave_word(self._place.run, f"{self._process()} was not recorded: {fault}")
         for leader in (self._meeting, self._place):
             if leader is not None:
                 leader.end()
 
-    def _detach(self) -> None:
-        if self._probe is not None and not self._detached:
-            self._detached = True
+    def _stop(self) -> None:
+        """Take the hooks away and write what waits, once."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._probe is not None:
             self._probe.detach()
+        self._answers = self._buffer is None or self._buffer.close()
 
     def _keep_words(self) -> None:
         """What children could not write themselves."""
         lost = [Skipped(model=None, what="a child process", why=word) for word in take_words(self.path)]
-        if lost and self._writer is not None:
+        if lost and self._answers and self._writer is not None:
             with contextlib.suppress(RecordError):
                 self._writer.write(lost)
 
@@ -179,27 +195,22 @@ class Session:
         """
         if self._diagnosis is not None:
             return self._diagnosis
-        self._detach()
+        self._stop()
         if self._place is None:
-            self.flush()
             await_children(self.path)
             self._keep_words()
         self.end(status, message)
-        self._diagnosis = self.look()
         try:
+            self._diagnosis = self.look()
             if self._writer is not None:
                 save_result(self.path, "diagnosis.json", to_json(self._diagnosis.to_dict()))
-        except RecordError as error:
-            self._fault = self._fault or str(error)
+        except Exception as error:  # noqa: BLE001 - the training that was watched is over and well: it must not fail now
+            self._diagnosis = self._diagnosis or self._no_diagnosis(error, status)
         return self._diagnosis
 
     def look(self) -> Diagnosis:
         """The diagnosis of what was recorded so far."""
-        run = self.run()
-        if self._fault is not None:
-            lost = Incident(step=self.steps, where="record", what=self._fault)
-            run = replace(run, incidents=(*run.incidents, lost))
-        return diagnose(run)
+        return diagnose(self._with_unsaved(self.run()))
 
     def run(self) -> Run:
         """What was recorded so far, by this process and by its children."""
@@ -209,6 +220,26 @@ class Session:
                 info=self._info, path=str(self.path), status="running", ended=None, message=None, models=()
             )
         return load(self.path)
+
+    def _with_unsaved(self, run: Run) -> Run:
+        """With what was to be said and could not be written."""
+        waiting = self._buffer.unsaved if self._buffer is not None else []
+        incidents = [e for e in waiting if isinstance(e, Incident)]
+        for said in (self._fault, self._buffer.fault if self._buffer is not None else None):
+            if said is not None and not any(said in i.what for i in incidents):
+                incidents.append(Incident(step=self.steps, where="record", what=said))
+        dropped = self._buffer.dropped - self._dropped if self._buffer is not None else 0
+        return replace(
+            run,
+            incidents=(*run.incidents, *incidents),
+            skipped=(*run.skipped, *(e for e in waiting if isinstance(e, Skipped))),
+            events_dropped=run.events_dropped + dropped,
+        )
+
+    def _no_diagnosis(self, error: Exception, status: RunStatus) -> Diagnosis:
+        why = f"{type(error).__name__}: {error}"
+        lost = NotChecked(what="the record of this run", why=why, fault=True)
+        return Diagnosis(version=__version__, models=(), run=str(self.path), status=status, skipped=(lost,))
 
     def _write(self, events: list[Event]) -> None:
         dropped = self._buffer.dropped if self._buffer is not None else 0
@@ -239,14 +270,10 @@ class Session:
             return self._writer is not None
         if not self.steps or self._fault is not None:
             return False
-        try:
-            folder = self._place.find(self._process(), last=last)
-            if folder is None:
-                return False
-            self._writer = RunWriter(folder, self._info)
-        except (RecordError, OSError):
-            self._held = []
-            raise
+        folder = self._claimed = self._claimed or self._place.find(self._process(), last=last)
+        if folder is None:
+            return False
+        self._writer = RunWriter(folder, self._info)
         self.path = folder
         if self._place.said is not None:
             self._held.append(Skipped(model=None, what="ranks of other machines", why=self._place.said))
@@ -265,12 +292,12 @@ class _Fork:
     def _before(self) -> None:
         buffer = self._buffer()
         if buffer is not None and self._in_child is not None:
-            buffer.pause()
+            buffer.hold()
 
     def _after(self) -> None:
         buffer = self._buffer()
         if buffer is not None and self._in_child is not None:
-            buffer.resume()
+            buffer.go_on()
 
     def _child(self) -> None:
         session, in_child = self._session(), self._in_child
@@ -464,6 +491,10 @@ def load_treatment(folder: str | Path) -> TreatmentResult | None:
 def to_json(data: object) -> str:
     """JSON as all commands write it: indented, strict numbers, a final newline."""
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UnvanishWarning, stacklevel=2)
 
 
 def _run_info(command: tuple[str, ...], script: str | None, seed: int | None, name: str | None) -> RunInfo:

@@ -36,6 +36,7 @@ class Session:
         self.path = out / "the-run"
         self.path.mkdir()
         self.role = told.pop("role")
+        told.pop("tell")
         self.told = told
         self.steps = 0
         self.findings: list[Finding] = []

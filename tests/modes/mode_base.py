@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from unvanish.schema.run import Run
+
+DEVICE = os.environ.get("UNVANISH_DEVICE", "cpu")  # where the nets of all modes are; the twin's too
+if DEVICE != "cpu":
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_default_device(DEVICE)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # else two unwatched trainings differ
+    torch.backends.cudnn.allow_tf32 = False  # its rounding is no fault of ours
 
 STEPS = 6  # compared with the twin
 LASTING = 50  # trained with and without watching, and compared bit by bit
@@ -50,6 +58,12 @@ class Setting:
         return torch.randn(*shape).to(self.dtype)
 
 
+def waited() -> None:
+    """Wait until the device has done all that it was asked to do."""
+    if DEVICE != "cpu":
+        torch.cuda.synchronize()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """A training under way. `models` in the order in which their optimizers step; `step` makes one whole step."""
@@ -67,7 +81,8 @@ class Mode:
     `signals`: how many modules' outputs are compared at least at each step; 0 = none, and `note` says why.
     `unmeasured`: a pattern for the names of parameters without numbers; `skipped`, a pattern too, must then be
     found in what the run says it did not measure. `check`: what else must hold in the run. `timed`: whether the
-    clock can be put to it. `ranks`: processes that train together, each watched; their records are merged. `wrong`: what is known to be wrong with it in this version; its test then must fail.
+    clock can be put to it. `ranks`: processes that train together, each watched; their records are merged.
+    `wrong`: what is known to be wrong with it in this version; its test then must fail.
     """
 
     name: str
@@ -87,3 +102,8 @@ class Mode:
     timed: bool = True
     ranks: int = 1
     wrong: str = ""
+
+    @property
+    def here(self) -> bool:
+        """Whether it can be run on DEVICE: processes of many ranks, and workers that load data, are the CPU's."""
+        return DEVICE == "cpu" or (self.ranks == 1 and self.timed)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from mode_base import HALF, Mode, Setting, Training
+from mode_base import DEVICE, HALF, Mode, Setting, Training
 from mode_nets import CLASSES, INPUTS, adam, batch, classify, mlp, sgd
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,7 +33,7 @@ def _scaled(
     def make(s: Setting) -> Training:
         model, count = _smooth(s), [0]
         opt = torch.optim.Adam(model.parameters(), lr=0.01, fused=fused and not s.twin)
-        scaler = torch.amp.GradScaler("cpu", init_scale=4096.0, growth_interval=2, enabled=not s.twin)
+        scaler = torch.amp.GradScaler(DEVICE, init_scale=4096.0, growth_interval=2, enabled=not s.twin)
 
         def step() -> None:
             x, y = batch(s)
@@ -45,7 +45,7 @@ def _scaled(
                 x[0, 0] = float("inf")
             opt.zero_grad()
             with torch.autocast(
-                "cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None and not s.twin
+                DEVICE, dtype=dtype or torch.bfloat16, enabled=dtype is not None and not s.twin
             ):
                 loss = F.cross_entropy(model(x), y)
             s.backward(scaler.scale(loss))
@@ -75,7 +75,7 @@ def _autocast(dtype: torch.dtype) -> Callable[[Setting], Training]:
         def step() -> None:
             x, y = batch(s)
             opt.zero_grad()
-            with torch.autocast("cpu", dtype=dtype, enabled=not s.twin):
+            with torch.autocast(DEVICE, dtype=dtype, enabled=not s.twin):
                 loss = F.cross_entropy(model(x), y)
             s.backward(loss)
             opt.step()
@@ -357,7 +357,9 @@ MODES = (
          note="gradients as the optimizer sees them: after the clip"),
     Mode(name="clipping by value", make=_clipped(lambda p: nn.utils.clip_grad_value_(p, 0.01))),
     Mode(name="activation checkpointing", make=_checkpointed(reentrant=False)),
-    Mode(name="activation checkpointing, reentrant", make=_checkpointed(reentrant=True)),
+    Mode(name="activation checkpointing, reentrant", make=_checkpointed(reentrant=True), signals=2,
+         skipped="use_reentrant=False",
+         note="the recomputed part's graph exists only within the backward pass: its operations are not seen, and said"),
     Mode(name="several optimizers on one model", make=_two_optimizers),
     Mode(name="GAN", make=_gan),
     Mode(name="retain_graph", make=_twice_through_one_graph),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mode_base import Mode, Setting, Training, seed
+from mode_base import DEVICE, Mode, Setting, Training, seed, waited
 from mode_processes import PROCESSES
 from mode_twin import Key, TwinModel, twin_of
 from torch import Tensor, nn
@@ -246,6 +246,7 @@ def _outcome(mode: Mode, watch: tuple[Path, int | None] | None) -> dict[str, Any
     training.close()
     out: dict[str, Any] = {
         "torch's generator": torch.get_rng_state().numpy().tobytes(),
+        "the device's generator": torch.cuda.get_rng_state().numpy().tobytes() if DEVICE != "cpu" else b"",
         "numpy's generator": repr(np.random.get_state()),  # noqa: NPY002
         "python's generator": random.getstate(),
     }
@@ -263,7 +264,7 @@ def _bytes(value: Any) -> bytes:
         return repr(value).encode()
     value = local_tensor(value.detach())  # of a sharded one what this process holds
     value = value.to_dense() if value.is_sparse else value
-    return value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return value.contiguous().reshape(-1).view(torch.uint8).cpu().numpy().tobytes()
 
 
 # --- the clock ------------------------------------------------------------------------------------------------
@@ -278,8 +279,10 @@ def overhead(mode: Mode, *, width: int = 192, rows: int = 128, steps: int = 120)
     with tempfile.TemporaryDirectory() as folder, watching(seen, Path(folder), None):
         for i in range(steps):
             for training in (plain, seen) if i % 2 else (seen, plain):
+                waited()
                 began = time.perf_counter()
                 training.step()
+                waited()
                 if i >= steps // 4:  # after the dense beginning of the schedules
                     seconds[training is seen].append(time.perf_counter() - began)
     plain.close()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mode_base import Mode, Setting, Training
+from mode_base import DEVICE, Mode, Setting, Training
 from mode_nets import CLASSES, INPUTS, batch, classify, mlp, sgd
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,7 +69,7 @@ def _from_meta(s: Setting) -> nn.Module:
             nn.ReLU(),
             nn.Linear(s.width, CLASSES),
         )
-    model = model.to_empty(device="cpu")
+    model = model.to_empty(device=DEVICE)
     for module in model:
         if isinstance(module, nn.Linear):
             module.reset_parameters()  # draws what nn.Linear drew when it was made

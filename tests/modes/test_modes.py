@@ -23,6 +23,7 @@ def _cases(*, numbers: bool) -> list[object]:
             marks=[pytest.mark.xfail(reason=mode.wrong)] if mode.wrong and numbers else [],
         )
         for mode in MODES
+        if mode.here
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from unvanish.probe import parameters as parameters_module
 from unvanish.probe.exact import ExactRing
 from unvanish.probe.parameters import MOST_SLOTS, ParameterRing, quantiles
 from unvanish.schema.run import PARAMETER_STATISTICS, SNAPSHOT_QUANTILES
+
+
+@pytest.fixture(scope="module", autouse=True, params=[(), ("cpu",)], ids=["one by one", "joined"])
+def joined(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways of copying: what is one launch on a GPU must do the same here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parameters_module, "JOINED_ON", request.param)
+        yield
+
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64]
 

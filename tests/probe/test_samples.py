@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unvanish.probe.samples import TRACE_SAMPLE, moments, stride_for, take, view
+from unvanish.probe.samples import TRACE_SAMPLE, moments, take, view
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
 from unvanish.schema.moments import Moments, combined
 
@@ -22,13 +22,6 @@ def one(tensor: Tensor, *, exponents: bool = True) -> Moments:
     (found,) = moments([take(tensor)], exponents=exponents)
     assert found is not None
     return found
-
-
-@given(shapes, st.integers(1, 5000))
-def test_a_stride_shares_no_factor_with_a_side(shape: list[int], target: int) -> None:
-    stride = stride_for(tuple(shape), target)
-    assert stride == 1 or all(math.gcd(stride, side) == 1 for side in shape if side > 1)
-    assert stride >= math.prod(shape) // target or stride == 1
 
 
 def test_every_unit_is_looked_at() -> None:

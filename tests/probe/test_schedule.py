@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from unvanish.probe.schedule import BUDGET, MAX_GAP, PACE_STEPS, Pace, Schedule
+from unvanish.probe.schedule import BUDGET, FIRST_LOOKS, LEAN_BELOW, MAX_GAP, Pace, Schedule
 
 
 def due_steps(schedule: Schedule, steps: range, ask_at: frozenset[int] = frozenset()) -> list[int]:
@@ -56,7 +56,8 @@ def test_the_pace_keeps_to_its_budget() -> None:
 
 
 def test_the_first_steps_are_all_looked_at() -> None:
-    assert pace_after(cost=100.0, period=1.0, steps=PACE_STEPS).every == 1
+    assert pace_after(cost=100.0, period=1.0, steps=FIRST_LOOKS).every == 1
+    assert all(pace_after(cost=100.0, period=1.0, steps=5000).due(step) for step in range(FIRST_LOOKS))
 
 
 def test_the_pace_recovers() -> None:
@@ -66,3 +67,19 @@ def test_the_pace_recovers() -> None:
         now += 1.0
         pace.spent(0.0, now, looked=pace.due(step))
     assert pace.every == 1
+
+
+def test_where_every_step_is_traced_those_of_the_log_spaced_plan_are_full() -> None:
+    dense, plain = Schedule(ratio=1.4, every=1), Schedule(ratio=1.4)
+    full, due = [], []
+    for step in range(200):
+        assert dense.due(step)
+        full += [step] if dense.full(step) else []
+        dense.done(step)
+        if plain.due(step):
+            due.append(step)
+            plain.done(step)
+    assert full == due and len(full) < 30
+    assert all(Schedule(ratio=1.4, every=LEAN_BELOW).full(step) for step in range(200))
+    dense.ask()
+    assert dense.full(200), "after a change all is measured again"

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 import textwrap
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
-from unvanish.schema.run import PARAMETER_STATISTICS, ModelEvent, ModelInfo, ParameterInfo, RunInfo, StepEvent
+from unvanish.schema.run import (
+    PARAMETER_STATISTICS,
+    BlockEvent,
+    ModelEvent,
+    ModelInfo,
+    ParameterInfo,
+    RunInfo,
+    StepEvent,
+)
 
 CHILD = """
 import os, sys, time
@@ -79,3 +90,26 @@ def start_writer(folder: Path) -> subprocess.Popen[str]:
     """A child process that writes steps, five at a time, until it is killed."""
     code = textwrap.dedent(CHILD).format(here=str(Path(__file__).parent), folder=str(folder))
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def block_event(
+    first: int,
+    values: Sequence[Sequence[Sequence[float]] | None],
+    losses: Sequence[float | None] | None = None,
+    kind: str = "f",
+) -> BlockEvent:
+    """Steps from `first` on: `values` per step [statistics x parameters], None where they were not looked at."""
+    steps = range(first, first + len(values))
+    measured = [(s, table) for s, table in zip(steps, values, strict=True) if table is not None]
+    given = [1 / (s + 1) for s in steps] if losses is None else losses
+    return BlockEvent(
+        model=0,
+        steps=array("q", steps),
+        seconds=array("d", [s / 100 for s in steps]),
+        losses=array("d", [math.nan if v is None else v for v in given]),
+        clips=array("d", [1.0] * len(steps)),
+        learning_rates=array("d", [0.1] * len(steps)),
+        measured=array("q", [s for s, _ in measured]),
+        stats=array(kind, [v for _, table in measured for row in table for v in row]),
+        unseen_losses=frozenset(s for s, v in zip(steps, given, strict=True) if v is None),
+    )

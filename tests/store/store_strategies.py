@@ -137,3 +137,26 @@ layers = st.builds(
     skip=st.sampled_from(["none", "identity", "projection"]),
     predictable=st.booleans(),
 )
+
+
+def small_trace(step: int) -> Trace:
+    """A trace of three operations whose numbers tell its step."""
+    stats = tuple(
+        OperationStats(
+            operation=i,
+            count=100,
+            norm=1.0 + step + i / 10,
+            absmax=1.0,
+            zeros=i,
+            nonfinite=0,
+            edge_norms=(0.5, None),
+            parameter_norms=(0.25,),
+            output_mean=step / 7,
+            unit_bits="ff" * i,
+            total=float(step),
+            sampled=50 if i else None,
+            exponents=(0, i, 100 - i),
+        )
+        for i in range(3)
+    )
+    return Trace(model=0, step=step, backward=0, graph="g", loss=1.0, stats=stats, output=2)

@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -159,6 +160,7 @@ class Watcher:
                 meeting=None if other else meeting,
                 in_fork=self._in_fork,
             ),
+            tell=_quiet if other else partial(files.say, stream=sys.stderr),
         )
 
     def _in_fork(self) -> None:
@@ -191,6 +193,10 @@ class Watcher:
             if self.session.said is not None and stream is not None:
                 files.say(f"{self.session.said}: {self.session.path}", stream)
         return ended.code
+
+
+def _quiet(_: str) -> None:
+    """Rank 0 speaks for all."""
 
 
 def is_met(fail_on: FailOn | None, diagnosis: Diagnosis) -> bool:

@@ -9,7 +9,7 @@ from unvanish.diagnose.learning import Learning, contested_models
 from unvanish.diagnose.rule import Rule
 from unvanish.diagnose.rules import dead_units, exploding, non_finite, vanishing
 from unvanish.schema.finding import Diagnosis, Finding, LossSummary, ModelDiagnosis, NotChecked, Verdict
-from unvanish.schema.run import ModelRun, Run
+from unvanish.schema.run import DROPPED, ModelRun, Run
 
 # one line per rule; the order is that of the decision: what broke first explains what came after
 RULES: tuple[Rule, ...] = (non_finite.RULE, dead_units.RULE, exploding.RULE, vanishing.RULE)
@@ -35,12 +35,13 @@ def diagnose_run(run: Run, *, version: str, rules: Sequence[Rule] = RULES) -> Di
         ),
         run=run.path,
         status=run.status,
+        skipped=() if run.models else (*_faults(run), *_skipped(run, None)),
     )
 
 
 def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule], *, contested: bool) -> ModelDiagnosis:
     facts = facts_of(model, contested=contested)
-    skipped = [NotChecked(what=what, why=why) for what, why in NOT_YET]
+    skipped = [*_faults(run), *(NotChecked(what=what, why=why) for what, why in NOT_YET)]
     findings: list[Finding] = []
     for rule in rules:
         try:
@@ -50,10 +51,7 @@ def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule], *, contest
                 NotChecked(what=rule.kind, why=f"the rule failed: {type(error).__name__}: {error}")
             )
     findings = _root_first(findings)
-    skipped += [
-        NotChecked(what=s.what, why=s.why) for s in run.skipped if s.model in (None, model.info.index)
-    ]
-    skipped += [NotChecked(what=f"fault in {i.where}", why=f"step {i.step}: {i.what}") for i in run.incidents]
+    skipped += _skipped(run, model.info.index)
     if not facts.profiles:
         skipped.append(NotChecked(what="backprop signal by layer", why="no traced backward pass"))
     verdict, reason = _verdict(facts, findings)
@@ -67,6 +65,27 @@ def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule], *, contest
         skipped=tuple(skipped),
         reason=reason,
     )
+
+
+def _faults(run: Run) -> list[NotChecked]:
+    """What went wrong inside unvanish, by place, and what was given up."""
+    places: dict[str, list[str]] = {}
+    for incident in run.incidents:
+        places.setdefault(incident.where, []).append(f"step {incident.step}: {incident.what}")
+    found = [NotChecked(what=f"fault in {w}", why="; ".join(said), fault=True) for w, said in places.items()]
+    lost = [NotChecked(what=s.what, why=s.why, fault=True) for s in run.skipped if s.what == DROPPED]
+    if run.events_dropped and not lost:  # cut off before its end was written
+        why = f"the record could not keep up: {run.events_dropped:,} events are missing"
+        lost = [NotChecked(what=DROPPED, why=why, fault=True)]
+    return found + lost
+
+
+def _skipped(run: Run, model: int | None) -> list[NotChecked]:
+    return [
+        NotChecked(what=s.what, why=s.why)
+        for s in run.skipped
+        if s.model in (None, model) and s.what != DROPPED
+    ]
 
 
 def _root_first(findings: Sequence[Finding]) -> list[Finding]:

@@ -45,6 +45,8 @@ def chain_for(model: ModelRun, parameter: str | None, *, step: int | None = None
             found.append((trace.step, Traced(trace, graph), uses[0]))
     if not found:
         return None
+    whole = [f for f in found if _gradient(f[1], f[2], parameter) is not None]  # lean traces leave it out
+    found = whole or found
     _, traced, target = found[0] if step is None else min(found, key=lambda f: abs(f[0] - step))
     return _chain(model, parameter, traced, target)
 
@@ -55,14 +57,8 @@ def _chain(model: ModelRun, parameter: str, traced: Traced, target: int) -> Chai
     measured = traced.factors(path)
     factors = _with_theory(measured, model) if at_start else measured  # theory speaks of the init alone
     operation, stats = traced.operations[target], traced.stats[target]
-    gradient = next(
-        (
-            n
-            for p, n in zip(operation.parameters, stats.parameter_norms, strict=True)
-            if p == parameter and n is not None
-        ),
-        math.nan,
-    )
+    known = _gradient(traced, target, parameter)
+    gradient = math.nan if known is None else known
     return Chain(
         model=model.info.name,
         parameter=parameter,
@@ -77,7 +73,14 @@ def _chain(model: ModelRun, parameter: str, traced: Traced, target: int) -> Chai
         gradient_norm=gradient,
         attribution=attribution(factors),
         depth=sum(traced.operations[i].kind == "weight" for i in path),
+        sampled=min((n for i in path if (n := traced.stats[i].sampled) is not None), default=None),
     )
+
+
+def _gradient(traced: Traced, target: int, parameter: str) -> float | None:
+    """The norm of the gradient that this use of the parameter handed to it."""
+    pairs = zip(traced.operations[target].parameters, traced.stats[target].parameter_norms, strict=True)
+    return next((norm for name, norm in pairs if name == parameter and norm is not None), None)
 
 
 def _with_theory(factors: Sequence[Factor], model: ModelRun) -> tuple[Factor, ...]:

@@ -50,6 +50,8 @@ def print_diagnosis(diagnosis: Diagnosis, chains: Sequence[Chain], console: Cons
         page.labelled("Verdict", "Inconclusive: no model was trained.", _STYLES["inconclusive"])
         page.labelled("Why", "Nothing was seen that has parameters and was stepped by an optimizer.")
         page.labelled("Next", "Check that the script reaches its training loop.")
+        for note in diagnosis.skipped:
+            page.labelled("Note", f"{note.what}: {note.why}")
     for model in diagnosis.models:
         if len(diagnosis.models) > 1:
             page.gap()
@@ -69,6 +71,7 @@ def print_chain(chain: Chain, console: Console) -> None:
         f" x factors {words.plain(_ratio(chain), 3)} = {words.plain(chain.signal_norm, 3)}"
         f"; x its input {words.plain(chain.last_factor, 3)} = gradient {words.plain(chain.gradient_norm, 3)}"
     )
+    page.line(words.chain_looked_at(chain), "dim")
 
 
 def print_treatment(result: TreatmentResult, console: Console) -> None:
@@ -163,8 +166,11 @@ def _model(page: _Page, model: ModelDiagnosis, chains: Sequence[Chain]) -> None:
         page.gap()
         page.line(words.attribution_sentence(chains[0]))
         _factors(page, chains[0], SHOWN_FACTORS)
-    if model.skipped:
-        names = [s.what for s in model.skipped]
+    for note in model.skipped:
+        if note.fault:
+            page.labelled("Note", f"{words.capital(note.what)}: {note.why}.")
+    names = [s.what for s in model.skipped if not s.fault]
+    if names:
         page.labelled("Skipped", words.listed(names, 8) + ".", "dim", "dim")
 
 

@@ -104,6 +104,7 @@ def _facts(model: ModelRun) -> list[dict[str, str]]:
         {"name": "tensors", "value": f"{len(info.parameters):,}"},
         {"name": "steps", "value": f"{len(model.steps):,}"},
     ]
+    facts.append({"name": "looked at", "value": words.looked_at(model)})
     for optimizer in info.optimizers:
         rates = ", ".join(words.plain(r) for r in dict.fromkeys(optimizer.learning_rates))
         facts.append({"name": "optimizer", "value": f"{optimizer.class_name}, rate {rates}"})

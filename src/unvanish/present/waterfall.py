@@ -73,6 +73,7 @@ def _chain_view(chain: Chain) -> dict[str, Any]:
         "place": place(chain.layer),
         "step": chain.step,
         "depth": chain.depth,
+        "sampled": chain.sampled,
         "output_layer": chain.output_layer,
         "rows": rows,
         "low": number(low),

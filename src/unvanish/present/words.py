@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from unvanish.schema.chain import Chain, Factor
 from unvanish.schema.finding import Finding, ModelDiagnosis
 from unvanish.schema.graph import place
-from unvanish.schema.run import Run
+from unvanish.schema.run import ModelRun, Run
 
 VERDICT_WORDS = {
     "sick": "Sick",
@@ -216,6 +216,30 @@ def attribution_sentence(chain: Chain) -> str:
     back = [f"{part_words(chain, p)} {verbs[2]} {abs(parts[p]):.1f}" for p in against]
     told = listed(shares, 5) + (f", while {listed(back, 5)}" if back else "")
     return f"Of the {abs(total):.1f} decades {verbs[0]} {where}, {told}."
+
+
+def looked_at(model: ModelRun) -> str:
+    """Which numbers of a model are those of all elements, and which of a sample."""
+    some = [p.sampled for p in model.info.parameters if not p.exact]
+    signals = [s.sampled for t in model.traces for s in t.stats if s.sampled is not None]
+    if not some and not signals:
+        return "every element"
+    parts = []
+    if some:
+        parts.append(
+            f"about {max(some):,} elements of {len(some):,} of {len(model.info.parameters):,} tensors"
+        )
+    if signals:
+        parts.append(f"{min(signals):,} or more of each larger signal")
+    return f"samples: {'; '.join(parts)}"
+
+
+def chain_looked_at(chain: Chain) -> str:
+    """Whether a chain's norms are those of all elements."""
+    if chain.sampled is None:
+        return "Every norm is that of all elements."
+    some = f"samples of {chain.sampled:,} elements or more"
+    return f"Norms of large tensors are estimated from {some}; watched with --exact, they are those of all."
 
 
 def part_words(chain: Chain, part: str) -> str:

@@ -7,24 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from unvanish.probe.chance import Targets
+from unvanish.probe.explore import Explored, LeafEdge, Shape, explore
 from unvanish.probe.forward import Call, innermost
-from unvanish.probe.kinds import GATES, REARRANGE, SHAPES, kind_of, plain_name
+from unvanish.probe.kinds import GATES, kind_of, plain_name
 from unvanish.probe.local import here
 from unvanish.probe.samples import TRACE_SAMPLE, Sample, take
 from unvanish.schema.graph import OperationKind
 
-MAX_NODES = 50_000
+MOST_SHAPES = 16  # of graphs that are known again
+MOST_KNOWN_NODES = 5_000  # of one of them
 UNIT_PLACES = (
     1024  # samples and positions at which a gate's units are looked at: one open in 1 % shows almost surely
 )
 _SLOPES = {"LeakyRelu": "_saved_negative_slope", "Elu": "_saved_alpha"}
-_ACCUMULATE = "AccumulateGrad"
-_TO_LEAVES = SHAPES | {_ACCUMULATE}
 _CHANNELS_LAST = ("Addmm", "Mm", "Linear", "LayerNorm", "RmsNorm", "Bmm", "Mv")
 
 
@@ -80,6 +79,8 @@ class Tracing:
     calls: list[Call | None]
     on_fault: Callable[[str, Exception], None]
     size: int = TRACE_SAMPLE  # elements looked at per tensor
+    shape: Shape | None = None  # the same object for the same graph; None: something was put into it since
+    lean: bool = False  # the signal alone: neither units nor what parameters are handed
     scale: Tensor | None = None  # what a gradient scaler multiplied the loss by
     targets: Targets | None = None
     targets_at: int | None = None  # the index of the loss operation that they belong to
@@ -89,9 +90,11 @@ class Tracing:
         """Hook every node. The hooks only read."""
         shared = {node.index for node in self.nodes if node.consumers > 1}
         for node in self.nodes:
-            wanted = [p for p, parent in node.parents if parent in shared] + [
-                leaf.position for leaf in node.leaves if leaf.whole
-            ]
+            wanted = [p for p, parent in node.parents if parent in shared] if shared else []
+            if self.lean:
+                node.unit_dim = None
+            else:
+                wanted += [leaf.position for leaf in node.leaves if leaf.whole]
             if wanted or node.unit_dim is not None:
                 self.handles.append(node.handle.register_hook(self._hook(node, wanted)))
             else:  # torch hands over less, and so takes less time
@@ -167,20 +170,8 @@ def _by_unit(tensor: Tensor, dim: int) -> Tensor:
         longest = max(others, key=lambda d: (tensor.shape[d], d))
         step = min(tensor.shape[longest], -(-places // UNIT_PLACES))
         tensor = tensor[(slice(None),) * longest + (slice(None, None, step),)]
-    return tensor.abs().sum(others)
-
-
-def units_of(gate: tuple[Tensor, Tensor]) -> tuple[int, int, str]:
-    """(units that some signal reached, those of them that passed nothing on, the bits of OperationStats).
-
-    In the writer's thread: numpy.
-    """
-    arriving, passed = (
-        t.float().cpu().numpy() if t.dtype == torch.bfloat16 else t.cpu().numpy() for t in gate
-    )
-    reached, open_ = arriving != 0, passed != 0
-    bits = np.packbits(reached).tobytes() + np.packbits(open_).tobytes()
-    return int(reached.sum()), int((reached & ~open_).sum()), bits.hex()
+    sizes = tensor.abs().sum(others)
+    return sizes.float() if sizes.dtype == torch.bfloat16 else sizes  # numpy has no bfloat16
 
 
 def index_of(tracing: Tracing, handle_number: int) -> int | None:
@@ -191,81 +182,104 @@ def index_of(tracing: Tracing, handle_number: int) -> int | None:
     return None
 
 
+class Walker:
+    """Walks graphs, and remembers the last few, so that the same one is known again."""
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._known: dict[Shape, tuple[Shape, list[Place]]] = {}
+
+    def walk(
+        self,
+        loss: Tensor,
+        calls: list[Call],
+        on_fault: Callable[[str, Exception], None],
+        size: int = TRACE_SAMPLE,
+    ) -> Tracing | None:
+        """The graph behind `loss` in execution order; None where there is none or it is too large.
+
+        `size` elements are looked at in each tensor.
+        """
+        if loss.grad_fn is None:
+            return None
+        explored = explore(loss.grad_fn)
+        if explored is None:
+            return None
+        shape, places = self._places(explored)
+        ordered = _nodes(explored, places)
+        return Tracing(
+            loss=loss.detach().clone(),
+            nodes=ordered,
+            calls=innermost(calls, explored.numbers),
+            on_fault=on_fault,
+            size=size,
+            shape=shape,
+        )
+
+    def _places(self, explored: Explored) -> tuple[Shape, list[Place]]:
+        """What is the same for all graphs of this shape, and the shape itself, the same object each time."""
+        known = self._known.get(explored.shape)
+        if known is None:
+            if len(self._known) >= MOST_SHAPES or len(explored.handles) > MOST_KNOWN_NODES:
+                self._known.clear()
+            known = self._known[explored.shape] = (explored.shape, _places(explored))
+        return known
+
+
 def walk(
     loss: Tensor, calls: list[Call], on_fault: Callable[[str, Exception], None], size: int = TRACE_SAMPLE
 ) -> Tracing | None:
-    """The graph behind `loss` in execution order; None where there is none or it is too large.
+    """As Walker.walk, for once."""
+    return Walker().walk(loss, calls, on_fault, size)
 
-    `size` elements are looked at in each tensor.
-    """
-    nodes, edges = _collect(loss.grad_fn)
-    if not nodes:
-        return None
-    ordered = sorted(nodes.values(), key=lambda n: n.number)
-    for index, node in enumerate(ordered):
-        node.index = index
-    for node, position, above in edges:
-        nodes[above].consumers += 1
-        node.parents.append((position, nodes[above].index))
-    for node in ordered:
-        node.leaves.sort(key=lambda leaf: -leaf.parameter.dim())  # the weight first, whatever it is called
+
+@dataclass(slots=True)
+class Place:
+    """What the nodes at one place of a graph have in common, from step to step."""
+
+    number: int
+    name: str
+    parents: list[tuple[int, int]]
+    leaves: list[tuple[int, int, bool, bool]]  # (place among the parameters, position, transposed, whole)
+    consumers: int = 0
+    unit_dim: int | None = None
+
+
+def _places(explored: Explored) -> list[Place]:
+    """In execution order."""
+    index_of_number = {number: index for index, number in enumerate(explored.order)}
+    places: list[Place] = []
+    for number in explored.order:
+        edges = explored.edges[number]
+        parents = [(p, index_of_number[e]) for p, e in enumerate(edges) if isinstance(e, int)]
+        found = [(p, e) for p, e in enumerate(edges) if isinstance(e, LeafEdge)]
+        heavy_first = sorted(
+            enumerate(found), key=lambda f: -f[1][1].dims
+        )  # the weight, whatever it is called
+        leaves = [(n, p, e.transposed, e.whole) for n, (p, e) in heavy_first]
+        places.append(Place(number, plain_name(explored.names[number]), parents, leaves))
+    for place in places:
+        for _, parent in place.parents:
+            places[parent].consumers += 1
+    nodes = _nodes(explored, places)
+    for node, place in zip(nodes, places, strict=True):
         if node.name in GATES:
-            node.unit_dim = _unit_dim(node, ordered)
-    return Tracing(
-        loss=loss.detach().clone(),
-        nodes=ordered,
-        calls=innermost(calls, [n.number for n in ordered]),
-        on_fault=on_fault,
-        size=size,
-    )
+            place.unit_dim = _unit_dim(node, nodes)
+    return places
 
 
-def _collect(root: Any) -> tuple[dict[Any, Node], list[tuple[Node, int, Any]]]:
-    """All operations behind `root`, and the edges between them; nothing where they are too many."""
-    nodes: dict[Any, Node] = {}
-    edges: list[tuple[Node, int, Any]] = []
-    stack: list[tuple[Any, str]] = [] if root is None else [(root, plain_name(root.name()))]
-    while stack:
-        handle, name = stack.pop()
-        if handle in nodes:
-            continue
-        if len(nodes) >= MAX_NODES:
-            return {}, []
-        node = nodes[handle] = _node(handle, name)
-        for position, (above, _) in enumerate(handle.next_functions):
-            if above is None:
-                continue
-            above_name = plain_name(above.name())
-            leaf = _leaf(position, above, above_name) if above_name in _TO_LEAVES else None
-            if leaf is not None:
-                node.leaves.append(leaf)
-            else:
-                edges.append((node, position, above))
-                stack.append((above, above_name))
-    return nodes, edges
-
-
-def _node(handle: Any, name: str) -> Node:
-    if name == "Elu" and getattr(handle, "_saved_scale", 1) != 1:
-        name = "Selu"  # torch computes both with the same operation
-    slope = getattr(handle, _SLOPES[name], None) if name in _SLOPES else None
-    return Node(handle, name, handle._sequence_nr(), slope=slope)
-
-
-def _leaf(position: int, handle: Any, name: str) -> Leaf | None:
-    """The parameter behind an edge, looked for through transposes, casts and views of it alone."""
-    transposed, whole = False, True
-    while True:
-        if name == _ACCUMULATE:
-            return Leaf(position, handle.variable, transposed, whole)
-        if name not in SHAPES or len(handle.next_functions) != 1:
-            return None
-        transposed ^= name in ("T", "Transpose", "Permute")
-        whole &= name in REARRANGE
-        handle = handle.next_functions[0][0]
-        if handle is None:
-            return None
-        name = plain_name(handle.name())
+def _nodes(explored: Explored, places: list[Place]) -> list[Node]:
+    nodes: list[Node] = []
+    for index, (place, number) in enumerate(zip(places, explored.numbers, strict=True)):
+        handle, name = explored.handles[place.number], place.name
+        parameters = explored.parameters[place.number]
+        leaves = [Leaf(position, parameters[n], turned, whole) for n, position, turned, whole in place.leaves]
+        slope = getattr(handle, _SLOPES[name], None) if name in _SLOPES else None
+        parents = list(place.parents)
+        nodes.append(
+            Node(handle, name, number, index, parents, leaves, slope, place.consumers, place.unit_dim)
+        )
+    return nodes
 
 
 def _unit_dim(node: Node, ordered: list[Node]) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from unvanish.probe.backward import Leaf, Node, Tracing, _unit_dim
 from unvanish.probe.discover import unwrap
 from unvanish.probe.forward import ForwardWatch
+from unvanish.probe.hidden import hidden
 from unvanish.probe.noted import CompiledCall, Source, note, number_of, returned
 from unvanish.probe.second_pass import (
     Fault,
@@ -85,11 +86,11 @@ class Beside:
             self._handler.remove_end_callback(self._ends)
 
     # without dynamo, which would want to compile them, and wait for itself
-    @torch._disable_dynamo  # type: ignore[attr-defined]
+    @hidden
     def _starts(self, *_: Any) -> None:
         self._watch.step_aside()
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]
+    @hidden
     def _ends(self, *_: Any) -> None:
         self._watch.step_back()
 
@@ -97,8 +98,11 @@ class Beside:
 
     def call(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Make the call of a compiled module, and note it."""
-        call = self._watch.enter(module)
-        noted = None
+        call = noted = None
+        try:
+            call = self._watch.enter(module)
+        except Exception as error:
+            self._failed(error)
         try:
             if call is not None:
                 noted = self._note(call, module, args, kwargs)

@@ -8,119 +8,206 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from unvanish.schema.run import Event, Incident
+from unvanish.probe.incidents import Incidents
+from unvanish.probe.seams import Captures
+from unvanish.schema.run import BlockEvent, Event, Snapshot, StepEvent, TraceEvent
 
 Lazy = Callable[[], Sequence[Event]]
 FLUSH_SECONDS = 0.25
 CAPACITY = 4096
 DETAIL_BYTES = 32 * 2**20  # of traced samples may wait
-PAUSE_SECONDS = 1.0  # a fork waits so long for a write to end: the child must not inherit SQLite's locks
 WAKE_BYTES = 4 * 2**20  # so much is worth writing before its time
+FIRST_PAUSE = 1.0  # seconds before a sink that failed is tried again; doubled each time it fails once more
+LONGEST_PAUSE = 60.0
+HOLD_SECONDS = 1.0  # a fork waits so long for a write to end: the child must not inherit SQLite's locks
+MOST_THREADS = 3  # a writer's thread that died is replaced so often
+CLOSE_SECONDS = 30.0  # at the end, a disk that does not answer is waited for so long
+_BULK: dict[type, str] = {  # what is given up while the sink fails; the rest explains what comes later
+    TraceEvent: "traced passes",
+    Snapshot: "snapshots of weights",
+}
+
+
+def _quiet(_: str) -> None:
+    """Nobody is told."""
 
 
 class Buffer:
     """Takes lazy events from the training thread; turns them into numbers and writes them in the background.
 
     A lazy event is a function that reads its (small) tensors; it runs in the writer's thread, so that the
-    training thread never waits for a device or a disk. Nothing here raises into the training loop: the
-    first fault of the sink is kept as an incident (`fault`), and later events are counted and dropped.
+    training thread never waits for a device or a disk. Nothing here raises into the training loop. A sink that
+    fails is tried again after a pause; until then numbers are counted and dropped, and what explains later ones
+    (models, graphs, incidents) is kept and offered again.
     """
 
-    def __init__(self, sink: Callable[[list[Event]], None]) -> None:
-        """`sink` stores events durably; it is called from one thread only."""
+    def __init__(self, sink: Callable[[list[Event]], None], tell: Callable[[str], None] = _quiet) -> None:
+        """`sink` stores events durably; one thread at a time calls it. `tell` shows the user one line."""
         self._sink = sink
+        self.incidents = Incidents(tell)
         self._queue: queue.Queue[tuple[Lazy, int]] = queue.Queue()
         self.detail_bytes = DETAIL_BYTES
-        self._waiting = 0  # bytes of detail that wait
-        self._stop = False
+        self._came, self._went = 0, 0  # bytes of detail; each is written by one side only
+        self._stop = self._closed = False
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._paused = False
+        self._held = False
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
+        self._threads = 0
         self.sources: list[Callable[[], Sequence[Event]]] = []  # asked at each flush for what they have
         self.busy = 0.0  # seconds of a core that the sources have taken
-        self.dropped = 0
-        self.fault: str | None = None
+        self.captures = Captures()  # while a CUDA graph is captured, nothing may be read from a device
+        self.fault: str | None = None  # why the last write failed; None = it did not
+        self.unsaved: list[Event] = []  # to be offered again
+        self._pause = FIRST_PAUSE
+        self._again_at = 0.0
+
+    @property
+    def dropped(self) -> int:
+        """How many events were given up."""
+        return self.incidents.dropped
 
     def start(self) -> None:
         """Start the writer's thread."""
+        self._threads += 1
         self._thread = threading.Thread(target=self._loop, name="unvanish-record", daemon=True)
         self._thread.start()
 
-    def put(self, lazy: Lazy, *, detail: int = 0) -> None:
+    # --- the training thread -------------------------------------------------------------------------------
+
+    def put(self, lazy: Lazy, *, detail: int = 0) -> bool:
         """Hand over events; `detail` = the bytes that a traced step holds until it is written.
 
-        When the writer lags, traced detail is dropped first, and counted; nothing ever waits.
+        When the writer lags, traced detail is dropped first, and counted (False); nothing ever waits.
         """
-        full = detail and self._waiting and self._waiting + detail > self.detail_bytes
-        if self.fault is not None or full or self._queue.qsize() >= CAPACITY:
-            self.dropped += 1
-            return
-        self._waiting += detail
+        waiting = self._came - self._went
+        full = detail and (self.fault is not None or (waiting and waiting + detail > self.detail_bytes))
+        if full or self._queue.qsize() >= CAPACITY:
+            self.incidents.drop("traced passes" if detail else "events")
+            return False
+        self._came += detail
         self._queue.put_nowait((lazy, detail))
-        if self._waiting > WAKE_BYTES:
-            self._wake.set()
+        if waiting + detail > WAKE_BYTES:
+            self.wake()
+        return True
 
     def wake(self) -> None:
         """There is enough to be written before its time."""
+        if self._thread is not None and not self._thread.is_alive():
+            self._replace_thread()
         self._wake.set()
+
+    def _replace_thread(self) -> None:
+        if not self._stop and self._threads < MOST_THREADS and os.getpid() == self._pid:
+            self.start()
+
+    # --- the writer's thread -------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write everything that waits, now, in the calling thread."""
-        if os.getpid() != self._pid:
+        """Write everything that waits, now, in the calling thread. After `close`, nothing does."""
+        if os.getpid() == self._pid and not self._closed:
+            with self._lock:
+                self._flush(last=False)
+
+    def _flush(self, *, last: bool) -> None:
+        events = self.unsaved  # so that what is collected survives what may be raised here and is not for us
+        with self.captures.reading:
+            if self.captures.active and not last:
+                return
+            self._collect(events)
+        self._add(self.incidents.take, events)
+        if last:
+            self._add(self.incidents.farewell, events)
+        if events:
+            self._store(events, now=last)
+
+    def _collect(self, events: list[Event]) -> None:
+        for _ in range(self._queue.qsize()):
+            lazy, detail = self._queue.get_nowait()
+            self._went += detail
+            self._add(lazy, events)
+            del lazy  # and the samples that it holds
+        began = time.thread_time()
+        for source in self.sources:
+            self._add(source, events)
+        self.busy += time.thread_time() - began
+
+    def _add(self, lazy: Lazy, events: list[Event]) -> None:
+        try:
+            events.extend(lazy())
+        except Exception as error:  # a probe must never hurt the training it watches
+            self.incidents.fault("record", error)
+
+    def _store(self, events: list[Event], *, now: bool) -> None:
+        """Offer events to the sink. While that fails, only `now` tries it before its time."""
+        if self.fault is not None and not now and time.monotonic() < self._again_at:
+            self.unsaved = self._without_bulk(events)
             return
-        with self._lock:
-            events: list[Event] = []
-            for _ in range(self._queue.qsize()):
-                lazy, detail = self._queue.get_nowait()
-                _add(lazy, events)
-                self._waiting -= detail
-                del lazy  # and the samples that it holds
-            began = time.thread_time()
-            for source in self.sources:
-                _add(source, events)
-            self.busy += time.thread_time() - began
-            if events and self.fault is None:
-                try:
-                    self._sink(events)
-                except Exception as error:  # e.g. a full disk: training goes on, the diagnosis says so
-                    self.fault = _words(error)
-                    self.dropped += len(events)
+        try:
+            self._sink(events)
+        except Exception as error:  # e.g. a full disk: training goes on, the diagnosis says so
+            self._pause = FIRST_PAUSE if self.fault is None else min(2 * self._pause, LONGEST_PAUSE)
+            self._again_at = time.monotonic() + self._pause
+            self.incidents.fault("record", error)
+            self.fault = f"{type(error).__name__}: {error}"
+            self.unsaved = [*self._without_bulk(events), *self.incidents.take()]
+        else:
+            self.fault, self.unsaved = None, []
 
-    def pause(self) -> None:
-        """Before a fork: wait, not for long, until nothing is being written; nothing is until `resume`."""
-        self._paused = self._lock.acquire(timeout=PAUSE_SECONDS)
+    def _without_bulk(self, events: list[Event]) -> list[Event]:
+        kept: list[Event] = []
+        for event in events:
+            if isinstance(event, BlockEvent):
+                self.incidents.drop("steps", len(event.steps))
+            elif isinstance(event, StepEvent):
+                self.incidents.drop("steps")
+            elif type(event) in _BULK:
+                self.incidents.drop(_BULK[type(event)])
+            else:
+                kept.append(event)
+        self.incidents.drop("events", len(kept[CAPACITY:]))
+        return kept[:CAPACITY]
 
-    def resume(self) -> None:
+    # --- around a fork -------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Before a fork: wait, not for long, until nothing is being written; nothing is until `go_on`."""
+        self._held = self._lock.acquire(timeout=HOLD_SECONDS)
+
+    def go_on(self) -> None:
         """Write again."""
-        if self._paused:
-            self._paused = False
+        if self._held:
+            self._held = False
             self._lock.release()
 
-    def close(self) -> None:
-        """Stop the thread and write what is left."""
+    # --- the end -------------------------------------------------------------------------------------------
+
+    def close(self) -> bool:
+        """Stop the thread and write what is left. False: the disk does not answer, and what waits is lost."""
         self._stop = True
         self._wake.set()
-        if self._thread is not None and os.getpid() == self._pid:
-            self._thread.join(timeout=30)
-        self.flush()
+        if os.getpid() != self._pid:
+            return True
+        if self._thread is not None:
+            self._thread.join(timeout=CLOSE_SECONDS)
+        self._closed = True
+        if not self._lock.acquire(timeout=1.0):
+            self.fault = f"the disk did not answer for {CLOSE_SECONDS:.0f} seconds"
+            return False
+        try:
+            self._flush(last=True)
+        finally:
+            self._lock.release()
+        return True
 
     def _loop(self) -> None:
-        while True:
-            self._wake.wait(FLUSH_SECONDS)
-            if self._stop:
-                return
-            self._wake.clear()
-            self.flush()
-
-
-def _add(lazy: Lazy, events: list[Event]) -> None:
-    try:
-        events.extend(lazy())
-    except Exception as error:  # a probe must never hurt the training it watches
-        events.append(Incident(step=-1, where="record", what=_words(error)))
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+        try:
+            while True:
+                self._wake.wait(FLUSH_SECONDS)
+                if self._stop:
+                    return
+                self._wake.clear()
+                self.flush()
+        except BaseException as error:  # e.g. SystemExit: `wake` puts another thread in its place
+            self.incidents.fault("the writer's thread", error)

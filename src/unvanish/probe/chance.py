@@ -21,25 +21,33 @@ class Targets:
 
     `number` is autograd's sequence number of the loss operation. `moments` (float64): for "classes" the count of
     each label; for "values" rows of [count, sum, sum of squares], one column per feature; for "bits" rows of
-    [count, ones]. `elements` is what a summed loss is summed over in one batch (1 for a mean).
+    [count, ones]. `summed`: the loss is a sum over the elements, not their mean. Nothing here waits for a device.
     """
 
     number: int
     kind: str
     moments: Tensor
-    elements: int
+    summed: bool
+    batches: int = 1
 
 
 def merged(before: Targets | None, now: Targets) -> Targets:
     """The targets of all batches so far; anew where the loss has changed."""
     if before is None or before.kind != now.kind or before.moments.shape != now.moments.shape:
         return now
-    return replace(now, moments=before.moments + now.moments)
+    return replace(now, moments=before.moments + now.moments, batches=before.batches + 1)
 
 
 def guess(targets: Targets) -> float:
-    """The loss of the best constant prediction for these targets, in the units of the loss function."""
-    return _GUESSES[targets.kind](targets.moments.tolist()) * targets.elements
+    """The loss of the best constant prediction for these targets, in the units of the loss function.
+
+    NaN where all labels were ignored. Reads from the device: for the writer's thread.
+    """
+    moments = targets.moments.tolist()
+    elements = sum(moments) if targets.kind == "classes" else sum(moments[0])
+    if not elements:
+        return math.nan
+    return _GUESSES[targets.kind](moments) * (elements / targets.batches if targets.summed else 1)
 
 
 def targets_of(loss: Tensor) -> Targets | None:
@@ -70,12 +78,12 @@ def targets_of(loss: Tensor) -> Targets | None:
 def _classes(handle: Any) -> Targets | None:
     if handle._saved_weight is not None or handle._saved_reduction == 0:
         return None
-    target = handle._saved_target
-    labels = target[target != handle._saved_ignore_index].reshape(-1)
-    if labels.numel() == 0:
-        return None
-    counts = torch.bincount(labels, minlength=handle._saved_self.shape[1]).double()
-    return Targets(handle._sequence_nr(), "classes", counts, _elements(handle, labels))
+    labels, classes = handle._saved_target.reshape(-1), handle._saved_self.shape[1]
+    # one bin more for those that are ignored: to take them out, or bincount(), would wait for the device
+    bins = torch.where(labels == handle._saved_ignore_index, classes, labels)
+    counts = torch.zeros(classes + 1, dtype=torch.float64, device=labels.device)
+    counts.scatter_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
+    return Targets(handle._sequence_nr(), "classes", counts[:classes], handle._saved_reduction == 2)
 
 
 def _values(handle: Any) -> Targets | None:
@@ -85,7 +93,7 @@ def _values(handle: Any) -> Targets | None:
     wide = target.double().reshape(target.shape[0], -1)
     count = torch.full_like(wide[0], wide.shape[0])
     moments = torch.stack((count, wide.sum(0), wide.square().sum(0)))
-    return Targets(handle._sequence_nr(), "values", moments, _elements(handle, target))
+    return Targets(handle._sequence_nr(), "values", moments, handle._saved_reduction == 2)
 
 
 def _bits(handle: Any) -> Targets | None:
@@ -94,11 +102,7 @@ def _bits(handle: Any) -> Targets | None:
     target = handle._saved_target
     wide = target.double().reshape(target.shape[0], -1)
     moments = torch.stack((torch.full_like(wide[0], wide.shape[0]), wide.sum(0)))
-    return Targets(handle._sequence_nr(), "bits", moments, _elements(handle, target))
-
-
-def _elements(handle: Any, over: Tensor) -> int:
-    return over.numel() if handle._saved_reduction == 2 else 1
+    return Targets(handle._sequence_nr(), "bits", moments, handle._saved_reduction == 2)
 
 
 def _entropy(counts: list[float]) -> float:

@@ -7,27 +7,33 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as optim_module
 
+from unvanish.errors import CaptureError
 from unvanish.probe import chance
 from unvanish.probe.architecture import describe, weigh
-from unvanish.probe.backward import Tracing, index_of, walk
+from unvanish.probe.backward import Tracing, Walker, index_of
 from unvanish.probe.beside import Beside
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.discover import LooseParameters, unwrap
 from unvanish.probe.forward import ForwardWatch
+from unvanish.probe.hidden import hidden
+from unvanish.probe.incidents import words
 from unvanish.probe.local import here
 from unvanish.probe.models import Models, Turn, Watched
 from unvanish.probe.parameters import Look
 from unvanish.probe.place import own_place
-from unvanish.probe.samples import TRACE_SAMPLE
-from unvanish.probe.schedule import FIRST_PAUSE
-from unvanish.probe.seams import Captures, LossScale, Seams, see_clipping
+from unvanish.probe.ready import NOW, Ready
+from unvanish.probe.samples import LEAN_SAMPLE, TRACE_SAMPLE
+from unvanish.probe.schedule import FIRST_LOOKS
+from unvanish.probe.seams import LossScale, Seams, see_clipping
 from unvanish.probe.sites import output_operation, site
+from unvanish.probe.standin import LAYERS
 from unvanish.probe.steps import Note
 from unvanish.probe.trigger import Trigger
 from unvanish.schema.graph import OperationStats, Trace
@@ -35,7 +41,6 @@ from unvanish.schema.run import (
     ArchitectureEvent,
     Event,
     GraphEvent,
-    Incident,
     ModelEvent,
     PlaceEvent,
     Skipped,
@@ -43,9 +48,14 @@ from unvanish.schema.run import (
 )
 
 MAX_TRACED_PASSES = 4  # backward passes measured per step (gradient accumulation makes many)
-MAX_INCIDENTS = 20
 EVERYTHING = 2**62  # elements
 EXACT_BYTES = 2**30  # of whole tensors may wait for the writer
+RECOMPUTED = "CheckpointFunction"
+NOT_IN_RECOMPUTED = (
+    "operations inside of recomputed parts",
+    "a reentrant checkpoint hides their graph; with checkpoint(..., use_reentrant=False) they are seen",
+)
+MOST_LOSSES = 1024  # backward passes of one step whose losses are kept
 KEPT_STEPS = 3  # optimizer steps for which forward calls are remembered, before all optimizers are known
 
 
@@ -88,10 +98,12 @@ class Probe:
             every=every,
             only=None if only is None else (unwrap(only[0]), only[1]),
             dropped=self._count_dropped,
+            on_fault=self._fault,
             exact=exact,
         )
-        self._size = EVERYTHING if exact else TRACE_SAMPLE
-        self._exponents = every is None or every >= 10  # the histogram takes as long as all the rest
+        self._exact = exact
+        self._walker = Walker()
+        self._lean = False  # whether this step, if it is traced, is traced for the signal alone
         if exact:
             buffer.detail_bytes = EXACT_BYTES
         self._forward.size = self._size
@@ -103,37 +115,58 @@ class Probe:
         self._active = False
         self._handles: list[Any] = []
         self._seams = Seams()
-        self._scale = LossScale(self._step_was_skipped)
-        self._captures = Captures()
+        self._scale = LossScale(self._step_was_skipped, self._fault)
+        self._captures = buffer.captures
         self._losses: list[Tensor] = []
         self._tracings: list[Tracing] = []
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
         self._awaiting: list[Watched] = []  # models whose step came before their backward pass was over
         self._now: list[Watched] = []  # the models that the step under way is a step of
+        self._said: set[str] = set()
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
-        self._incidents = 0
-        self._place: PlaceEvent | None = None
+        self._rank: PlaceEvent | None = None
         self._start = time.perf_counter()
         self.steps = 0
 
     @property
-    def rank(self) -> int | None:
-        """Which of several processes that train together this one is; known from its first step on."""
-        return None if self._place is None or self._place.ranks == 1 else self._place.rank
+    def _size(self) -> int:
+        return EVERYTHING if self._exact else LEAN_SAMPLE if self._lean else TRACE_SAMPLE
 
     # --- placing and removing ------------------------------------------------------------------------------
 
+    @property
+    def rank(self) -> int | None:
+        """Which of several processes that train together this one is; known from its first step on."""
+        return None if self._rank is None or self._rank.ranks == 1 else self._rank.rank
+
     def attach(self, trigger: Trigger | None = None) -> None:
-        """Place the hooks. The first step is traced. `trigger`: take its step hooks, instead of registering them."""
+        """Place the hooks. The first step is traced. CaptureError when that fails; nothing is left in place then.
+
+        `trigger`: take its step hooks, instead of registering them.
+        """
+        try:
+            self._place(trigger)
+        except Exception as error:
+            self.detach()
+            raise CaptureError(
+                f"the watching could not begin ({words(error)})",
+                "all that was placed is taken back, and training works as ever without it; please report this",
+            ) from error
+        except BaseException:
+            self.detach()
+            raise
+
+    def _place(self, trigger: Trigger | None) -> None:
         if trigger is not None:
             trigger.before, trigger.after = self._before_step, self._after_step
-            self._handles = [trigger]
+            self._handles.append(trigger)
         else:
-            self._handles = [
-                optim_module.register_optimizer_step_pre_hook(self._before_step),
-                optim_module.register_optimizer_step_post_hook(self._after_step),
-            ]
+            for register, hook in (
+                (optim_module.register_optimizer_step_pre_hook, self._before_step),
+                (optim_module.register_optimizer_step_post_hook, self._after_step),
+            ):
+                self._handles.append(register(hook))
         self._seams.place(torch.autograd, "backward", self._around_backward)
         self._seams.place(torch, "compile", self._before_compile)
         see_clipping(self._seams, self._clipped)
@@ -143,21 +176,21 @@ class Probe:
         self._start = time.perf_counter()
         if self._traces_left != 0:
             self._forward.arm()
-        reference = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _silence(reference))
+        _PROBES.add(self)
 
     def detach(self) -> None:
-        """Take every hook away."""
-        for watched in self._models.open_turns():
-            self._close(watched)
+        """Take every hook away, whatever fails on the way."""
+        steps: list[Callable[[], object]] = [partial(self._close, w) for w in self._models.open_turns()]
         self._active = False
         self._models.ending = True
-        for handle in self._handles:
-            handle.remove()
+        steps += [handle.remove for handle in self._handles]
+        steps += [self._forward.disarm, self._beside.part, self._seams.take_back]
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                self._fault("the end", error)
         self._handles = []
-        self._forward.disarm()
-        self._beside.part()
-        self._seams.take_back()
         self._losses, self._tracings, self._consumed = [], [], ([], [])
 
     def _around_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -173,21 +206,28 @@ class Probe:
                 self._end_backward(tracing, args, kwargs, done)
             return result
 
-        self._beside.meet(backward)
+        try:
+            self._beside.meet(backward)
+        except Exception as error:
+            self._fault("torch.compile", error)
         return backward
 
     def _before_compile(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def compile(*args: Any, **kwargs: Any) -> Any:  # noqa: A001 - it stands in for torch.compile
             with self._forward.aside():  # what it makes keeps nn.Module.__call__ as it finds it
                 made = original(*args, **kwargs)
-            self._beside.meet(torch.autograd.backward)
+            try:
+                self._beside.meet(torch.autograd.backward)
+            except Exception as error:
+                self._fault("torch.compile", error)
             return made
 
         return compile
 
-    def _clipped(self, parameters: list[Tensor], most: float, found: Tensor) -> None:
+    def _clipped(self, parameters: list[Tensor], most: Any, found: Tensor) -> None:
         try:
             if self._active and parameters:
+                most = most.detach().clone() if isinstance(most, Tensor) else float(most)
                 self._models.clipped(parameters[0], most, found.detach().clone())
         except Exception as error:
             self._fault("clipping", error)
@@ -203,7 +243,7 @@ class Probe:
 
     # --- the backward pass ---------------------------------------------------------------------------------
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]
+    @hidden
     def _begin_backward(self, tensors: Any, args: Any, kwargs: Any) -> Tracing | None:
         began = time.perf_counter()
         tracing = None
@@ -215,16 +255,21 @@ class Probe:
                 scale, value = self._scale.of(loss), here(loss)
                 if value is not None and value.numel() == 1:  # None: spread over processes, not for one alone
                     self._losses.append(value.detach().clone() if scale is None else value.detach() / scale)
+                    if len(self._losses) > MOST_LOSSES:  # backward passes that no optimizer steps for
+                        del self._losses[: MOST_LOSSES // 2]
                 if self._forward.armed and len(self._tracings) < MAX_TRACED_PASSES:
-                    tracing = walk(loss, self._forward.calls, self._fault, self._size)
+                    tracing = self._walker.walk(loss, self._forward.calls, self._fault, self._size)
+                    if tracing is not None and any(n.name == RECOMPUTED for n in tracing.nodes):
+                        self._say(*NOT_IN_RECOMPUTED)
                     if tracing is not None:
                         tracing = self._beside.begin(
                             tracing, loss, _argument(args, kwargs, 0, "grad_tensors")
                         )
                     if tracing is not None:
-                        tracing.scale = scale
+                        tracing.scale, tracing.lean = scale, self._lean
                         tracing.loss = torch.tensor(math.nan) if value is None else value.detach().clone()
-                        tracing.targets = chance.targets_of(loss) if value is loss else None
+                        if value is loss and not self._lean:
+                            tracing.targets = chance.targets_of(loss)
                         if tracing.targets is not None:
                             tracing.targets_at = index_of(tracing, tracing.targets.number)
                         tracing.arm()
@@ -234,7 +279,7 @@ class Probe:
         self._own += time.perf_counter() - began
         return tracing
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]
+    @hidden
     def _end_backward(self, tracing: Tracing | None, args: Any, kwargs: Any, done: bool) -> None:
         try:
             if tracing is not None:
@@ -263,12 +308,14 @@ class Probe:
 
     # --- the optimizer's step ------------------------------------------------------------------------------
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]
+    @hidden
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if not self._active or self._captures.active or not self._models.ours(optimizer):
+        if not self._active or self._captures.active:
             return
         began = time.perf_counter()
         try:
+            if not self._models.ours(optimizer):
+                return
             self._now = self._models.of(optimizer, self._forward, self._announce)
             for watched in self._now:
                 if watched.turn is not None and id(optimizer) in watched.turn.stepped:
@@ -281,15 +328,21 @@ class Probe:
             self._fault("step", error)
             for watched in self._now:
                 watched.forget_look()
+        except BaseException:  # not for us, and it may be caught: the next step finds things in order
+            for watched in self._now:
+                watched.forget_look()
+            raise
         self._own += time.perf_counter() - began
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]
+    @hidden
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._scale.stepped = True
-        if not self._active or self._captures.active or not self._models.ours(optimizer):
+        if not self._active or self._captures.active:
             return
         began = time.perf_counter()
         try:
+            if not self._models.ours(optimizer):
+                return
             if _closure(optimizer, args, kwargs):
                 self._measure(optimizer)  # gradients exist only inside the step
             for watched in self._now:
@@ -300,24 +353,29 @@ class Probe:
             self._fault("step", error)
         self._now = []
         self.steps += 1
+        self._buffer.incidents.step = self.steps
         if self._stop_after is not None and self.steps >= self._stop_after:
             raise StopTraining
 
     def _first_look(self, watched: Watched) -> Look | None:
         """Begin to look at this step's parameters, where it is one of those that are looked at."""
         several = len(watched.optimizers) > 1
-        special = several or self._forward.armed or watched.step < FIRST_PAUSE or watched.due()
+        traced = self._forward.armed and not self._lean
+        special = several or traced or watched.step < FIRST_LOOKS or (watched.due() and watched.full())
         slot = None
-        if self._parameters and (special or watched.pace.due(watched.step)):
+        wanted = special or self._forward.armed or watched.pace.due(watched.step)
+        if self._parameters and wanted:
             slot = watched.ring.take_slot()
             if slot is None:
-                self._buffer.dropped += 1
+                self._buffer.incidents.drop("looks at parameters")
         if slot is None:
             watched.ring.skip()
             return None
+        if watched.thawed():
+            self._announce(watched)
         try:
             return watched.ring.look_before(slot, surely=special)
-        except Exception:
+        except BaseException:
             watched.ring.give_back(slot)
             raise
 
@@ -361,7 +419,9 @@ class Probe:
         turn.stepped.add(id(optimizer))
         if turn.look is not None:
             try:
-                watched.ring.look_after(turn.look, optimizer if self._forward.armed else None)
+                watched.ring.look_after(
+                    turn.look, optimizer if self._forward.armed and not self._lean else None
+                )
             except Exception as error:
                 self._fault("step", error)
                 watched.forget_look()
@@ -391,10 +451,14 @@ class Probe:
                 rate if isinstance(rate, float | int) else math.nan,
                 turn.look,
                 watched.ring,
+                self._ready(watched),
             )
         )
         if turn.look is not None and watched.ring.low:
             self._buffer.wake()
+
+    def _ready(self, watched: Watched) -> Ready:
+        return NOW if watched.ring.on_cpu else Ready(watched.ring.devices)
 
     def _keep_pace(self, began: float) -> None:
         """Take what this step cost, the writer's share included; traced steps have a schedule of their own."""
@@ -406,7 +470,7 @@ class Probe:
                 watched.pace.spent(own, now, looked=watched.ring.followed)
 
     def _trace(self, watched: Watched, step: int, number: int, tracing: Tracing) -> None:
-        paths, names = watched.paths(), watched.names()
+        paths, names = watched.paths(again=not tracing.lean), watched.names()
         if not any(id(leaf.parameter) in names for node in tracing.nodes for leaf in node.leaves):
             return  # a backward pass of another model
         sited = site(tracing, paths, names, watched.graphs)
@@ -416,12 +480,14 @@ class Probe:
         targets, targets_at = watched.know(tracing.targets), tracing.targets_at
         loss = tracing.loss if tracing.loss.numel() == 1 else tracing.loss.double().mean()
         scale = tracing.scale
-        exponents = self._exponents
+        exponents = not tracing.lean
+        ready = self._ready(watched)
 
         def events() -> list[Event]:
+            ready.wait()
             factor = 1.0 if scale is None else 1 / float(scale)
             numbers = sited.numbers(factor, exponents=exponents)
-            out: list[Event] = [GraphEvent(model=watched.index, graph=sited.graph)] if fresh else []
+            out: list[Event] = []
             if weights:
                 layers = describe(sited, weights, numbers.entries)
                 out.append(ArchitectureEvent(model=watched.index, layers=layers))
@@ -437,7 +503,10 @@ class Probe:
             )
             return [*out, TraceEvent(trace=trace)]
 
-        self._buffer.put(events, detail=sited.bytes)
+        if fresh:
+            self._put(GraphEvent(model=watched.index, graph=sited.graph))
+        if not self._buffer.put(events, detail=sited.bytes) and first:
+            watched.described = False  # the next trace tells it
 
     # --- arming, announcing, faults ------------------------------------------------------------------------
 
@@ -447,6 +516,8 @@ class Probe:
         if self._traces_left != 0 and self._models.any_due():
             self._forward.forget(max(KEPT_STEPS, self._models.optimizers))
             self._forward.entries = self._models.any_undescribed()
+            self._lean = not self._exact and not self._forward.entries and self._models.all_lean()
+            self._forward.size = self._size
             self._forward.arm()
         else:
             self._forward.disarm()
@@ -454,29 +525,28 @@ class Probe:
 
     def _announce(self, watched: Watched) -> None:
         place = own_place()
-        if place is not None and place != self._place:  # known by now: a first step is made
-            self._place = place
+        if place is not None and place != self._rank:  # known by now: a first step is made
+            self._rank = place
             self._put(place)
-        info = watched.info()
-        watched.spare(info)
-        self._put(ModelEvent(info=info))
+        self._put(ModelEvent(info=watched.info()))
         if isinstance(watched.module(), LooseParameters):
             why = "no nn.Module holds these tensors; operations are shown without modules"
             self._put(Skipped(model=watched.index, what="attribution to modules", why=why))
 
     def _say(self, what: str, why: str) -> None:
+        if why in self._said:
+            return
+        self._said.add(why)
         self._put(Skipped(model=None, what=what, why=why))
 
     def _put(self, event: Event) -> None:
         self._buffer.put(lambda: [event])
 
     def _count_dropped(self, steps: int) -> None:
-        self._buffer.dropped += steps
+        self._buffer.incidents.drop("steps", steps)
 
     def _fault(self, where: str, error: Exception) -> None:
-        self._incidents += 1
-        if self._incidents <= MAX_INCIDENTS:
-            self._put(Incident(step=self.steps, where=where, what=f"{type(error).__name__}: {error}"))
+        self._buffer.incidents.fault(where, error, self.steps)
 
 
 def _chance(targets: chance.Targets | None, at: int | None, stats: Sequence[OperationStats]) -> float | None:
@@ -497,9 +567,16 @@ def _closure(optimizer: Any, args: Any, kwargs: Any) -> bool:
     return any(callable(a) for a in args if a is not optimizer) or callable(kwargs.get("closure"))
 
 
-def _silence(reference: weakref.ref[Probe]) -> None:
+_PROBES: weakref.WeakSet[Probe] = weakref.WeakSet()
+
+
+def _silence() -> None:
     """A forked child (a DataLoader's worker, say) records nothing."""
-    probe = reference()
-    if probe is not None:
+    LAYERS.forked()
+    for probe in list(_PROBES):
         probe._active = False
         probe._forward.disarm()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_silence)

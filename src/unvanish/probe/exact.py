@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.probe.local import local_gradient, local_tensor
-from unvanish.probe.parameters import Look, ParameterRing, is_readable
+from unvanish.probe.parameters import Look, ParameterRing, is_readable, quantiles
 from unvanish.schema.run import PARAMETER_STATISTICS
 
 _EXACT = 8  # the statistics that are taken here; the sample gives the others
@@ -20,7 +20,7 @@ _Kept = tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]  # 
 
 
 class ExactRing(ParameterRing):
-    """As its base, which still gives the quantiles; the statistics are those of all elements, in float64."""
+    """As its base, whose sample only says whether weights changed; the statistics are those of all elements."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         """`parameters` in the order of the rows."""
@@ -66,10 +66,11 @@ class ExactRing(ParameterRing):
 
     def reduce(
         self, looks: Sequence[Look], keep: Collection[int] = ()
-    ) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
-        """As the base, with exact statistics in the place of sampled ones."""
+    ) -> tuple[NDArray[np.float64], dict[int, Any]]:
+        """As the base, with exact statistics and whole weights in the place of sampled ones."""
         found = [self._kept.get(look.slot, ([], [], []))[2] for look in looks]
-        out, weights = super().reduce(looks, keep)
+        weights: dict[int, Any] = {i: self._kept.get(looks[i].slot, ([], [], []))[0] for i in keep}
+        out, _ = super().reduce(looks)
         for i, results in enumerate(found):
             for row, result in enumerate(results):
                 if result is None:
@@ -79,6 +80,19 @@ class ExactRing(ParameterRing):
                     exact[[0, 1, 2, 3, 7]] = sampled[[0, 1, 2, 3, 7]]
                 out[i, :_EXACT, row] = exact
         return out, weights
+
+    def spread(self, weights: Any) -> list[tuple[float, tuple[float, ...]]]:
+        """Per parameter: L2 norm and quantiles of all its elements (the real parts of complex ones)."""
+        nothing = np.zeros(0)
+        out = []
+        for whole in weights or [None] * len(self.numels):
+            values = nothing if whole is None else _wide(whole).real.cpu().numpy().reshape(1, -1)
+            out += (
+                quantiles(values, [values.size], [values.size])
+                if values.size
+                else quantiles(nothing, [0], [0])
+            )
+        return out
 
 
 def _statistics(before: Tensor, after: Tensor, gradient: Tensor | None, scale: Tensor | None) -> Tensor:

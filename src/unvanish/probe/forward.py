@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 from unvanish.probe.local import here
 from unvanish.probe.samples import TRACE_SAMPLE, Sample, take
+from unvanish.probe.standin import LAYERS
+
+MOST_CALLS = 100_000  # remembered; a script may call its model all day with gradients on, and never train it
+MOST_BYTES = 64 * 2**20  # of samples of what they gave
 
 
 @dataclass(slots=True)
@@ -50,17 +54,12 @@ class ForwardWatch:
     )
     calls: list[Call] = field(default_factory=list)
     in_backward: bool = False
-    _original: Callable[..., Any] | None = None
-    _standin: Callable[..., Any] | None = None
-    _asides: int = 0
+    armed: bool = False  # whether calls are seen
+    asides: int = 0  # how many want torch's own nn.Module.__call__ just now
+    _held: int = 0  # bytes of samples
     _depth: int = 0
     _marks: list[int] = field(default_factory=list)
     _thread: int = field(default_factory=threading.get_ident)
-
-    @property
-    def armed(self) -> bool:
-        """Whether calls are seen."""
-        return self._original is not None
 
     @property
     def roots(self) -> list[nn.Module]:
@@ -68,31 +67,46 @@ class ForwardWatch:
         return list({id(c.module): c.module for c in self.calls if c.depth == 0}.values())
 
     def arm(self) -> None:
-        """Begin to see calls. Called between steps, so that no forward is under way."""
-        if self._original is not None:
-            return
+        """Begin to see calls of this thread. Called between steps, so that no forward is under way."""
         self._thread = threading.get_ident()
-        original = self._original = nn.Module.__call__
+        if not self.armed:
+            self.armed = True
+            LAYERS.add(self)
+
+    def over(self, original: Callable[..., Any], live: Callable[[], bool]) -> Callable[..., Any]:
+        """What stands in for nn.Module.__call__, while `live()`."""
 
         def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807 - it stands in for it
-            if (
-                torch.compiler.is_compiling()
-            ):  # first, so that dynamo sees torch's own code and nothing of ours
+            # first, so that dynamo sees torch's own code and nothing of ours
+            if torch.compiler.is_compiling():
                 return original(module, *args, **kwargs)
-            if self.on_compiled is not None and is_compiled(module):
-                return self.on_compiled(original, module, args, kwargs)
-            call = self.enter(module)
+            call, special = self._meet(module, live)
+            if special is not None:
+                return special(original, module, args, kwargs)
             if call is None:
                 return original(module, *args, **kwargs)
             try:
                 output = original(module, *args, **kwargs)
             finally:
-                self.leave()
+                self._depth -= 1
             self.look(call, args, output)
             return output
 
-        self._standin = __call__
-        nn.Module.__call__ = __call__  # type: ignore[method-assign]
+        return __call__
+
+    def _meet(
+        self, module: nn.Module, live: Callable[[], bool]
+    ) -> tuple[Call | None, Callable[..., Any] | None]:
+        """Begin to note a call, or say who makes it in torch's place."""
+        try:
+            if not live():
+                return None, None
+            if self.on_compiled is not None and is_compiled(module):
+                return None, self.on_compiled
+            return self.enter(module), None
+        except Exception as error:
+            self.on_fault("forward", error)
+            return None, None
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -105,22 +119,19 @@ class ForwardWatch:
 
     def step_aside(self) -> None:
         """Put torch's own nn.Module.__call__ in its place, until as many calls of `step_back`."""
-        self._asides += 1
-        if self._original is not None:
-            nn.Module.__call__ = self._original  # type: ignore[method-assign]
+        self.asides += 1
+        LAYERS.refresh()
 
     def step_back(self) -> None:
         """See calls again, where they were seen."""
-        self._asides = max(0, self._asides - 1)
-        if self._asides == 0 and self._original is not None and self._standin is not None:
-            nn.Module.__call__ = self._standin  # type: ignore[method-assign]
+        self.asides = max(0, self.asides - 1)
+        LAYERS.refresh()
 
     def disarm(self) -> None:
         """See nothing any more, and forget the calls."""
-        if self._original is not None:
-            nn.Module.__call__ = self._original  # type: ignore[method-assign]
-            self._original = self._standin = None
-        self._asides = self._depth = 0
+        self.armed = False
+        self.asides = self._depth = self._held = 0
+        LAYERS.remove(self)
         self._marks = []
         self.calls = []
 
@@ -133,23 +144,26 @@ class ForwardWatch:
         self._marks.append(sequence_number())
         if len(self._marks) > keep:
             self._marks = self._marks[len(self._marks) - keep - 1 :]
-            self.calls = [c for c in self.calls if c.first >= self._marks[0]]
+            self._keep([c for c in self.calls if c.first >= self._marks[0]])
+
+    def _keep(self, calls: list[Call]) -> None:
+        self.calls = calls
+        self._held = sum(s.part.nbytes for c in calls for s in (c.output, c.entry) if s is not None)
 
     def _ignored(self) -> bool:
         return (
-            self.in_backward
-            or threading.get_ident() != self._thread
-            or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+            self.in_backward or threading.get_ident() != self._thread or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         )
 
     def enter(self, module: nn.Module) -> Call | None:
         """Begin to note a call; None where it is not to be noted. Each call that is noted needs its `leave`."""
         if self._ignored() or not torch.is_grad_enabled():
             return None
-        call = Call(module=module, first=sequence_number(), depth=self._depth)
-        self._depth += 1
+        if len(self.calls) >= MOST_CALLS or self._held > MOST_BYTES:
+            self._keep(self.calls[len(self.calls) // 2 :])
+        call = Call(module, sequence_number(), -1, self._depth)
         self.calls.append(call)
+        self._depth += 1
         return call
 
     def leave(self) -> None:
@@ -158,21 +172,24 @@ class ForwardWatch:
 
     def look(self, call: Call, args: Any, output: Any) -> None:
         """The call went well: measure what went in and came out, where the module has weights of its own."""
-        call.last = sequence_number()
-        if any(p is not None and p.dim() > 1 for p in call.module._parameters.values()):
-            try:
+        try:
+            call.last = sequence_number()
+            parameters = call.module._parameters
+            if parameters and any(p is not None and p.dim() > 1 for p in parameters.values()):
                 self._measure(call, args, output)
-            except Exception as error:
-                self.on_fault("forward", error)
+        except Exception as error:
+            self.on_fault("forward", error)
 
     def _measure(self, call: Call, args: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple | list) and output else output
         with torch.no_grad():
             if _whole(first) and first.layout is torch.strided:
                 call.output = take(first, self.size)
+                self._held += call.output.part.nbytes
             entry = args[0] if self.entries and isinstance(args, tuple) and args else None
             if _whole(entry) and entry.is_floating_point():
                 call.entry = take(entry, self.size)
+                self._held += call.entry.part.nbytes
 
 
 def _whole(value: Any) -> TypeGuard[Tensor]:

@@ -17,14 +17,16 @@ from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import class_name, data_parallel_shards, gathered_weights, localize
 from unvanish.probe.parameters import Look, ParameterRing
 from unvanish.probe.place import data_parallel_copies
-from unvanish.probe.schedule import COPIES_IN_FULL, COPY_PACE, TRACE_RATIO, TRACING_RANKS, Pace, Schedule
+from unvanish.probe.schedule import TRACE_RATIO, Pace, Schedule
+from unvanish.probe.sites import Known
 from unvanish.probe.steps import StepLog
-from unvanish.schema.graph import Graph
 from unvanish.schema.run import Event, ModelInfo, OptimizerInfo, ParameterInfo
 
 _LOOK_EVERY = 4  # measured steps between two looks at whether something changed
 _EARLY = 8  # clippings that are remembered until the model's first step
 _JUMP = 10.0  # a gradient this many times larger or smaller than when last traced asks for a trace
+_MOST_GRAPHS = 4096  # remembered by their keys
+_MOST_NAMED = 32  # remembered whole
 _OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "amsgrad", "dampening")
 
 
@@ -49,6 +51,7 @@ class Watched:
         optimizer: Any,
         every: int | None,
         dropped: Callable[[int], None],
+        on_fault: Callable[[str, Exception], None],
         exact: bool,
     ) -> None:
         """The module is held weakly: the script may drop it."""
@@ -56,7 +59,6 @@ class Watched:
         self.name = name
         self.class_name = class_name(module)
         self.step = 0
-        self._every = every
         self.traces = Schedule(ratio=TRACE_RATIO, every=every)
         self.pace = Pace()
         self._module = module if isinstance(module, LooseParameters) else weakref.ref(module)
@@ -64,23 +66,29 @@ class Watched:
         self._exact = exact
         self.named: list[tuple[str, Tensor]] = list(module.named_parameters())
         self.ring = self._new_ring()
-        self.log = StepLog(index, dropped, self.consider_later)
-        self.graphs: dict[int, Graph] = {}
-        self._graphs: set[str] = set()
+        self.log = StepLog(index, dropped, self.consider_later, on_fault)
+        self.graphs: Known = {}
+        self._graphs: dict[str, None] = {}  # in the order in which they came
+        self._paths: dict[int, str] | None = None
+        self._names: dict[int, str] | None = None
         self.ids = {id(p) for _, p in self.named}
         self._trainable = [p.requires_grad for _, p in self.named]
         self.described = False
         self._targets: Targets | None = None
         self._levels: list[float] | None = None
         self._looks = 0
-        self.clip: tuple[float, Tensor] | None = None
-        self._spared = False  # enough other ranks trace
+        self.clip: tuple[float | Tensor, Tensor] | None = None
         self.turn: Turn | None = None  # the step that is under way
         self._owned: dict[int, frozenset[int]] = {}  # rows by id of the optimizer, where there are several
 
     def module(self) -> Any:
         """The module, or None when the script let go of it."""
         return self._module if isinstance(self._module, LooseParameters) else self._module()
+
+    @property
+    def spread(self) -> bool:
+        """Whether parameters are spread over processes."""
+        return any(type(p) not in (Tensor, nn.Parameter) for _, p in self.named)
 
     def _new_ring(self) -> ParameterRing:
         return (ExactRing if self._exact else ParameterRing)([p for _, p in self.named])
@@ -100,6 +108,7 @@ class Watched:
         if [id(p) for _, p in named] != [id(p) for _, p in self.named]:
             self.forget_look()
             self.named, self._owned, self._levels, self.graphs = named, {}, None, {}
+            self._names = None
             self.ids = {id(p) for _, p in named}
             self.ring = self._new_ring()
 
@@ -140,29 +149,43 @@ class Watched:
 
     def due(self) -> bool:
         """Whether the coming forward pass may be one to trace."""
-        if self._spared:
-            return False
         return self.traces.due(self.step) or (self.turn is not None and self.traces.due(self.step + 1))
 
-    def paths(self) -> dict[int, str]:
-        """Dotted path by id of the submodule."""
-        module = self.module()
-        return {id(m): path for path, m in module.named_modules()} if module is not None else {}
+    def full(self) -> bool:
+        """Whether the coming step, if it is traced, is to be measured in full."""
+        return self.traces.full(self.step) or (self.turn is not None and self.traces.full(self.step + 1))
+
+    def paths(self, *, again: bool = True) -> dict[int, str]:
+        """Dotted path by id of the submodule; `again`: look for new ones (a module may hold thousands)."""
+        if again or self._paths is None:
+            module = self.module()
+            found = {id(m): path for path, m in module.named_modules()} if module is not None else {}
+            if found != self._paths:
+                self._paths = found
+        return self._paths or {}
 
     def names(self) -> dict[int, str]:
         """Parameter name by id of the tensor, and by that of the whole weight where it is gathered from shards."""
-        names = {id(p): name for name, p in self.named}
-        return names | {i: names[id(p)] for i, p in self.gathered().items() if id(p) in names}
+        if self._names is None:
+            self._names = {id(p): name for name, p in self.named}
+        gathered = self.gathered()
+        if not gathered:
+            return self._names
+        return self._names | {i: self._names[id(p)] for i, p in gathered.items() if id(p) in self._names}
 
     def gathered(self) -> dict[int, Tensor]:
         """By id of a weight that is gathered from shards for the forward pass: the parameter that it is of."""
-        module = self.module()
+        module = self.module() if self.spread else None
         return gathered_weights(module) if isinstance(module, nn.Module) else {}
 
     def first_sight(self, key: str) -> bool:
         """Whether a graph was not seen before; notes it."""
         fresh = key not in self._graphs
-        self._graphs.add(key)
+        self._graphs[key] = None
+        if len(self._graphs) > _MOST_GRAPHS:  # a net that is another one at each step
+            del self._graphs[next(iter(self._graphs))]
+        if len(self.graphs) > _MOST_NAMED:
+            self.graphs.clear()
         return fresh
 
     def know(self, targets: Targets | None) -> Targets | None:
@@ -206,18 +229,6 @@ class Watched:
                 self.traces.ask()
                 return
 
-    def spare(self, info: ModelInfo) -> None:
-        """Do less where others do the same: a few of many copies are looked at in full, some of many ranks trace.
-
-        Where the user asked for traces at a fixed distance, all do.
-        """
-        shards = [p.shard for p in info.parameters if p.shard is not None]
-        if self._every is not None or not shards:
-            return
-        if len(shards) == len(info.parameters) and all(s.replica >= COPIES_IN_FULL for s in shards):
-            self.pace.least = COPY_PACE
-        self._spared = all(s.samples and s.replica * s.parts + s.part >= TRACING_RANKS for s in shards)
-
     def info(self) -> ModelInfo:
         """The noun for the record."""
         optimizers = [o for o in (ref() for ref in self.optimizers) if o is not None]
@@ -256,11 +267,13 @@ class Models:
         every: int | None,
         only: tuple[nn.Module, Sequence[torch.optim.Optimizer]] | None,
         dropped: Callable[[int], None],
+        on_fault: Callable[[str, Exception], None],
         exact: bool = False,
     ) -> None:
         """`only`: watch this model, stepped by these optimizers, and nothing else."""
         self._every = every
         self._dropped = dropped
+        self._on_fault = on_fault
         self._exact = exact
         self._only = only
         self._ours = None if only is None else {id(o) for o in only[1]}  # by id: `only` keeps them alive
@@ -273,7 +286,7 @@ class Models:
         self._early: weakref.WeakKeyDictionary[Any, int] = (
             weakref.WeakKeyDictionary()
         )  # steps left out so far
-        self._early_clips: list[tuple[weakref.ref[Tensor], float, Tensor]] = []
+        self._early_clips: list[tuple[weakref.ref[Tensor], float | Tensor, Tensor]] = []
         self.ending = False  # nothing more will come
         self._tracing = True
 
@@ -308,7 +321,16 @@ class Models:
                 announce(watched)  # there is news: another optimizer, or other parameters in this one
                 return watched
         name = self._unique(script_name(module) or class_name(module))
-        watched = Watched(len(self._names), name, module, optimizer, self._every, self._dropped, self._exact)
+        watched = Watched(
+            len(self._names),
+            name,
+            module,
+            optimizer,
+            self._every,
+            self._dropped,
+            self._on_fault,
+            self._exact,
+        )
         others = self._only[1] if self._only is not None else living_optimizers()
         watched.stepped_by([o for o in others if watched.ids & {id(p) for p in parameters_of(o)}])
         self._names.append(name)
@@ -334,7 +356,7 @@ class Models:
             unique = f"{name}#{number}"
         return unique
 
-    def clipped(self, parameter: Tensor, most: float, found: Tensor) -> None:
+    def clipped(self, parameter: Tensor, most: float | Tensor, found: Tensor) -> None:
         """Norm clipping was called for the gradients of these parameters."""
         owners = [watched for watched in self._all if id(parameter) in watched.ids]
         for watched in owners:
@@ -365,6 +387,10 @@ class Models:
     def any_due(self) -> bool:
         """Whether the coming step of any model is to be traced."""
         return self._tracing and any(w.due() for w in self._all if w.alive())
+
+    def all_lean(self) -> bool:
+        """Whether the coming step is to be traced for the signal alone."""
+        return not any(w.due() and w.full() for w in self._all if w.alive())
 
     def any_undescribed(self) -> bool:
         """Whether the layers of any model are still to be described."""

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unvanish.probe.local import is_there, local_gradient, local_tensor, localize
-from unvanish.probe.samples import stride_for
+from unvanish.probe.stride import stride_for
 from unvanish.schema.run import PARAMETER_STATISTICS, SNAPSHOT_QUANTILES
 
 SAMPLE = 256  # elements looked at per tensor and step
@@ -26,7 +26,18 @@ TOTAL = 131_072  # elements looked at per step, over all tensors
 RING_BYTES = 6 * 2**20
 MOST_SLOTS = 64
 _COLUMNS = {name: i for i, name in enumerate(PARAMETER_STATISTICS)}
+JOINED_ON = ("cuda",)  # devices where one large copy beats many small ones
 _AT_ONCE = 4  # steps reduced together: their samples fit into a core's cache
+
+
+class SecondMoment(NamedTuple):
+    """Adam's second moment of one row, as the optimizer has it: a sample, its beta, how many steps it was made of."""
+
+    row: int
+    sample: Tensor
+    beta: float
+    made: float | Tensor
+    eps: float
 
 
 @dataclass(slots=True)
@@ -46,7 +57,7 @@ class Look:
     bare: list[int] = field(default_factory=list)
     sparse: list[tuple[int, Tensor]] = field(default_factory=list)
     scale: Tensor | None = None
-    second: list[tuple[int, Tensor, float, float]] = field(default_factory=list)
+    second: list[SecondMoment] = field(default_factory=list)
 
 
 class ParameterRing:
@@ -86,6 +97,11 @@ class ParameterRing:
         return all(g.device.type == "cpu" for g in self._groups)
 
     @property
+    def devices(self) -> list[torch.device]:
+        """Where the parameters are."""
+        return [g.device for g in self._groups]
+
+    @property
     def looked_at(self) -> list[int]:
         """Elements per row that the statistics look at."""
         return self.counts
@@ -108,6 +124,12 @@ class ParameterRing:
     def give_back(self, slot: int) -> None:
         """A slot that is not needed any more."""
         self._free.append(slot)
+
+    def release(self, look: Look) -> None:
+        """A look that is not needed any more; a second time does nothing."""
+        slot, look.slot = look.slot, -1
+        if slot >= 0:
+            self.give_back(slot)
 
     def let_go(self) -> None:
         """The model is gone: only what was seen of it remains to be reduced."""
@@ -150,7 +172,7 @@ class ParameterRing:
         for group in self._groups:
             group.read_weights(look.slot)
         if optimizer is not None:
-            look.second += _second_moments(optimizer, self.parameters, self.counts)
+            look.second += _second_moments(optimizer, self.parameters, self.looked_at)
         self._versions = self._now()
         self.followed = True
 
@@ -174,10 +196,10 @@ class ParameterRing:
 
     def reduce(
         self, looks: Sequence[Look], keep: Collection[int] = ()
-    ) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
+    ) -> tuple[NDArray[np.float64], dict[int, Any]]:
         """Statistics [looks x PARAMETER_STATISTICS x parameters]; the slots are given back.
 
-        And the weights [parameters x width] from before the looks in `keep`.
+        And the weights [parameters x width] from before the looks in `keep`, for `spread`.
         """
         out = np.full((len(looks), len(PARAMETER_STATISTICS), len(self.numels)), np.nan)
         weights = {i: np.zeros((len(self.numels), self.width)) for i in keep}
@@ -192,8 +214,12 @@ class ParameterRing:
                     self._special(look, out[i])
         finally:
             for look in looks:
-                self.give_back(look.slot)
+                self.release(look)
         return out, weights
+
+    def spread(self, weights: Any) -> list[tuple[float, tuple[float, ...]]]:
+        """Per parameter: L2 norm and quantiles of weights that `reduce` gave."""
+        return quantiles(weights, self.counts, self.numels)
 
     def _special(self, look: Look, table: NDArray[np.float64]) -> None:
         for row in look.bare:
@@ -207,9 +233,10 @@ class ParameterRing:
                 1 - np.count_nonzero(found) / numel,
                 np.count_nonzero(~np.isfinite(found)) / numel,
             )
-        for row, moments, correction, eps in look.second:
-            root = np.sqrt(moments.cpu().numpy().astype(np.float64) / correction)
-            table[_COLUMNS["adam_suppression"], row] = np.mean(root / (root + eps))
+        for second in look.second:
+            correction = 1 - second.beta ** float(second.made or 1)
+            root = np.sqrt(second.sample.cpu().numpy().astype(np.float64) / correction)
+            table[_COLUMNS["adam_suppression"], second.row] = np.mean(root / (root + second.eps))
 
     def notice(self, before: NDArray[Any], after: NDArray[Any]) -> None:
         """The weights after a step and before the next: where they differ, both are looked at from now on."""
@@ -262,6 +289,10 @@ class _Group:
         self._gradient_rows = [self._places(self.gradients[s]) for s in range(slots)]
         self._weight_rows = [self._places(self.weights[s]) for s in range(slots)]
         self._before_rows = self._places(self._before)
+        self._joins = self.device.type in JOINED_ON and not self._complex and not self._spread
+        self._zeros: dict[
+            torch.dtype, list[Tensor]
+        ] = {}  # a row of them, and what each row's sample leaves over
 
     def _places(self, matrix: Tensor) -> list[Tensor]:
         return [matrix[n, : plan.length].view(plan.shape) for n, plan in enumerate(self._plans)]
@@ -272,14 +303,14 @@ class _Group:
 
     def weights_now(self) -> Tensor:
         """A copy of the weights' sample, [rows x columns]."""
-        self._copy_weights(self._before_rows)
+        self._copy_weights(self._before, self._before_rows)
         return self._before.clone()
 
     def read_weights(self, slot: int) -> None:
         """Look at the weights as they are."""
-        self._copy_weights(self._weight_rows[slot])
+        self._copy_weights(self.weights[slot], self._weight_rows[slot])
 
-    def _copy_weights(self, places: list[Tensor]) -> None:
+    def _copy_weights(self, matrix: Tensor, places: list[Tensor]) -> None:
         tensors = self.pieces() if self._spread else self.tensors
         pointers = [t.data_ptr() for t in tensors]
         if pointers != self._pointers:  # the first time, and when the script gave a parameter new storage
@@ -287,11 +318,38 @@ class _Group:
             # what had to be copied would be stale at the next step
             own = all(map(_shares_memory, self._sources, tensors))
             self._pointers = pointers if own else []
-        torch._foreach_copy_(places, self._sources)
+        if not self._joined(matrix, self._sources):
+            torch._foreach_copy_(places, self._sources)
+
+    def _joined(self, matrix: Tensor, sources: Sequence[Tensor | None]) -> bool:
+        """Fill the whole matrix [rows x columns] by one launch of a kernel; False where that can't be.
+
+        A foreach copy of strided views launches a kernel for each of them, which takes milliseconds on a GPU.
+        """
+        kinds = {s.dtype for s in sources if s is not None}
+        if not self._joins or len(kinds) != 1:
+            return False
+        (kind,) = kinds
+        if kind not in self._zeros:
+            zeros = torch.zeros(self.columns, dtype=kind, device=self.device)
+            self._zeros[kind] = [zeros, *(zeros[plan.length :] for plan in self._plans)]
+        nothing, *rests = self._zeros[kind]
+        parts: list[Tensor] = []
+        for source, rest in zip(sources, rests, strict=True):
+            if source is None:
+                parts.append(nothing)
+            else:
+                parts += (source if source.dim() == 1 else source.reshape(-1), rest)
+        if kind == matrix.dtype:
+            torch.cat(parts, out=matrix.view(-1))
+        else:
+            matrix.view(-1).copy_(torch.cat(parts))
+        return True
 
     def read_gradients(self, slot: int, rows: frozenset[int] | None) -> list[int]:
         """Look at the gradients (of some rows); gives those of them that have no dense one."""
         places, sources, bare = [], [], []
+        whole: list[Tensor | None] = [None] * len(self.tensors)
         target = self._gradient_rows[slot]
         for n, (tensor, plan) in enumerate(zip(self.tensors, self._plans, strict=True)):
             if rows is not None and self.rows[n] not in rows:
@@ -300,9 +358,10 @@ class _Group:
             if gradient is None or gradient.layout is not torch.strided:
                 bare.append(self.rows[n])
                 continue
-            sources.append(gradient if plan.plain else plan.see(gradient))
+            whole[n] = seen = gradient if plan.plain else plan.see(gradient)
+            sources.append(seen)
             places.append(target[n])
-        if sources:
+        if sources and (rows is not None or not self._joined(self.gradients[slot], whole)):
             torch._foreach_copy_(places, sources)
         return bare
 
@@ -381,15 +440,16 @@ class _Plan:
     @staticmethod
     def of(tensor: Tensor, width: int) -> _Plan:
         numel = tensor.numel()
-        stride = stride_for(tensor.shape, width) if numel > width else 1
-        count = min(-(-numel // stride), width)
         order = None
         if not tensor.is_contiguous():
             order = tuple(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+        shape = tensor.shape if order is None else tuple(tensor.shape[d] for d in order)
+        stride = stride_for(shape, width) if numel > width else 1
+        count = -(-numel // stride)
         plain = numel <= width and order is None and not tensor.is_complex()
         length = count * (2 if tensor.is_complex() else 1)
-        shape = tuple(tensor.shape) if plain else (count, 2) if tensor.is_complex() else (count,)
-        return _Plan(count, length, shape, stride, order, plain, tensor.is_complex())
+        place = tuple(tensor.shape) if plain else (count, 2) if tensor.is_complex() else (count,)
+        return _Plan(count, length, place, stride, order, plain, tensor.is_complex())
 
     def see(self, tensor: Tensor) -> Tensor:
         """The elements: a view of a dense tensor, a copy of others."""
@@ -400,7 +460,7 @@ class _Plan:
         if tensor.is_contiguous():
             seen = tensor.as_strided((self.count,), (self.stride,))
         else:
-            seen = tensor.reshape(-1)[:: self.stride][: self.count]
+            seen = tensor.reshape(-1)[:: self.stride]
         return torch.view_as_real(seen) if self.is_complex else seen
 
 
@@ -418,8 +478,8 @@ def _squares(values: NDArray[Any]) -> NDArray[np.float64]:
 
 def _second_moments(
     optimizer: Any, parameters: Sequence[Tensor], counts: Sequence[int]
-) -> list[tuple[int, Tensor, float, float]]:
-    """(row, sample of the second moment, bias correction, eps) of the parameters that an Adam steps."""
+) -> list[SecondMoment]:
+    """Of the parameters that an Adam steps. Nothing waits for a device: the step count may lie on it."""
     rows = {id(p): i for i, p in enumerate(parameters)}
     out = []
     for group in optimizer.param_groups:
@@ -429,16 +489,14 @@ def _second_moments(
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
             second = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
-            made = state.get("step")
             row = rows.get(id(parameter))
             if row is None or not isinstance(second, Tensor) or isinstance(betas[1], Tensor):
                 continue
-            if isinstance(made, Tensor) and made.device.type != "cpu":
-                continue  # reading it would wait for the device
-            correction = 1 - betas[1] ** float(made or 1)
+            made = state.get("step")
+            made = made.detach().clone() if isinstance(made, Tensor) else float(made or 1)
             sample = second.detach().reshape(-1)
-            sample = sample[:: max(1, sample.numel() // max(1, counts[row]))].clone()
-            out.append((row, sample, correction, eps))
+            sample = sample[:: stride_for(second.shape, max(1, counts[row]))].clone()
+            out.append(SecondMoment(row, sample, betas[1], made, eps))
     return out
 
 

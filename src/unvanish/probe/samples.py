@@ -8,8 +8,8 @@ on two cores).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,33 +17,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unvanish.probe.stride import stride_for
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
 from unvanish.schema.moments import Moments
 
 TRACE_SAMPLE = 4096  # elements looked at per tensor at a traced step: rms to about 1 %
+LEAN_SAMPLE = 1024  # the same at the traces in between, where every step or nearly every one is traced: 2 %
 _PLAIN = (torch.float32, torch.float64)
 _F32_BIAS = 127
 _F32_EXPONENTS = 256
-
-
-@lru_cache(maxsize=4096)
-def stride_for(shape: Sequence[int], target: int) -> int:
-    """A sampling stride of about numel / target that is coprime to every side, so that no unit is left out.
-
-    A stride that shares a factor with the last side would look at the same few units in every row.
-    """
-    numel = math.prod(shape)
-    stride = max(1, numel // target)
-    while stride > 1 and any(math.gcd(stride, side) > 1 for side in shape if side > 1):
-        stride += 1
-    return stride
 
 
 def view(tensor: Tensor, target: int = TRACE_SAMPLE) -> Tensor:
     """All of a small tensor, a fixed-stride sample of a large one. No random numbers, no copy where dense."""
     tensor = tensor.detach()
     numel = tensor.numel()
-    if numel <= target:
+    if numel < 2 * target:  # half of it would have to be looked at anyway
         return tensor
     if not tensor.is_contiguous():  # transposed or channels_last: dense in the order of its strides
         tensor = tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
@@ -72,8 +61,8 @@ def take(tensor: Tensor, target: int = TRACE_SAMPLE) -> Sample:
     numel = tensor.numel()
     if tensor.requires_grad:
         tensor = tensor.detach()
-    if numel > target and tensor.dtype in _PLAIN and _dense(tensor):  # one operation: the common case
-        stride = stride_for(tensor.shape, target)
+    if numel >= 2 * target and tensor.dtype in _PLAIN and _dense(tensor):  # one operation: the common case
+        stride = stride_for(tensor.shape if tensor.is_contiguous() else tensor.shape[::-1], target)
         return Sample(torch.as_strided_copy(tensor, (-(-numel // stride),), (stride,)), numel)
     part = view(tensor, target)
     if part.is_complex():
@@ -82,57 +71,106 @@ def take(tensor: Tensor, target: int = TRACE_SAMPLE) -> Sample:
     return Sample(part.to(wide, copy=True, memory_format=torch.contiguous_format), numel)
 
 
+@dataclass(slots=True)
+class Table:
+    """The moments of many tensors, a row each: columns of what schema.moments.Moments has."""
+
+    count: list[int]
+    sampled: list[int]
+    norm: NDArray[np.float64]
+    absmax: NDArray[np.float64]
+    total: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    zeros: NDArray[np.float64]
+    nonfinite: NDArray[np.float64]
+    exponents: list[tuple[int, ...]]
+
+    @classmethod
+    def empty(cls, rows: int) -> Table:
+        """Rows of no elements."""
+        norm, absmax, total, deviation, zeros, nonfinite = (np.zeros(rows) for _ in range(6))
+        nothing: list[tuple[int, ...]] = [()] * rows
+        return cls([0] * rows, [0] * rows, norm, absmax, total, deviation, zeros, nonfinite, nothing)
+
+    def multiply(self, factor: float) -> None:
+        """All elements times a number; the histogram stays as it is."""
+        self.norm *= abs(factor)
+        self.absmax *= abs(factor)
+        self.deviation *= abs(factor)
+        self.total *= factor
+
+    def moments(self, row: int) -> Moments:
+        """One row."""
+        return Moments(
+            count=self.count[row],
+            sampled=self.sampled[row],
+            norm=float(self.norm[row]),
+            absmax=float(self.absmax[row]),
+            total=float(self.total[row]),
+            deviation=float(self.deviation[row]),
+            zeros=float(self.zeros[row]),
+            nonfinite=float(self.nonfinite[row]),
+            exponents=self.exponents[row],
+        )
+
+    def put(self, row: int, values: Moments) -> None:
+        """Change one row."""
+        self.count[row], self.sampled[row], self.exponents[row] = (
+            values.count,
+            values.sampled,
+            values.exponents,
+        )
+        for name in ("norm", "absmax", "total", "deviation", "zeros", "nonfinite"):
+            getattr(self, name)[row] = getattr(values, name)
+
+
 def moments(samples: Sequence[Sample | None], *, exponents: bool = False) -> list[Moments | None]:
+    """The moments of many samples; None where there is no sample or no element."""
+    table = tabulate([s for s in samples if s is not None], exponents=exponents)
+    rows = iter(range(len(table.count)))
+    made = [None if s is None else table.moments(next(rows)) for s in samples]
+    return [None if m is None or not m.count else m for m in made]
+
+
+def tabulate(samples: Sequence[Sample], *, exponents: bool = False) -> Table:
     """The moments of many samples: one transfer per device, and one pass for all of the same length."""
-    arrays = to_numpy([None if s is None else s.part for s in samples])
+    arrays = to_numpy([s.part for s in samples])
     groups: dict[tuple[int, Any], list[int]] = {}
     for index, values in enumerate(arrays):
-        if values is not None:
+        if values.size:
             groups.setdefault((values.size, values.dtype), []).append(index)
-    out: list[Moments | None] = [None] * len(samples)
+    table = Table.empty(len(samples))
+    table.count = [s.numel for s in samples]
     for (length, _), members in groups.items():
-        if not length:
-            continue
-        matrix = np.stack([a for a in (arrays[i] for i in members) if a is not None])
-        for index, made in zip(
-            members, _reduce(matrix, [samples[i] for i in members], exponents), strict=True
-        ):
-            out[index] = made
-    return out
+        matrix = np.array([arrays[i] for i in members])
+        _reduce(matrix, members, table, exponents=exponents)
+        for i in members:
+            table.sampled[i] = length
+    return table
 
 
-def _reduce(matrix: NDArray[Any], samples: Sequence[Sample | None], exponents: bool) -> Iterable[Moments]:
-    """One Moments per row of [rows x elements]."""
+def _reduce(matrix: NDArray[Any], members: list[int], table: Table, *, exponents: bool) -> None:
+    """Fill these rows of the table from the rows of [rows x elements]."""
     length = matrix.shape[1]
+    scale = np.array([table.count[i] for i in members]) / length
     with np.errstate(all="ignore"):  # gradients that are NaN or Inf are numbers to us, not a warning
         absolute = np.abs(matrix)
         absmax = absolute.max(1).astype(np.float64)
-        zeros = length - np.count_nonzero(matrix, axis=1)
         # the sum is finite unless an element is not (float64 holds 1e38 times 4096); then they are counted
         wide = matrix.astype(np.float64)
         total = wide.sum(1)
-        nonfinite = np.zeros(len(matrix))
+        table.zeros[members] = (length - np.count_nonzero(matrix, axis=1)) * scale
         if not np.isfinite(total).all():
-            nonfinite = length - np.isfinite(matrix).sum(1)
-        norm = _norms(wide, absmax)
+            table.nonfinite[members] = (length - np.isfinite(matrix).sum(1)) * scale
+        table.norm[members] = _norms(wide, absmax) * np.sqrt(scale)
         wide -= (total / length)[:, None]
-        deviation = _norms(wide, np.abs(wide).max(1))
-        histograms = _exponents(absolute) if exponents else None
-    for row, sample in enumerate(samples):
-        assert sample is not None  # noqa: S101 - only rows that were there came so far
-        scale = sample.numel / length
-        histogram = () if histograms is None else tuple(round(n * scale) for n in histograms[row].tolist())
-        yield Moments(
-            count=sample.numel,
-            sampled=length,
-            norm=float(norm[row]) * math.sqrt(scale),
-            absmax=float(absmax[row]),
-            total=float(total[row]) * scale,
-            deviation=float(deviation[row]) * math.sqrt(scale),
-            zeros=float(zeros[row]) * scale,
-            nonfinite=float(nonfinite[row]) * scale,
-            exponents=histogram,
-        )
+        table.deviation[members] = _norms(wide, np.abs(wide).max(1)) * np.sqrt(scale)
+        table.absmax[members] = absmax
+        table.total[members] = total * scale
+        if exponents:
+            scaled = np.rint(_exponents(absolute) * scale[:, None]).astype(np.int64).tolist()
+            for i, counts in zip(members, scaled, strict=True):
+                table.exponents[i] = tuple(counts)
 
 
 def _norms(wide: NDArray[np.float64], absmax: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -168,21 +206,22 @@ def _exponents(absolute: NDArray[Any]) -> NDArray[np.int64]:
     return out
 
 
-def to_numpy(tensors: Sequence[Tensor | None]) -> list[NDArray[Any] | None]:
+def to_numpy(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
     """Flat arrays of tensors of any device: shared memory on the CPU, one transfer for each other device."""
-    out: list[NDArray[Any] | None] = [None] * len(tensors)
+    out: list[NDArray[Any]] = [_EMPTY] * len(tensors)
     elsewhere: dict[Any, list[int]] = {}
     for index, tensor in enumerate(tensors):
-        if tensor is None:
-            continue
         if tensor.device.type == "cpu":
             out[index] = tensor.numpy().reshape(-1)
         else:
             elsewhere.setdefault((tensor.device, tensor.dtype), []).append(index)
     for members in elsewhere.values():
-        parts = [t.reshape(-1) for t in (tensors[i] for i in members) if t is not None]
+        parts = [tensors[i].reshape(-1) for i in members]
         flat = torch.cat(parts).cpu().numpy()
         ends = np.cumsum([p.numel() for p in parts])
         for index, piece in zip(members, np.split(flat, ends[:-1]), strict=True):
             out[index] = piece
     return out
+
+
+_EMPTY = np.zeros(0)

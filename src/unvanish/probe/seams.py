@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad
 from unvanish.probe.local import here, local_gradient
 
 NORM_EPS = 1e-6  # what torch adds to the norm before it divides by it
+_MOST_SCALED = 64  # losses that live at once, of which the scale is known
 
 
 class Seams:
@@ -35,14 +36,21 @@ class Seams:
         self._placed.append((owner, name, original, ours))
 
     def take_back(self) -> None:
-        """Put the originals back, save where someone else has put something in since."""
+        """Put the originals back, save where someone else has put something in since.
+
+        Another watch may have: then it puts back what was below ours.
+        """
         for owner, name, original, ours in reversed(self._placed):
+            ours.taken_back = True
             if getattr(owner, name, None) is ours:
-                setattr(owner, name, original)
+                below = original
+                while getattr(below, "taken_back", False):
+                    below = below.__wrapped__
+                setattr(owner, name, below)
         self._placed = []
 
 
-def see_clipping(seams: Seams, tell: Callable[[list[Tensor], float, Tensor], None]) -> None:
+def see_clipping(seams: Seams, tell: Callable[[list[Tensor], Any, Tensor], None]) -> None:
     """Call `tell(parameters, largest norm allowed, norm found)` at each clip_grad_norm_, however it was imported."""
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +61,7 @@ def see_clipping(seams: Seams, tell: Callable[[list[Tensor], float, Tensor], Non
                 norm = here(total_norm)
                 if norm is None:
                     return _clipped_in_pieces(original, tell, several, (max_norm, total_norm, *args), kwargs)
-                tell(several, float(max_norm), norm)
+                tell(several, max_norm, norm)
             return original(parameters, max_norm, total_norm, *args, **kwargs)
 
         return clip
@@ -122,9 +130,10 @@ class Captures:
 class LossScale:
     """Knows by what GradScaler multiplied a loss, and which steps it skipped."""
 
-    def __init__(self, skipped: Callable[[Any], None]) -> None:
+    def __init__(self, skipped: Callable[[Any], None], on_fault: Callable[[str, Exception], None]) -> None:
         """`skipped(optimizer)` is called when the scaler left a step out."""
         self._skipped = skipped
+        self._fault = on_fault
         self._scaled: list[tuple[weakref.ref[Tensor], Tensor]] = []
         self.stepped = False  # set by the engine when an optimizer steps
 
@@ -141,13 +150,18 @@ class LossScale:
     def _see_scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def scale(scaler: Any, outputs: Any) -> Any:
             scaled = original(scaler, outputs)
-            factor = getattr(scaler, "_scale", None)
-            if isinstance(scaled, Tensor) and isinstance(factor, Tensor) and scaled is not outputs:
-                alive = [(ref, f) for ref, f in self._scaled if ref() is not None]
-                self._scaled = [*alive, (weakref.ref(scaled), factor.detach().clone())]
+            try:
+                self._note(scaled, outputs, getattr(scaler, "_scale", None))
+            except Exception as error:
+                self._fault("loss scale", error)
             return scaled
 
         return scale
+
+    def _note(self, scaled: Any, outputs: Any, factor: Any) -> None:
+        if isinstance(scaled, Tensor) and isinstance(factor, Tensor) and scaled is not outputs:
+            alive = [(ref, f) for ref, f in self._scaled if ref() is not None]
+            self._scaled = [*alive[-_MOST_SCALED:], (weakref.ref(scaled), factor.detach().clone())]
 
     def _see_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def maybe_step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:

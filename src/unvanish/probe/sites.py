@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from unvanish.probe.backward import Node, Tracing, graph_key, units_of
+from unvanish.probe.backward import Node, Tracing, graph_key
 from unvanish.probe.forward import Call
 from unvanish.probe.local import class_name
+from unvanish.probe.numbers import stats_of
 from unvanish.probe.samples import Sample, moments
 from unvanish.schema.graph import Graph, Operation, OperationKind, OperationStats
-from unvanish.schema.moments import Moments, combined
+from unvanish.schema.moments import Moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,12 @@ class Numbers:
     """What the samples of a traced pass came to."""
 
     stats: tuple[OperationStats, ...]
-    entries: Sequence[Moments | None]  # of what went into the module that an operation stands for
+    inputs: Sequence[Sample | None]  # of the module that an operation stands for
+
+    @property
+    def entries(self) -> Sequence[Moments | None]:
+        """The moments of the inputs."""
+        return moments(self.inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,103 +50,65 @@ class Sited:
 
         `exponents`: take the log2 histogram of the signal too, of the numbers as they were (before the factor).
         """
-        arrived = moments([s for n in self.nodes for s in n.arrived], exponents=exponents)
-        others: list[Sample | None] = [s for n in self.nodes for s in n.edges.values()]
-        others += [output for output, _ in self.modules]
-        others += [entry for _, entry in self.modules]
-        reduced = iter(moments(others))
-        signals = iter([m.times(factor) if m is not None else None for m in arrived])
-        signal = [
-            combined([m for m in (next(signals) for _ in n.arrived) if m is not None]) for n in self.nodes
-        ]
-        edges = [
-            {position: m.times(factor) if (m := next(reduced)) is not None else None for position in n.edges}
-            for n in self.nodes
-        ]
-        outputs = [next(reduced) for _ in self.nodes]
-        entries = [next(reduced) for _ in self.nodes]
-        stats = tuple(_stats(i, self.nodes, signal, edges[i], outputs[i]) for i in range(len(self.nodes)))
-        return Numbers(stats, entries)
+        stats = stats_of(self.nodes, [output for output, _ in self.modules], factor, exponents=exponents)
+        return Numbers(stats, [entry for _, entry in self.modules])
 
 
-def _stats(
-    index: int,
-    nodes: Sequence[Node],
-    signal: Sequence[Moments | None],
-    edges: Mapping[int, Moments | None],
-    output: Moments | None,
-) -> OperationStats:
-    node, own = nodes[index], signal[index]
-
-    def edge(position: int, parent: int | None) -> float | None:
-        passed = edges.get(position)
-        if passed is not None:
-            return passed.norm
-        if parent is not None and nodes[parent].consumers == 1:
-            above = signal[parent]  # the only consumer hands over all that arrives there
-            return above.norm if above is not None else None
-        return None
-
-    units = units_of(node.gate) if node.gate is not None else None
-    if units is None and node.unit_dim is not None:
-        units = (0, 0, "")
-    return OperationStats(
-        operation=index,
-        count=own.count if own else 0,
-        norm=own.norm if own else 0.0,
-        absmax=own.absmax if own else 0.0,
-        zeros=round(own.zeros) if own else 0,
-        nonfinite=round(own.nonfinite) if own else 0,
-        edge_norms=tuple(edge(p, parent) for p, parent in node.parents),
-        parameter_norms=tuple(edge(leaf.position, None) for leaf in node.leaves),
-        output_count=output.count if output else None,
-        output_std=output.std if output else None,
-        output_rms=output.rms if output else None,
-        output_mean=output.total / output.count if output else None,
-        units=units[0] if units else None,
-        closed_units=units[1] if units else None,
-        unit_bits=units[2] if units else "",
-        total=own.total if own else None,
-        sampled=own.sampled if own and own.sampled < own.count else None,
-        exponents=own.exponents if own else (),
-    )
+MOST_KNOWN = 32  # graphs of one model
 
 
-def site(
-    tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str], known: dict[int, Graph]
-) -> Sited:
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A graph with its names, and which of its operations stand for their modules."""
+
+    graph: Graph
+    own: tuple[bool, ...]
+    shape: object  # kept, so that nothing else gets its id
+
+
+Known = dict[Hashable, _Named]
+
+
+def site(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str], known: Known) -> Sited:
     """Name every operation: `paths` by id of the module, `names` by id of the parameter, of one model.
 
     `known` remembers graphs from step to step: the same net makes the same graph, and naming it takes time.
     """
     nodes, calls = tracing.nodes, tracing.calls
-    kinds = [node.kind for node in nodes]
-    numbers = _call_numbers(calls)
-    mark = hash(
-        tuple(
-            (
-                *(
-                    node.name,
-                    paths.get(id(call.module)) if call is not None else None,
-                    numbers.get(id(call), 0),
-                ),
-                *(tuple(node.parents), tuple([names.get(id(leaf.parameter)) for leaf in node.leaves])),
-            )
-            for node, call in zip(nodes, calls, strict=True)
-        )
+    modules = [None if call is None else paths.get(id(call.module), call.module) for call in calls]
+    again = [None if call is None else id(call) for call in calls]  # which operations share a call
+    first: dict[int | None, int] = {}
+    mark = (
+        id(tracing.shape) if tracing.shape is not None else tuple((n.name, tuple(n.parents)) for n in nodes),
+        tuple([m if isinstance(m, str) else m is not None for m in modules]),
+        tuple([first.setdefault(call, len(first)) for call in again]),
+        tuple([names.get(id(leaf.parameter)) for node in nodes for leaf in node.leaves]),
     )
-    graph = known.get(mark)
-    if graph is None:
-        graph = known[mark] = _graph(nodes, calls, kinds, numbers, paths, names)
+    named = known.get(mark)
+    if named is None:
+        if len(known) >= MOST_KNOWN:  # a script that makes a new graph at every step
+            known.clear()
+        named = known[mark] = _named(tracing, paths, names)
+    measured = [
+        (call.output, call.entry) if call is not None and own else (None, None)
+        for call, own in zip(calls, named.own, strict=True)
+    ]
+    return Sited(graph=named.graph, nodes=nodes, modules=measured)
+
+
+def _named(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str]) -> _Named:
+    nodes, calls = tracing.nodes, tracing.calls
+    kinds = [node.kind for node in nodes]
+    graph = _graph(nodes, calls, kinds, _call_numbers(calls), paths, names)
     per_call = Counter(
         id(call) for kind, call in zip(kinds, calls, strict=True) if call is not None and kind == "weight"
     )
-    modules: list[tuple[Sample | None, Sample | None]] = []
-    for kind, call in zip(kinds, calls, strict=True):
-        # the module's output stands for the operation only where that is the module's one product
-        own = call is not None and kind == "weight" and id(call.module) in paths and per_call[id(call)] == 1
-        modules.append((call.output, call.entry) if call is not None and own else (None, None))
-    return Sited(graph=graph, nodes=nodes, modules=modules)
+    # the module's output stands for the operation only where that is the module's one product
+    own = tuple(
+        call is not None and kind == "weight" and id(call.module) in paths and per_call[id(call)] == 1
+        for kind, call in zip(kinds, calls, strict=True)
+    )
+    return _Named(graph, own, tracing.shape)
 
 
 def _graph(

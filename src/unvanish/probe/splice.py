@@ -48,6 +48,7 @@ def splice(
         ]
     order.sort(key=lambda entry: entry[0])
     tracing.nodes, tracing.calls = [n for _, n, _ in order], [c for _, _, c in order]
+    tracing.shape = None  # it is another graph now
     for index, node in enumerate(tracing.nodes):
         node.index, node.parents, node.consumers = index, [], 0
     for node, position, above in edges:

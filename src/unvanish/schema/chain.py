@@ -38,7 +38,8 @@ class Chain:
     """The dominant path from the model's output to one parameter, at one step.
 
     `output_norm` (dL/d output), times the product of all factors' gains, is `signal_norm` (dL/dz at the
-    parameter's own layer); times `last_factor` (dz/dw) it is `gradient_norm`.
+    parameter's own layer); times `last_factor` (dz/dw) it is `gradient_norm`. `sampled`: the fewest elements that a
+    norm along the path was estimated from; None = every norm is that of all elements.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Chain:
     gradient_norm: float
     attribution: Attribution
     depth: int  # weighted layers on the path
+    sampled: int | None = None
 
     @property
     def decades(self) -> float:
@@ -77,6 +79,7 @@ class Chain:
             "gradient_norm": finite(self.gradient_norm),
             "decades": finite(self.decades),
             "depth": self.depth,
+            "sampled": self.sampled,
             "attribution": {
                 k: finite(getattr(self.attribution, k))
                 for k in ("activation", "weight", "norm", "skip", "other")

@@ -134,6 +134,7 @@ class NotChecked:
 
     what: str
     why: str
+    fault: bool = False  # something went wrong inside unvanish, or could not keep up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +167,7 @@ class Diagnosis:
     models: tuple[ModelDiagnosis, ...]
     run: str
     status: str = "finished"
+    skipped: tuple[NotChecked, ...] = ()  # of the whole run, where there is no model to say it with
 
     @property
     def verdict(self) -> Verdict:
@@ -174,9 +176,10 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """Verdict / Why / Next of every model, in plain lines."""
-        return "\n\n".join(_model_text(m, alone=len(self.models) == 1) for m in self.models) or (
-            "Verdict  inconclusive\nWhy      no model was trained while this was watched"
-        )
+        if self.models:
+            return "\n\n".join(_model_text(m, alone=len(self.models) == 1) for m in self.models)
+        head = ["Verdict  inconclusive", "Why      no model was trained while this was watched"]
+        return "\n".join([*head, *(f"Note     {s.what}: {s.why}" for s in self.skipped)])
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's JSON object; every number in it is finite or null."""
@@ -185,6 +188,7 @@ class Diagnosis:
             "tool": {"name": "unvanish", "version": self.version},
             "verdict": self.verdict,
             "models": [_model_dict(m) for m in self.models],
+            **({"skipped": [{"what": s.what, "why": s.why} for s in self.skipped]} if self.skipped else {}),
             "run": self.run,
         }
 
@@ -203,6 +207,7 @@ def _model_text(model: ModelDiagnosis, *, alone: bool) -> str:
         lines.append(f"Layers   {', '.join(first.layers[:6])}")
     if first is not None and first.treatments:
         lines.append(f"Next     try {', then '.join(t.replace('_', ' ') for t in first.treatments)}")
+    lines += [f"Note     {s.what}: {s.why}" for s in model.skipped if s.fault]
     return "\n".join(lines)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import repeat
+from typing import Any, Literal
 
 # The histogram of |x| over powers of two: bin b holds 2^(EXPONENT_FLOOR + 2b) <= |x| < 2^(EXPONENT_FLOOR + 2b + 2);
 # the first bin also takes what is smaller (but not zero), the last what is larger and finite.
@@ -83,6 +86,15 @@ class OperationStats:
     total: float | None = None
     sampled: int | None = None
     exponents: tuple[int, ...] = ()
+
+
+def operation_stats(count: int, columns: Mapping[str, Sequence[Any]]) -> tuple[OperationStats, ...]:
+    """So many OperationStats out of a column for each of its fields: as its constructor, in a fifth of the time."""
+    made = tuple(map(OperationStats.__new__, repeat(OperationStats, count)))
+    for name in OperationStats.__slots__:
+        put: Callable[[OperationStats, Any], None] = getattr(OperationStats, name).__set__
+        deque(map(put, made, columns[name]), maxlen=0)
+    return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: that takes three times as long to make, and many are made
 class Moments:
     """Sums over the elements of one tensor, scaled up from `sampled` to `count` elements; they merge exactly.
 

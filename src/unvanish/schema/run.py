@@ -23,6 +23,7 @@ PARAMETER_STATISTICS = (
     "first_order",  # -<g, dw> over the tensor: the fall of the loss that this step should bring, to first order
     "adam_suppression",  # mean of sqrt(v) / (sqrt(v) + eps), 0..1; NaN: no Adam, or not looked at at this step
 )
+DROPPED = "what could not be recorded"  # a Skipped with this name says what was given up
 SNAPSHOT_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -67,6 +68,11 @@ class ParameterInfo:
     optimizer: int | None
     sampled: int  # elements that the every-step statistics look at (numel = exact)
     shard: Shard | None = None  # None = this process holds all of it
+
+    @property
+    def exact(self) -> bool:
+        """Whether the statistics look at every element (that this process holds)."""
+        return self.sampled >= (self.numel if self.shard is None else self.shard.numel)
 
     @property
     def numel(self) -> int:
@@ -144,7 +150,8 @@ class BlockEvent:
     without a backward pass); `clips`, the factor that norm clipping put on the gradient (1 = it did not engage, NaN
     = no clipping was called); `learning_rates` of the first group of the model's first optimizer (NaN = not known).
     `stats` is row-major [len(measured) x len(PARAMETER_STATISTICS) x parameters], float32, or float64 for a model
-    that trains in float64; `measured` are those of `steps` at which the parameters were looked at.
+    that trains in float64 and where float32 can't hold a number; `measured` are those of `steps` at which the
+    parameters were looked at.
     """
 
     model: int

@@ -190,12 +190,13 @@ def _operation_stats(batch: Batch, trace: int, position: int, s: OperationStats)
         (
             *(trace, position, s.operation, s.count, s.norm, s.absmax, s.zeros, s.nonfinite),
             *(s.output_count, s.output_std, s.output_rms, s.units, s.closed_units, not_measured),
-            *(s.total, s.sampled, json.dumps(s.exponents) if s.exponents else None),
+            *(s.total, s.sampled, str(list(s.exponents)) if s.exponents else None),
         )
     )
     edges = batch.table("trace_edges")
     for towards, norms in (("parent", s.edge_norms), ("parameter", s.parameter_norms)):
-        edges.extend((trace, position, towards, slot, n, missing(norm=n)) for slot, n in enumerate(norms))
+        for slot, n in enumerate(norms):
+            edges.append((trace, position, towards, slot, n, "norm" if n is None else ""))
 
 
 def _incident(batch: Batch, event: Incident) -> None:

@@ -37,6 +37,7 @@ class Limits:
     stat_head: int = 32
     step_head: int = 4096
     trace_bytes: int = 32 * 1024**2  # all traces together
+    snapshot_bytes: int = 16 * 1024**2  # all snapshots together
 
 
 @dataclass(frozen=True, slots=True)

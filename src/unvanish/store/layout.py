@@ -11,6 +11,8 @@ steps of a model that came packed, traces_packed all that was traced; `steps`, `
 
 from __future__ import annotations
 
+import sqlite3
+
 from unvanish.schema.run import PARAMETER_STATISTICS
 
 FILE_NAME = "run.sqlite"
@@ -100,7 +102,11 @@ KEYS: dict[str, str] = {
     "trace_edges": "trace, position, towards, slot",
 }
 
-INDEXES: dict[str, str] = {"step_blocks": "model, first, last", "stat_blocks": "model, first, last"}
+INDEXES: dict[str, str] = {
+    "snapshots": "model, step",
+    "step_blocks": "model, first, last",
+    "stat_blocks": "model, first, last",
+}
 
 VIEWS = {
     "gradients": (
@@ -123,6 +129,11 @@ VIEWS = {
 def columns(table: str) -> tuple[str, ...]:
     """The names of a table's columns, in order."""
     return tuple(column.split()[0] for column in TABLES[table])
+
+
+def present(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    """The columns that a record's table has; none where it has no such table (a record of an older format)."""
+    return tuple(row[1] for row in connection.execute(f"PRAGMA table_info({table})"))
 
 
 def create_statements() -> tuple[str, ...]:

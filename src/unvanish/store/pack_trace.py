@@ -14,18 +14,20 @@ from __future__ import annotations
 import math
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unvanish.schema.graph import OperationStats, Trace
+from unvanish.schema.graph import OperationStats, Trace, operation_stats
 
 _INTEGERS = ("operation", "count", "zeros", "nonfinite", "output_count", "units", "closed_units", "sampled")
 _FLOATS = ("norm", "absmax", "output_std", "output_rms", "total", "output_mean")
+_LISTS = ("edge_norms", "parameter_norms", "exponents")
+_NAMES = (*_INTEGERS, *_FLOATS, *_LISTS, "unit_bits")
 _NONE = -1  # no count is negative
 
 
@@ -44,31 +46,35 @@ def pack_trace(number: int, trace: Trace) -> tuple[Any, ...]:
     return (*head, _little(array("i", lengths), "<i4"), *_known(edges), packed, bits)
 
 
-_LISTS = ("edge_norms", "parameter_norms", "exponents")
-
-
-def unpack_trace(row: Sequence[Any]) -> Iterator[OperationStats]:
+def unpack_trace(row: Sequence[Any]) -> tuple[OperationStats, ...]:
     """The operations of a row of traces_packed."""
     n = row[1]
     if not n:
-        return
+        return ()
     integers = [
-        [None if v == _NONE else v for v in column]
+        [None if v == _NONE else v for v in column] if _NONE in column else column
         for column in np.frombuffer(row[2], "<i8").reshape(-1, n).tolist()
     ]
     flat = _with_none(row[3], row[4])
     floats = [flat[i * n : (i + 1) * n] for i in range(len(_FLOATS))]
-    lengths = np.frombuffer(row[5], "<i4").tolist()
-    edges = iter(_with_none(row[6], row[7]))
-    counts = iter(np.frombuffer(zlib.decompress(row[8]), "<i8").tolist() if row[8] else [])
-    lists = (
-        [tuple(islice(edges, length)) for length in lengths[:n]],
-        [tuple(islice(edges, length)) for length in lengths[n : 2 * n]],
-        [tuple(islice(counts, length)) for length in lengths[2 * n :]],
-    )
-    names = (*_INTEGERS, *_FLOATS, *_LISTS, "unit_bits")
-    for values in zip(*integers, *floats, *lists, row[9].decode().split(" "), strict=True):
-        yield OperationStats(**dict(zip(names, values, strict=True)))
+    lengths = np.frombuffer(row[5], "<i4").reshape(3, n)
+    edges = _with_none(row[6], row[7])
+    ahead = int(lengths[0].sum())
+    counts = np.frombuffer(zlib.decompress(row[8]), "<i8") if row[8] else np.zeros(0, np.int64)
+    lists = (_cut(edges[:ahead], lengths[0]), _cut(edges[ahead:], lengths[1]), _cut(counts, lengths[2]))
+    bits = row[9].decode().split(" ")
+    return operation_stats(n, dict(zip(_NAMES, (*integers, *floats, *lists, bits), strict=True)))
+
+
+def _cut(values: Any, lengths: NDArray[np.int32]) -> list[tuple[Any, ...]]:
+    """A row of numbers in pieces of these lengths."""
+    if isinstance(values, np.ndarray):
+        width = len(values) // len(lengths)
+        if (lengths == width).all():  # the usual case, a histogram each
+            return list(map(tuple, values.reshape(-1, width).tolist())) if width else [()] * len(lengths)
+        values = values.tolist()
+    ends = np.cumsum(lengths).tolist()
+    return [tuple(values[end - length : end]) for end, length in zip(ends, lengths.tolist(), strict=True)]
 
 
 def norms_of(trace: Trace) -> NDArray[np.float64]:

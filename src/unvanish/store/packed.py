@@ -20,9 +20,10 @@ from unvanish.store.trace_choice import Kept, change, to_give_up
 
 _STEPS_AN_OCTAVE = 64
 _MOST_AN_OCTAVE = 8  # of the steps whose parameters, and of the traces whose operations, stand in the tables
-_ROWS_AN_OCTAVE = 20_000  # in parameter_stats and in trace_operations, where that allows one at all
+_ROWS_AN_OCTAVE = 8_000  # in parameter_stats and in trace_operations, where that allows one at all
 _TRACE_TABLES = ("traces", "traces_packed", "trace_operations", "trace_edges")
 _GRAPHS_COMPARED = 16  # whose last trace is remembered
+_SNAPSHOT_BYTES = 120  # of a row in the table and its index
 
 
 class Packed:
@@ -37,6 +38,7 @@ class Packed:
         self._steps: dict[int, Ladder[StepRows]] = {}
         self._stats: dict[int, Ladder[StatRows]] = {}
         self._traces: dict[int, list[Kept]] = {}
+        self._snapshots: dict[int, list[Kept]] = {}
         self._traced: dict[int, int] = {}  # traces that ever came, per model
         self._norms: dict[tuple[int, str], NDArray[np.float64]] = {}  # of the last trace with a graph
         self._numbers = itertools.count()  # of blocks; those of a failed write are just not used
@@ -47,6 +49,7 @@ class Packed:
         made._steps = {model: ladder.copy() for model, ladder in self._steps.items()}
         made._stats = {model: ladder.copy() for model, ladder in self._stats.items()}
         made._traces = {model: list(traces) for model, traces in self._traces.items()}
+        made._snapshots = {model: list(taken) for model, taken in self._snapshots.items()}
         made._traced = dict(self._traced)
         made._norms = dict(self._norms)
         made._numbers = self._numbers
@@ -59,9 +62,22 @@ class Packed:
             self._block(shelf, batch, event)
         for number, trace in batch.traces:
             self._trace(batch, number, trace)
+        for row in batch.rows.get("snapshots", ()):
+            self._snapshot(row[0], row[1])
 
-    def thin_traces(self, connection: sqlite3.Connection) -> None:
-        """Give up traces where there are too many. After the batch's rows went in."""
+    def thin(self, connection: sqlite3.Connection) -> None:
+        """Give up traces and snapshots where there are too many. After the batch's rows went in."""
+        self._thin_traces(connection)
+        limit = self._limits.snapshot_bytes // max(1, len(self._snapshots))
+        for model, taken in self._snapshots.items():
+            gone = {kept.step for kept in to_give_up(taken, limit)}
+            if gone:
+                connection.executemany(
+                    "DELETE FROM snapshots WHERE model = ? AND step = ?", [(model, step) for step in gone]
+                )
+                self._snapshots[model] = [kept for kept in taken if kept.step not in gone]
+
+    def _thin_traces(self, connection: sqlite3.Connection) -> None:
         limit = self._limits.trace_bytes // max(1, len(self._traces))
         for model, traces in self._traces.items():
             gone = {kept.number for kept in to_give_up(traces, limit)}
@@ -91,6 +107,14 @@ class Packed:
         step_ladder.add(shelf, steps, recent, older)
         if len(stats):
             stat_ladder.add(shelf, stats, recent, older)
+
+    def _snapshot(self, model: int, step: int) -> None:
+        """Count a row of a snapshot; those of one step come one after the other."""
+        taken = self._snapshots.setdefault(model, [])
+        size = _SNAPSHOT_BYTES
+        if taken and taken[-1].step == step:
+            size += taken.pop().size
+        taken.append(Kept(number=0, model=model, step=step, size=size))
 
     def _trace(self, batch: Batch, number: int, trace: Trace) -> None:
         row = pack_trace(number, trace)

@@ -23,24 +23,34 @@ from unvanish.schema.run import (
 )
 from unvanish.store.alive import writer_alive
 from unvanish.store.encode import RANK, RANKS, Row, untext
-from unvanish.store.layout import FILE_NAME, select_statement
+from unvanish.store.layout import FILE_NAME, columns, present, select_statement
 from unvanish.store.open import reading, record_file, wal_file
-from unvanish.store.read_model import read_model
+from unvanish.store.read_model import Wanted, read_model
 
 
-def read_run(path: str | Path, *, steps: tuple[int, int] | None = None) -> Run:
+def read_run(
+    path: str | Path,
+    *,
+    steps: tuple[int, int] | None = None,
+    rows: int | None = None,
+    traces: bool = True,
+) -> Run:
     """The run in a folder (or the file inside of it), as far as it is written. Never blocks the writer.
 
     `steps` = (first, last) reads only that window of steps, both included; infos, graphs and findings about
-    the run are read whole. Raises RecordError, with the mend, for a path that is missing, foreign or damaged.
+    the run are read whole. `rows`: no more than so many rows of the parameters' statistics: where there are more,
+    all but those at both ends are merged (mean, smallest, largest). `traces=False` leaves out graphs and traces:
+    where there are thousands of operations, most of the time goes into them.
+    Raises RecordError, with the mend, for a path that is missing, foreign or damaged.
     """
+    wanted = Wanted(steps=steps, rows=None if rows is None else max(1, rows), traces=traces)
     file = record_file(path)
     with reading(file) as connection:
         info, end = _run_row(connection, file)
         extra = {untext(key): untext(value) for key, value in _rows(connection, "extra", order="rowid")}
         if RANK in extra:
             info = replace(info, rank=int(extra.pop(RANK)), ranks=int(extra.pop(RANKS)))
-        models = tuple(read_model(connection, m, steps) for m in _models(connection))
+        models = tuple(read_model(connection, m, wanted) for m in _models(connection))
         incidents = tuple(
             Incident(step=step, where=untext(where), what=untext(what))
             for step, where, what in _rows(connection, "incidents", order="rowid")
@@ -97,7 +107,10 @@ def run_heads(folders: Iterable[Path]) -> list[tuple[dict[str, str], RunStatus]]
 
 
 def _rows(connection: sqlite3.Connection, table: str, where: str = "", order: str = "") -> Iterator[Row]:
-    return cast("Iterator[Row]", connection.execute(select_statement(table, where, order)))
+    """All columns of layout.TABLES; NULL for those that a record of an older format does not have."""
+    there = present(connection, table)
+    names = tuple(name if name in there else f"NULL AS {name}" for name in columns(table))
+    return cast("Iterator[Row]", connection.execute(select_statement(table, where, order, names)))
 
 
 def _run_row(connection: sqlite3.Connection, file: Path) -> tuple[RunInfo, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,12 +20,24 @@ from unvanish.store.read_traces import known, number, read_traces
 _WHOLE = (-(2**62), 2**62)
 
 
-def read_model(connection: sqlite3.Connection, info: ModelInfo, steps: tuple[int, int] | None) -> ModelRun:
-    """One model's part of the record; `steps` = (first, last) for a window, None for all."""
-    window = (int(steps[0]), int(steps[1])) if steps else _WHOLE
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What to read of a run: all of it, unless said otherwise. As read_run has it."""
+
+    steps: tuple[int, int] | None = None
+    rows: int | None = None
+    traces: bool = True
+
+
+def read_model(connection: sqlite3.Connection, info: ModelInfo, wanted: Wanted) -> ModelRun:
+    """One model's part of the record."""
+    window = (int(wanted.steps[0]), int(wanted.steps[1])) if wanted.steps else _WHOLE
     where = f"model = {info.index} AND step BETWEEN {window[0]} AND {window[1]}"
     table = read_steps(connection, info.index, window)
-    statistics = read_statistics(connection, info.index, window, len(info.parameters), table.singly_measured)
+    statistics = read_statistics(
+        connection, (info.index, window), len(info.parameters), table.singly_measured, wanted.rows
+    )
+    traces = wanted.traces
     return ModelRun(
         info=info,
         steps=table.steps,
@@ -33,8 +46,8 @@ def read_model(connection: sqlite3.Connection, info: ModelInfo, steps: tuple[int
         parameter_steps=statistics.steps,
         parameter_stats=statistics.means,
         snapshots=tuple(_snapshots(connection, where)),
-        graphs=_graphs(connection, info.index),
-        traces=tuple(read_traces(connection, where)),
+        graphs=_graphs(connection, info.index) if traces else {},
+        traces=tuple(read_traces(connection, where)) if traces else (),
         architecture=tuple(_layers(connection, info.index)),
         unseen_losses=table.unseen,
         clips=table.clips,

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.schema.run import PARAMETER_STATISTICS
-from unvanish.store.layout import select_statement
+from unvanish.store.layout import present, select_statement
+from unvanish.store.planes import MergedPlanes, Planes, groups_of
 from unvanish.store.stat_rows import StatRows
 from unvanish.store.step_rows import StepRows
 
@@ -70,12 +71,18 @@ def read_steps(connection: sqlite3.Connection, model: int, window: Window) -> St
 
 
 def read_statistics(
-    connection: sqlite3.Connection, model: int, window: Window, parameters: int, single: NDArray[np.int64]
+    connection: sqlite3.Connection,
+    wanted: tuple[int, Window],
+    parameters: int,
+    single: NDArray[np.int64],
+    most: int | None,
 ) -> Statistics:
     """The parameters' statistics of a window: each row of which a step is inside. `single` as Steps has them.
 
-    [rows x parameters] per statistic, NaN where a row has none. Blocks as for the steps.
+    `wanted`: the model and the window. [rows x parameters] per statistic, NaN where a row has none. Blocks as for the
+    steps. More than `most` rows are merged to so many, unless some came singly.
     """
+    model, window = wanted
     firsts, untils, blocks = [single], [single], []
     names = ("block", "rows", "level", "steps", "until")
     for block, rows, level, steps, until in _select(connection, StatRows.TABLE, model, window, names):
@@ -88,18 +95,30 @@ def read_statistics(
     order = order[~_covered(order, first, until, len(single))]
     places = np.full(len(first), -1)
     places[order] = np.arange(len(order))
-    thinned = bool((first[order] != until[order]).any())
-    planes = _Planes(len(order), parameters, ("mean", "smallest", "largest") if thinned else ("mean",))
-    _fill_single(connection, planes, (model, window), single, places[: len(single)])
+    firsts_there, untils_there = first[order], until[order]
+    planes: Planes | MergedPlanes
+    if most is not None and len(order) > most and not len(single):
+        groups = groups_of(len(order), most)
+        places[order] = groups
+        heads = np.flatnonzero(np.diff(groups, prepend=-1))
+        firsts_there, untils_there = firsts_there[heads], np.maximum.reduceat(untils_there, heads)
+        thinned = True
+        planes = MergedPlanes(most, parameters)
+    else:
+        thinned = bool((firsts_there != untils_there).any())
+        planes = Planes(len(order), parameters, ("mean", "smallest", "largest") if thinned else ("mean",))
+        _fill_single(connection, planes, wanted, single, places[: len(single)])
     at = len(single)
     for block, rows, _ in blocks:
         inside = places[at : at + rows]
         at += rows
         if (inside >= 0).any():
             planes.fill(inside, _one_block(connection, block))
+    if isinstance(planes, MergedPlanes):
+        planes.finish()
     return Statistics(
-        steps=_array("q", first[order]),
-        until=_array("q", until[order]) if thinned else array("q"),
+        steps=_array("q", firsts_there),
+        until=_array("q", untils_there) if thinned else array("q"),
         means=planes.arrays["mean"],
         extremes={
             name: (planes.arrays["smallest"][name], planes.arrays["largest"][name])
@@ -108,44 +127,11 @@ def read_statistics(
     )
 
 
-class _Planes:
-    """Arrays to be filled row by row: for each plane and statistic one of [rows x parameters]."""
-
-    def __init__(self, rows: int, parameters: int, planes: tuple[str, ...]) -> None:
-        self._shape = (rows, parameters)
-        self.arrays = {
-            plane: {name: array("d", [np.nan]) * (rows * parameters) for name in PARAMETER_STATISTICS}
-            for plane in planes
-        }
-
-    def fill(self, places: NDArray[np.int64], rows: StatRows) -> None:
-        """Put rows to their places (-1: nowhere); parameters that the model no longer has are left out."""
-        width = min(self._shape[1], rows.mean.shape[-1])
-        inside = places >= 0
-        whole = bool(inside.all()) and bool((np.diff(places) == 1).all())
-        to: Any = slice(int(places[0]), int(places[-1]) + 1) if whole else places[inside]
-        for plane, arrays in self.arrays.items():
-            values = getattr(rows, plane)
-            for s, name in enumerate(PARAMETER_STATISTICS):
-                table = np.frombuffer(arrays[name]).reshape(self._shape) if len(arrays[name]) else None
-                if table is not None:
-                    table[to, :width] = values[:, s, :width] if whole else values[inside, s, :width]
-
-    def fill_cells(self, places: NDArray[Any], values: NDArray[np.float64], names: list[str]) -> None:
-        """Put single values [cells x names] to their places [cells x (row, parameter)]; -1: nowhere."""
-        keep = (places[:, 0] >= 0) & (places[:, 1] < self._shape[1])
-        rows, parameters = places[keep, 0], places[keep, 1]
-        for arrays in self.arrays.values():
-            for s, name in enumerate(names):
-                if name in arrays and len(arrays[name]):
-                    np.frombuffer(arrays[name]).reshape(self._shape)[rows, parameters] = values[keep, s]
-
-
 def _single_steps(
     connection: sqlite3.Connection, model: int, window: Window
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
     """Steps that came one by one, as columns of StepRows, and those of them whose parameters were measured."""
-    here = "packed" in _present(connection, "steps")
+    here = "packed" in present(connection, "steps")
     where = f"model = {model} AND step BETWEEN {window[0]} AND {window[1]}" + (
         " AND packed = 0" if here else ""
     )
@@ -168,7 +154,7 @@ def _single_steps(
 
 def _fill_single(
     connection: sqlite3.Connection,
-    planes: _Planes,
+    planes: Planes,
     wanted: tuple[int, Window],
     single: NDArray[np.int64],
     places: NDArray[np.int64],
@@ -177,7 +163,7 @@ def _fill_single(
     if not len(single):
         return
     model, (first, last) = wanted
-    names = [name for name in _present(connection, "parameter_stats") if name in PARAMETER_STATISTICS]
+    names = [name for name in present(connection, "parameter_stats") if name in PARAMETER_STATISTICS]
     cursor = connection.execute(
         select_statement(
             "parameter_stats",
@@ -228,7 +214,7 @@ def _select(
     connection: sqlite3.Connection, table: str, model: int, window: Window, names: tuple[str, ...]
 ) -> Iterator[tuple[Any, ...]]:
     """Columns of the blocks of a model that reach into a window, in the order in which they were written."""
-    if not _present(connection, table):  # a record of an older format
+    if not present(connection, table):  # a record of an older format
         return
     where = f"model = {model} AND first <= {window[1]} AND last >= {window[0]}"
     yield from connection.execute(select_statement(table, where, "level DESC, block", names))
@@ -249,12 +235,7 @@ def _one_block(connection: sqlite3.Connection, block: int) -> StatRows:
 
 
 def _any_packed(connection: sqlite3.Connection, model: int) -> bool:
-    if not _present(connection, StepRows.TABLE):
+    if not present(connection, StepRows.TABLE):
         return False
     found = connection.execute(f"SELECT 1 FROM {StepRows.TABLE} WHERE model = {model} LIMIT 1")  # noqa: S608 - ours
     return found.fetchone() is not None
-
-
-def _present(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
-    """The columns that this record's table has, none where it has no such table."""
-    return tuple(row[1] for row in connection.execute(f"PRAGMA table_info({table})"))

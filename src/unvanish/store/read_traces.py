@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from unvanish.schema.graph import OperationStats, Trace
 from unvanish.store.encode import Row, untext
-from unvanish.store.layout import columns, select_statement
+from unvanish.store.layout import columns, present, select_statement
 from unvanish.store.pack_trace import unpack_trace
 
 # what a record of format 1 has, where traces were kept as rows only
@@ -29,23 +29,23 @@ def known(name: str, value: float | None, not_measured: str) -> float | None:
 
 def read_traces(connection: sqlite3.Connection, where: str) -> Iterator[Trace]:
     """The traces that the SQL `where` is true of, by step, then by backward."""
-    packed = bool(connection.execute("PRAGMA table_info(traces_packed)").fetchone())
+    packed = bool(present(connection, "traces_packed"))
     for row in connection.execute(select_statement("traces", where, "step, backward, trace")).fetchall():
         trace, model, step, backward, graph, loss, output, chance, not_measured = row
-        stats = _packed_stats(connection, trace) if packed else _row_stats(connection, trace)
+        stats = _packed_stats(connection, trace) if packed else tuple(_row_stats(connection, trace))
         yield Trace(
             model=model,
             step=step,
             backward=backward,
             graph=untext(graph),
             loss=number(loss),
-            stats=tuple(stats),
+            stats=stats,
             output=output,
             chance=known("chance", chance, not_measured),
         )
 
 
-def _packed_stats(connection: sqlite3.Connection, trace: int) -> Iterator[OperationStats]:
+def _packed_stats(connection: sqlite3.Connection, trace: int) -> tuple[OperationStats, ...]:
     row = connection.execute(select_statement("traces_packed", f"trace = {trace}")).fetchone()
     return unpack_trace(row)
 

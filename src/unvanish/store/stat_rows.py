@@ -111,9 +111,13 @@ class StatRows:
             both(self.counts, other.counts, 0),
         )
 
+    def looked_at(self) -> NDArray[np.uint32]:
+        """How many values each mean is made of. [n, s, p]."""
+        return _looked_at(self.mean) if self.counts is None else self.counts
+
     def thinned(self) -> StatRows:
         """Each two rows as one."""
-        counts = _looked_at(self.mean) if self.counts is None else self.counts
+        counts = self.looked_at()
         early, late = counts[0::2], counts[1::2]
         total = early + late
         with np.errstate(all="ignore"):

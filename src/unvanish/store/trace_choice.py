@@ -1,4 +1,8 @@
-"""Which traces stay when there are more than the record may hold: the first, log-spaced ones, those at a change."""
+"""Which traces and snapshots stay when there are more than the record may hold.
+
+The first and the last, half of the rest spread over the logarithm of the step and half over the step itself, and
+those at a change.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,14 @@ _ROOM = 8  # one part in so many is made free at a time, so that the choice is m
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """One trace in the record, as the writer remembers it."""
+    """One trace, or one step's snapshots, in the record, as the writer remembers it."""
 
     number: int
     model: int
     step: int
     size: int  # bytes
-    change: float  # against the trace before it, see `change`
-    in_tables: bool
+    change: float = 0.0  # against the trace before it, see `change`
+    in_tables: bool = False
 
 
 def change(before: NDArray[np.float64] | None, after: NDArray[np.float64]) -> float:
@@ -46,7 +50,8 @@ def change(before: NDArray[np.float64] | None, after: NDArray[np.float64]) -> fl
 def to_give_up(traces: Sequence[Kept], limit: int) -> list[Kept]:
     """Those to delete, so that the rest takes less than `limit` bytes; all of one model, in their order.
 
-    The one that leaves the smallest gap in log(step) goes first, and no two neighbours in one round.
+    The one that leaves the smallest gap goes first. In one round no two neighbours, and no more than the cheaper
+    half of those that are asked about, so that a large excess does not take every second one whatever its worth.
     """
     gone: list[Kept] = []
     left = list(traces)
@@ -57,7 +62,8 @@ def to_give_up(traces: Sequence[Kept], limit: int) -> list[Kept]:
         worth = _worth(left)
         inner = np.arange(_ENDS, len(left) - _ENDS, 2)
         chosen: set[int] = set()
-        for at in inner[np.argsort(worth[inner], kind="stable")].tolist():
+        cheapest = np.argsort(worth[inner], kind="stable")[: (len(inner) + 1) // 2]
+        for at in inner[cheapest].tolist():
             if size <= limit - limit // _ROOM:
                 break
             chosen.add(at)
@@ -68,13 +74,15 @@ def to_give_up(traces: Sequence[Kept], limit: int) -> list[Kept]:
 
 
 def _worth(traces: Sequence[Kept]) -> NDArray[np.float64]:
-    """What each trace is worth: the gap in log(step) that it fills, more where something changed."""
+    """What each trace is worth: the gap that it fills, more where something changed."""
     steps = np.array([t.step for t in traces], np.float64)
-    places = np.log(steps - steps.min() + 2)
+    steps -= steps.min()
+    places = np.log1p(steps) / math.log1p(max(1.0, steps.max())) + steps / max(1.0, steps.max())
     worth = np.zeros(len(traces))
     worth[1:-1] = places[2:] - places[:-2]
     changes = np.array([t.change for t in traces])
     largest = np.argsort(-changes, kind="stable")[: min(_MOST_CHANGES, len(traces) // 8)]
+    largest = largest[changes[largest] > 0]
     worth[largest] *= _CHANGE_WORTH
     worth[np.maximum(largest - 1, 0)] *= _CHANGE_WORTH
     worth[[t.in_tables for t in traces]] *= _TABLE_WORTH

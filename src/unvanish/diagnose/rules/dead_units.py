@@ -38,7 +38,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
     for profile in facts.profiles:
         for gate in _gates(profile):
             by_layer.setdefault(gate.layer, []).append(gate)
-    last_step = facts.recent[-1].step
+    last_step = max((gate.step for gates in by_layer.values() for gate in gates), default=-1)
     dead: list[tuple[float, list[Gate]]] = []
     for gates in by_layer.values():
         lasting = _lasting(gates)
