@@ -96,8 +96,10 @@ class Session:
         if self._meeting is not None:
             self._meeting.announce(self.path)
         self._held: list[Event] = []  # until there is a folder
+        self._claimed: Path | None = None
         self._noted = False
-        self._detached = self._ended = False
+        self._stopped = self._ended = False
+        self._answers = True
         self._buffer: Buffer | None = None
         self._probe: Probe | None = None
         self._dropped = 0
@@ -154,15 +156,15 @@ class Session:
         if self._ended:
             return
         self._ended = True
-        self._detach()
-        answers = self._buffer is None or self._buffer.close()
-        try:
-            if answers and self._settled(last=True) and self._held:
-                self._put([], 0)
-            if answers and self._writer is not None:  # else the record can't be closed: its lock is held
-                self._writer.close(status, message)
-        except (RecordError, OSError) as error:
-            self._fault = str(error)
+        self._stop()
+        if self._answers:  # else the record can't be closed either: its lock is held
+            try:
+                if self._settled(last=True) and self._held:
+                    self._put([], 0)
+                if self._writer is not None:
+                    self._writer.close(status, message)
+            except (RecordError, OSError) as error:
+                self._fault = str(error)
         fault = self._fault or (self._buffer.fault if self._buffer is not None else None)
         if fault is not None and self._place is not None and self._place.run is not None:
             leave_word(self._place.run, f"{self._process()} was not recorded: {fault}")
@@ -170,15 +172,19 @@ class Session:
             if leader is not None:
                 leader.end()
 
-    def _detach(self) -> None:
-        if self._probe is not None and not self._detached:
-            self._detached = True
+    def _stop(self) -> None:
+        """Take the hooks away and write what waits, once."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._probe is not None:
             self._probe.detach()
+        self._answers = self._buffer is None or self._buffer.close()
 
     def _keep_words(self) -> None:
         """What children could not write themselves."""
         lost = [Skipped(model=None, what="a child process", why=word) for word in take_words(self.path)]
-        if lost and self._writer is not None:
+        if lost and self._answers and self._writer is not None:
             with contextlib.suppress(RecordError):
                 self._writer.write(lost)
 
@@ -189,9 +195,8 @@ class Session:
         """
         if self._diagnosis is not None:
             return self._diagnosis
-        self._detach()
-        if self._place is None and not self._ended:
-            self.flush()
+        self._stop()
+        if self._place is None:
             await_children(self.path)
             self._keep_words()
         self.end(status, message)
@@ -206,6 +211,15 @@ class Session:
     def look(self) -> Diagnosis:
         """The diagnosis of what was recorded so far."""
         return diagnose(self._with_unsaved(self.run()))
+
+    def run(self) -> Run:
+        """What was recorded so far, by this process and by its children."""
+        self.flush()
+        if self._writer is None:  # not one step yet
+            return Run(
+                info=self._info, path=str(self.path), status="running", ended=None, message=None, models=()
+            )
+        return load(self.path)
 
     def _with_unsaved(self, run: Run) -> Run:
         """With what was to be said and could not be written."""
@@ -226,15 +240,6 @@ class Session:
         why = f"{type(error).__name__}: {error}"
         lost = NotChecked(what="the record of this run", why=why, fault=True)
         return Diagnosis(version=__version__, models=(), run=str(self.path), status=status, skipped=(lost,))
-
-    def run(self) -> Run:
-        """What was recorded so far, by this process and by its children."""
-        self.flush()
-        if self._writer is None:  # not one step yet
-            return Run(
-                info=self._info, path=str(self.path), status="running", ended=None, message=None, models=()
-            )
-        return load(self.path)
 
     def _write(self, events: list[Event]) -> None:
         dropped = self._buffer.dropped if self._buffer is not None else 0
@@ -265,14 +270,10 @@ class Session:
             return self._writer is not None
         if not self.steps or self._fault is not None:
             return False
-        try:
-            folder = self._place.find(self._process(), last=last)
-            if folder is None:
-                return False
-            self._writer = RunWriter(folder, self._info)
-        except (RecordError, OSError):
-            self._held = []
-            raise
+        folder = self._claimed = self._claimed or self._place.find(self._process(), last=last)
+        if folder is None:
+            return False
+        self._writer = RunWriter(folder, self._info)
         self.path = folder
         if self._place.said is not None:
             self._held.append(Skipped(model=None, what="ranks of other machines", why=self._place.said))
@@ -291,12 +292,12 @@ class _Fork:
     def _before(self) -> None:
         buffer = self._buffer()
         if buffer is not None and self._in_child is not None:
-            buffer.pause()
+            buffer.hold()
 
     def _after(self) -> None:
         buffer = self._buffer()
         if buffer is not None and self._in_child is not None:
-            buffer.resume()
+            buffer.go_on()
 
     def _child(self) -> None:
         session, in_child = self._session(), self._in_child

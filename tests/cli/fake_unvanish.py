@@ -35,8 +35,8 @@ class Session:
             raise ZeroDivisionError("a fault of ours")
         self.path = out / "the-run"
         self.path.mkdir()
-        told.pop("tell")
         self.role = told.pop("role")
+        told.pop("tell")
         self.told = told
         self.steps = 0
         self.findings: list[Finding] = []

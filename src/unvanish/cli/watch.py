@@ -154,13 +154,13 @@ class Watcher:
             every=self._options.every,
             exact=self._options.exact,
             stop_after=self._options.steps,
-            tell=partial(files.say, stream=sys.stderr),
             role=Role(
                 name=self._name,
                 place=RankPlace(meeting) if meeting is not None and other else None,
                 meeting=None if other else meeting,
                 in_fork=self._in_fork,
             ),
+            tell=_quiet if other else partial(files.say, stream=sys.stderr),
         )
 
     def _in_fork(self) -> None:
@@ -193,6 +193,10 @@ class Watcher:
             if self.session.said is not None and stream is not None:
                 files.say(f"{self.session.said}: {self.session.path}", stream)
         return ended.code
+
+
+def _quiet(_: str) -> None:
+    """Rank 0 speaks for all."""
 
 
 def is_met(fail_on: FailOn | None, diagnosis: Diagnosis) -> bool:

@@ -31,6 +31,7 @@ def watch_child(told: Told, trigger: Trigger) -> None:
             every=told.every,
             exact=told.exact,
             stop_after=told.steps,
+            tell=lambda _: None,  # the first process of the run does the telling
             role=Role(place=place, in_fork=lambda: await_training(told)),
         )
         place.ending = _Ending(session)

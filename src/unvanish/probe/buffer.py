@@ -16,10 +16,10 @@ Lazy = Callable[[], Sequence[Event]]
 FLUSH_SECONDS = 0.25
 CAPACITY = 4096
 DETAIL_BYTES = 32 * 2**20  # of traced samples may wait
-PAUSE_SECONDS = 1.0  # a fork waits so long for a write to end: the child must not inherit SQLite's locks
 WAKE_BYTES = 4 * 2**20  # so much is worth writing before its time
 FIRST_PAUSE = 1.0  # seconds before a sink that failed is tried again; doubled each time it fails once more
 LONGEST_PAUSE = 60.0
+HOLD_SECONDS = 1.0  # a fork waits so long for a write to end: the child must not inherit SQLite's locks
 MOST_THREADS = 3  # a writer's thread that died is replaced so often
 CLOSE_SECONDS = 30.0  # at the end, a disk that does not answer is waited for so long
 RETRY_BYTES = 8 * 2**20  # of events are kept while the sink fails
@@ -54,7 +54,7 @@ class Buffer:
         self._stop = self._closed = False
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._paused = False
+        self._held = False
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._threads = 0
@@ -182,6 +182,18 @@ class Buffer:
         """Write again."""
         if self._paused:
             self._paused = False
+            self._lock.release()
+
+    # --- around a fork -------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Before a fork: wait, not for long, until nothing is being written; nothing is until `go_on`."""
+        self._held = self._lock.acquire(timeout=HOLD_SECONDS)
+
+    def go_on(self) -> None:
+        """Write again."""
+        if self._held:
+            self._held = False
             self._lock.release()
 
     # --- the end -------------------------------------------------------------------------------------------

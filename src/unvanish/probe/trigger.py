@@ -28,6 +28,7 @@ class Trigger:
         self._begin: Callable[[Trigger], None] | None = begin
         self.before: StepHook | None = None
         self.after: StepHook | None = None
+        self._in_step = False
         self._handles = [
             optim_module.register_optimizer_step_pre_hook(self._before_step),
             optim_module.register_optimizer_step_post_hook(self._after_step),
@@ -48,8 +49,9 @@ class Trigger:
         """Take all away."""
         self._put_back()
         self._begin = self.before = self.after = None
-        for handle in self._handles:
-            handle.remove()
+        if not self._in_step:  # else torch is just going through its hooks; they do nothing any more
+            for handle in self._handles:
+                handle.remove()
 
     def _put_back(self) -> None:
         for sign in self._signs:
@@ -58,7 +60,9 @@ class Trigger:
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._begin is not None:
+            self._in_step = True
             self.fire()
+            self._in_step = False
         if self.before is not None:
             self.before(optimizer, args, kwargs)
 
