@@ -172,18 +172,6 @@ class Buffer:
                     self.incidents.drop(name, len(event.steps) if isinstance(event, BlockEvent) else 1)
         return [event for i, event in enumerate(events) if i not in gone] if gone else events
 
-    # --- forks ---------------------------------------------------------------------------------------------
-
-    def pause(self) -> None:
-        """Before a fork: wait, not for long, until nothing is being written; nothing is until `resume`."""
-        self._paused = self._lock.acquire(timeout=PAUSE_SECONDS)
-
-    def resume(self) -> None:
-        """Write again."""
-        if self._paused:
-            self._paused = False
-            self._lock.release()
-
     # --- around a fork -------------------------------------------------------------------------------------
 
     def hold(self) -> None:
@@ -212,9 +200,7 @@ class Buffer:
             return False
         try:
             self._flush(last=True)
-            if (
-                self.fault is not None
-            ):  # what could not be written is said by the session, which holds no numbers
+            if self.fault is not None:  # the session says what could not be written, but holds no numbers
                 told = [e for e in self._bounded(self.unsaved, all_of_it=True) if not _says_dropped(e)]
                 self.unsaved = [*told, *self.incidents.farewell()]
         finally:
