@@ -36,6 +36,7 @@ from pathlib import Path
 import torch
 from memory import measure_memory, memory_page
 from others import WAYS, After, Use, Way, nothing, unvanish_every_step
+from startup import startup_page
 from tables import table
 from workloads import Workload, mlp, resnet, transformer
 
@@ -377,9 +378,9 @@ def main() -> None:
         if options.write:
             save(options.write, text, gpu=True)
         return
-    memory = ""
+    memory = startup_page()
     if not options.no_memory and sys.platform != "win32":
-        memory = memory_page(measure_memory(names, 1 if options.quick else 3))
+        memory = f"{memory_page(measure_memory(names, 1 if options.quick else 3))}\n\n{memory}"
     text = page(costs, memory, quick=options.quick)
     print(text)
     if options.write:
