@@ -251,8 +251,9 @@ class Report:
         checks = {
             "the weights or the random state differ from the unwatched training's": self.identical,
             "resident memory grows": self.resident_slope < 40 or self.resident_growth < 3 * 2**20,
-            "python's memory grows": self.traced_slope < 8,
-            "objects pile up": self.objects_slope < 0.02,
+            "python's memory grows": self.traced_slope < 16,
+            "objects pile up": self.objects_slope
+            < 0.05,  # the record remembers each trace, up to 32 MiB of them
             "the user was not told once": self.told == 1,
             "incidents pile up": self.incidents <= 60,
             "faults are not accounted for": self.counted >= self.injected["exceptions"],

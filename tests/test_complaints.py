@@ -1,7 +1,7 @@
 """What users of today's tools complain of: one test a complaint, each against a float64 twin and the naive value.
 
 The complaints about several processes (the rank-local gradient under DDP, "shard-local norms under FSDP", "nothing logged
-under FSDP") need processes: their tests are those of the distributed modes, in tests/distributed/.
+under FSDP") need processes: their tests are those of the distributed modes, in tests/modes/test_ranks.py.
 """
 
 from __future__ import annotations
