@@ -242,7 +242,8 @@ if __name__ == "__main__":
 def test_accelerate(words: tuple[str, ...], ranks: int, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(ACCELERATE)
     done = start(tmp_path, "-m", "unvanish", "run", *words, "train.py")
-    assert (done.returncode, done.stdout) == (0, f"{ranks}\n" * ranks)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(str(ranks)) == ranks  # their lines may run into each other
     (model,) = the_run(tmp_path).models
     assert len(model.steps) == 50 // ranks
     assert len(children(tmp_path)) == ranks
