@@ -143,7 +143,7 @@ class Probe:
     def attach(self, trigger: Trigger | None = None) -> None:
         """Place the hooks. The first step is traced. CaptureError when that fails; nothing is left in place then.
 
-        `trigger`: take its step hooks, instead of registering them.
+        `trigger`: what has set this off. Within a step its hooks are taken, as none can be registered then.
         """
         try:
             self._place(trigger)
@@ -158,10 +158,12 @@ class Probe:
             raise
 
     def _place(self, trigger: Trigger | None) -> None:
-        if trigger is not None:
+        if trigger is not None and trigger.in_step:
             trigger.before, trigger.after = self._before_step, self._after_step
             self._handles.append(trigger)
         else:
+            if trigger is not None:  # one frame less, so that names are found as in a process without it
+                trigger.remove()
             for register, hook in (
                 (optim_module.register_optimizer_step_pre_hook, self._before_step),
                 (optim_module.register_optimizer_step_post_hook, self._after_step),

@@ -18,9 +18,9 @@ StepHook = Callable[[Any, Any, Any], None]
 
 
 class Trigger:
-    """Calls `begin` once, at the first sign; from then on it is the step hooks of the probe that was begun.
+    """Calls `begin` once, at the first sign.
 
-    Hooks can't be registered while a step goes through its hooks, so a probe that begins at a step takes these.
+    Hooks can't be registered while a step goes through its hooks, so a probe that begins `in_step` takes these.
     """
 
     def __init__(self, begin: Callable[[Trigger], None]) -> None:
@@ -28,7 +28,7 @@ class Trigger:
         self._begin: Callable[[Trigger], None] | None = begin
         self.before: StepHook | None = None
         self.after: StepHook | None = None
-        self._in_step = False
+        self.in_step = False
         self._handles = [
             optim_module.register_optimizer_step_pre_hook(self._before_step),
             optim_module.register_optimizer_step_post_hook(self._after_step),
@@ -49,7 +49,7 @@ class Trigger:
         """Take all away."""
         self._put_back()
         self._begin = self.before = self.after = None
-        if not self._in_step:  # else torch is just going through its hooks; they do nothing any more
+        if not self.in_step:  # else torch is just going through its hooks; they do nothing any more
             for handle in self._handles:
                 handle.remove()
 
@@ -60,9 +60,9 @@ class Trigger:
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._begin is not None:
-            self._in_step = True
+            self.in_step = True
             self.fire()
-            self._in_step = False
+            self.in_step = False
         if self.before is not None:
             self.before(optimizer, args, kwargs)
 
