@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unvanish.probe.arena import place
 from unvanish.probe.stride import stride_for
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
 from unvanish.schema.moments import Moments
@@ -63,11 +64,16 @@ def take(tensor: Tensor, target: int = TRACE_SAMPLE) -> Sample:
         tensor = tensor.detach()
     if numel >= 2 * target and tensor.dtype in _PLAIN and _dense(tensor):  # one operation: the common case
         stride = stride_for(tensor.shape if tensor.is_contiguous() else tensor.shape[::-1], target)
-        return Sample(torch.as_strided_copy(tensor, (-(-numel // stride),), (stride,)), numel)
+        count = -(-numel // stride)
+        if tensor.is_cpu:
+            return Sample(place(tensor.dtype, count).copy_(tensor.as_strided((count,), (stride,))), numel)
+        return Sample(torch.as_strided_copy(tensor, (count,), (stride,)), numel)
     part = view(tensor, target)
     if part.is_complex():
         part = part.abs()
     wide = part.dtype if part.dtype in _PLAIN else torch.float32
+    if part.is_cpu:
+        return Sample(place(wide, part.numel()).view(part.shape).copy_(part), numel)
     return Sample(part.to(wide, copy=True, memory_format=torch.contiguous_format), numel)
 
 
