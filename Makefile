@@ -1,9 +1,10 @@
 # make demo and make test are all the set-up there is: each makes .venv first, where it is not there or out of date.
-#   make demo | test | lint | bench | page | clean      PYTHON=python3.12 chooses the interpreter, ARGS=... goes to the command
+#   make demo | test | lint | bench | page | clean      PYTHON=python3.12 chooses the interpreter, ARGS=... goes to the command, WORKERS=1 tests one by one
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+WORKERS ?= auto
 
 BIN := $(VENV)/bin
 # in the stamps' names, so that another PYTHON makes a new environment
@@ -54,7 +55,7 @@ lint: $(DEV)
 # pytest comes last, and its closing line is the last that is printed
 test: lint
 	@bash tools/browser.sh
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 # in an environment of its own: the tools beside which the cost is put bring dozens of packages along
 bench:

@@ -19,13 +19,13 @@ import torch
 from mode_base import DEVICE, Mode, Setting, Training, seed, waited
 from mode_processes import PROCESSES
 from mode_twin import Key, TwinModel, twin_of
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 import unvanish
 from unvanish import session
 from unvanish.probe.local import local_tensor
 from unvanish.schema.run import ModelRun, Run
-from unvanish.store import merge_ranks
+from unvanish.store import merge_ranks, read_run
 
 FLOOR = 1e-5  # of the largest of its kind at this step: what is smaller is rounding, and compared with this
 
@@ -55,13 +55,15 @@ class Errors:
 
 @contextmanager
 def watching(training: Training, out: Path, every: int | None) -> Iterator[list[Path]]:
-    """Watch a training as a user would; the list holds the run's folder."""
-    if len(training.models) == 1:
+    """Watch a training as a user would; the list holds the run's folder. Ranks have a folder of their own each."""
+    alone = len(training.models) == 1
+    ranks = distributed.is_available() and distributed.is_initialized()
+    if alone and not ranks:
         with unvanish.watch(training.models[0], list(training.optimizers), out=out, every=every) as w:
             yield [w.path]
         return
     one = session.Session(out=out, command=("modes",), every=every)
-    one.start()
+    one.start((training.models[0], training.optimizers) if alone else None)
     try:
         yield [one.path]
     finally:
@@ -72,7 +74,7 @@ def watched_run(mode: Mode, out: Path, *, every: int | None = 1) -> Run:
     """Train the mode under watch and read the record, that of all ranks merged."""
     if mode.ranks > 1:
         folders = PROCESSES.run(watch_rank, mode.ranks, mode.name, out, every)
-        return merge_ranks([session.load(folder) for folder in folders])
+        return merge_ranks([read_run(folder) for folder in folders])
     return session.load(_watched(mode, out, every))
 
 

@@ -12,9 +12,9 @@ from mode_base import Mode, Setting, Training, seed
 from mode_measure import by_name, watching
 from torch import Tensor, distributed
 
-from unvanish import session
 from unvanish.probe import models
 from unvanish.probe.local import local_gradient, local_tensor
+from unvanish.store import read_run
 
 Watch = tuple[Path, int | None] | None  # (folder for the runs, every)
 
@@ -38,7 +38,7 @@ def trained(rank: int, name: str, steps: int, watch: dict[int, Watch]) -> dict[s
         with watching(training, how[0] / str(rank), how[1]) as (folder,):
             for _ in range(steps):
                 training.step()
-        run = session.load(folder)
+        run = read_run(folder)
         traces, incidents = sum(len(m.traces) for m in run.models), run.incidents
     made = exchanges() - before
     return {"weights": digest(training), "exchanges": made, "traces": traces, "incidents": incidents}

@@ -12,9 +12,8 @@ from mode_processes import PROCESSES
 from mode_twin import twin_of
 from rank_jobs import beside_naive_hooks, spared, trained
 
-from unvanish import session
 from unvanish.schema.run import Run
-from unvanish.store import merge_ranks
+from unvanish.store import merge_ranks, read_run
 
 SPREAD = ["DDP, 2 ranks", "FSDP2, Adam", "FSDP2, clipping by a norm in pieces", "HSDP, 2 x 2 ranks"]
 
@@ -36,7 +35,7 @@ def true_norms(name: str) -> dict[str, float]:
 def measured(name: str, tmp_path: Path) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Ours, merged; and what naive hooks saw on each rank."""
     found = PROCESSES.run(beside_naive_hooks, by_name(name).ranks, name, tmp_path)
-    return first_norms(merge_ranks([session.load(folder) for folder, _ in found])), [n for _, n in found]
+    return first_norms(merge_ranks([read_run(folder) for folder, _ in found])), [n for _, n in found]
 
 
 # --- the complaints of CAPTURE.md ----------------------------------------------------------------------------
@@ -71,7 +70,7 @@ def test_complaint_nothing_is_logged_under_fsdp(tmp_path: Path) -> None:
     name = "FSDP2, 2 ranks"
     found = PROCESSES.run(beside_naive_hooks, 2, name, tmp_path)
     assert all(naive["fired"] == {} for _, naive in found)
-    (model,) = merge_ranks([session.load(folder) for folder, _ in found]).models
+    (model,) = merge_ranks([read_run(folder) for folder, _ in found]).models
     assert len(model.info.parameters) == 6 and len(model.traces) == 1
     for statistic in ("gradient_rms", "weight_rms", "update_rms"):
         assert all(v > 0 for v in model.parameter_stats[statistic])
@@ -109,7 +108,7 @@ def test_ranks_may_trace_at_other_steps(tmp_path: Path) -> None:
     name = "FSDP2, 2 ranks"
     seen = PROCESSES.run(trained, 2, name, 8, {0: (tmp_path, 1), 1: (tmp_path, 3)})
     assert [r["traces"] for r in seen] == [8, 3]
-    runs = [session.load(next((tmp_path / str(rank)).iterdir())) for rank in range(2)]
+    runs = [read_run(next((tmp_path / str(rank)).iterdir())) for rank in range(2)]
     (model,) = merge_ranks(runs).models
     assert [t.step for t in model.traces] == list(range(8))
     rows = [max(s.count for s in t.stats) for t in model.traces]
@@ -122,7 +121,7 @@ def test_how_much_was_clipped_is_known_where_no_rank_knows_the_norm(tmp_path: Pa
     clips = []
     for name in ("DDP, clipping by norm", "FSDP2, clipping by norm", "FSDP2, clipping by a norm in pieces"):
         PROCESSES.run(trained, 2, name, 5, dict.fromkeys(range(2), (tmp_path / name, 1)))
-        runs = [session.load(next((tmp_path / name / str(rank)).iterdir())) for rank in range(2)]
+        runs = [read_run(next((tmp_path / name / str(rank)).iterdir())) for rank in range(2)]
         clips.append(list(merge_ranks(runs).models[0].clips))
     assert clips[0] == pytest.approx(clips[1], rel=1e-5)
     assert clips[0] == pytest.approx(clips[2], rel=1e-5)
@@ -130,7 +129,7 @@ def test_how_much_was_clipped_is_known_where_no_rank_knows_the_norm(tmp_path: Pa
 
 def test_ranks_are_in_the_record(tmp_path: Path) -> None:
     PROCESSES.run(trained, 4, "HSDP, 2 x 2 ranks", 2, dict.fromkeys(range(4), (tmp_path, 1)))
-    runs = [session.load(next((tmp_path / str(rank)).iterdir())) for rank in range(4)]
+    runs = [read_run(next((tmp_path / str(rank)).iterdir())) for rank in range(4)]
     assert [(r.info.rank, r.info.ranks) for r in runs] == [(rank, 4) for rank in range(4)]
     shards = [r.models[0].info.parameters[0].shard for r in runs]
     assert [(s.part, s.replica, s.parts, s.replicas, s.ranks) for s in shards if s is not None] == [
@@ -142,7 +141,7 @@ def test_many_copies_are_not_all_recorded_in_full(tmp_path: Path) -> None:
     """One copy has every step, the others a few; two ranks trace, and stand for all four: nothing is missing."""
     name, steps = "DDP, 4 ranks", 70
     try:
-        runs = [session.load(folder) for folder in PROCESSES.run(spared, 4, name, steps, tmp_path)]
+        runs = [read_run(folder) for folder in PROCESSES.run(spared, 4, name, steps, tmp_path)]
     finally:
         PROCESSES.stop()  # its limits are not for others
     looked = [len(r.models[0].parameter_steps) for r in runs]
