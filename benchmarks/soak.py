@@ -54,17 +54,17 @@ EXCEPTIONS = {
     "unvanish.probe.parameters.ParameterRing.reduce": 2e-2,
     "unvanish.probe.models.Watched.consider": 1e-3,
     "unvanish.probe.seams.LossScale.of": 1e-3,
-    "unvanish.probe.engine.walk": 2e-2,
+    "unvanish.probe.backward.explore": 2e-2,
     "unvanish.probe.engine.site": 2e-2,
     "unvanish.probe.backward.take": 2e-3,
     "unvanish.probe.forward.take": 2e-3,
     "unvanish.probe.forward.ForwardWatch.enter": 2e-3,
-    "unvanish.probe.sites.moments": 2e-2,
-    "unvanish.probe.steps.quantiles": 2e-2,
+    "unvanish.probe.sites.stats_of": 2e-2,
+    "unvanish.probe.parameters.quantiles": 2e-2,
     "unvanish.probe.steps.StepLog._pack": 2e-2,
 }
 INTERRUPTS = {
-    "unvanish.probe.engine.walk": 1e-2,
+    "unvanish.probe.backward.explore": 1e-2,
     "unvanish.probe.forward.take": 1e-3,
     "unvanish.probe.backward.take": 1e-3,
 }

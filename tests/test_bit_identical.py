@@ -276,7 +276,7 @@ def test_a_compiled_training_step_trains_the_same_and_says_what_was_not_measured
         "backward.explore",
         "engine.site",
         "engine.weigh",
-        "steps.quantiles",
+        "parameters.quantiles",
         "parameters.ParameterRing.look_before",
         "parameters.ParameterRing.look_gradients",
         "parameters.ParameterRing.look_after",

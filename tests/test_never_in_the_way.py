@@ -131,7 +131,7 @@ def broken(*args: Any, **kwargs: Any) -> Any:
         (engine.Probe, "_trace"),  # at traced steps
         (parameters.ParameterRing, "look_gradients"),  # at every step
         (parameters.ParameterRing, "reduce"),  # in the writer's thread
-        (steps, "quantiles"),
+        (parameters, "quantiles"),
     ],
 )
 def test_a_fault_is_warned_about_once_and_shown(

@@ -138,7 +138,7 @@ class StepLog:
                 self._consider(table[0].tolist())
         except Exception as error:  # the losses are still known
             self._on_fault("record", error)
-            looked, shots, stats, weights = [], [], np.empty(0), {}
+            looked, shots, stats, weights = [], [], np.empty((0, len(PARAMETER_STATISTICS), 0)), {}
         losses = _means([n.losses for n in notes])
         packed = array("d" if ring.wide or not _fits(stats[:, _PRODUCT]) else "f")
         packed.frombytes(_narrow(stats, packed.typecode).tobytes())
