@@ -191,6 +191,7 @@ def test_the_note_is_found_and_taken_away(tmp_path: Path) -> None:
             {"run": "old", "host": os.uname().nodename, "pid": 2**22, "started": "1", "at": time.time()}
         ),
     ],
+    ids=["empty", "no object", "no path", "of another machine, old", "of a process that is gone"],
 )
 def test_a_note_of_an_earlier_launch_is_not_believed(note: str, tmp_path: Path) -> None:
     (tmp_path / ".ranks-k.json").write_text(note)
