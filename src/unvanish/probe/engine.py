@@ -536,7 +536,9 @@ class Probe:
         if place is not None and place != self._rank:  # known by now: a first step is made
             self._rank = place
             self._put(place)
-        self._put(ModelEvent(info=watched.info()))
+        info = watched.info()
+        watched.spare(info)
+        self._put(ModelEvent(info=info))
         if isinstance(watched.module(), LooseParameters):
             why = "no nn.Module holds these tensors; operations are shown without modules"
             self._put(Skipped(model=watched.index, what="attribution to modules", why=why))

@@ -17,7 +17,7 @@ from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.local import class_name, data_parallel_shards, gathered_weights, localize
 from unvanish.probe.parameters import Look, ParameterRing
 from unvanish.probe.place import data_parallel_copies
-from unvanish.probe.schedule import TRACE_RATIO, Pace, Schedule
+from unvanish.probe.schedule import COPIES_IN_FULL, COPY_PACE, TRACE_RATIO, TRACING_RANKS, Pace, Schedule
 from unvanish.probe.sites import Known
 from unvanish.probe.steps import StepLog
 from unvanish.schema.run import Event, ModelInfo, OptimizerInfo, ParameterInfo
@@ -59,6 +59,7 @@ class Watched:
         self.name = name
         self.class_name = class_name(module)
         self.step = 0
+        self._every = every
         self.traces = Schedule(ratio=TRACE_RATIO, every=every)
         self.pace = Pace()
         self._module = module if isinstance(module, LooseParameters) else weakref.ref(module)
@@ -150,6 +151,8 @@ class Watched:
 
     def due(self) -> bool:
         """Whether the coming forward pass may be one to trace."""
+        if self._spared:
+            return False
         return self.traces.due(self.step) or (self.turn is not None and self.traces.due(self.step + 1))
 
     def full(self) -> bool:
@@ -229,6 +232,18 @@ class Watched:
                 self._levels = levels
                 self.traces.ask()
                 return
+
+    def spare(self, info: ModelInfo) -> None:
+        """Do less where others do the same: a few of many copies are looked at in full, some of many ranks trace.
+
+        Where the user asked for traces at a fixed distance, all do.
+        """
+        shards = [p.shard for p in info.parameters if p.shard is not None]
+        if self._every is not None or not shards:
+            return
+        if len(shards) == len(info.parameters) and all(s.replica >= COPIES_IN_FULL for s in shards):
+            self.pace.least = COPY_PACE
+        self._spared = all(s.samples and s.replica * s.parts + s.part >= TRACING_RANKS for s in shards)
 
     def info(self) -> ModelInfo:
         """The noun for the record."""
