@@ -7,11 +7,12 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from mode_base import DEVICE, Mode, Setting, Training
+from mode_base import DEVICE, LASTING, Mode, Setting, Training
 from mode_nets import CLASSES, INPUTS, batch, classify, mlp, sgd
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -155,7 +156,20 @@ class _Custom(nn.Module):
         return self.out(z * z / 2 if self.plain else Square.apply(z))
 
 
+@cache
+def _settled() -> None:
+    """The first scripted net of a process is fused otherwise than all later ones, watched or not."""
+    with torch.random.fork_rng():
+        s = Setting()
+        model = torch.jit.script(mlp(s))  # type: ignore[no-untyped-call]
+        for _ in range(LASTING):
+            x, y = batch(s)
+            F.cross_entropy(model(x), y).backward()
+
+
 def _scripted(s: Setting) -> nn.Module:
+    if not s.twin:
+        _settled()
     model = mlp(s)
     return model if s.twin else torch.jit.script(model)  # type: ignore[no-untyped-call, no-any-return]
 
