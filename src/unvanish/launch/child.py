@@ -9,6 +9,7 @@ from pathlib import Path
 
 from unvanish.launch.children import Told, await_training
 from unvanish.probe.engine import StopTraining
+from unvanish.probe.incidents import words
 from unvanish.probe.trigger import Trigger
 from unvanish.schema.run import RunStatus
 from unvanish.session import Role, Session
@@ -39,8 +40,7 @@ def watch_child(told: Told, trigger: Trigger) -> None:
         session.start(trigger=trigger)
     except Exception as error:
         if told.folder is not None:
-            words = f"{type(error).__name__}: {error}"
-            leave_word(Path(told.folder), f"process {os.getpid()} could not be watched: {words}")
+            leave_word(Path(told.folder), f"process {os.getpid()} could not be watched: {words(error)}")
         raise
 
 

@@ -20,6 +20,7 @@ from unvanish.probe.backward import Leaf, Node, Tracing, _unit_dim
 from unvanish.probe.discover import unwrap
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.hidden import hidden
+from unvanish.probe.incidents import words
 from unvanish.probe.noted import CompiledCall, Source, note, number_of, returned
 from unvanish.probe.second_pass import (
     Fault,
@@ -40,12 +41,11 @@ class Beside:
     """Sees the calls of compiled modules at traced steps, and measures them after the backward pass."""
 
     def __init__(self, watch: ForwardWatch, on_fault: Fault, say: Callable[[str, str], None]) -> None:
-        """`watch` is the one that is armed at traced steps; `say(what, why)` tells what was not measured."""
+        """`watch` is the one that is armed at traced steps; `say(what, why)` tells, once, what was not measured."""
         self._watch = watch
         watch.on_compiled = self.call
         self._on_fault = on_fault
         self._say = say
-        self._said: set[str] = set()
         self._calls: list[CompiledCall] = []
         self._writes: set[int] = (
             set()
@@ -215,7 +215,7 @@ class Beside:
             if noted.gradients:
                 passes.append(run_again(noted, self._on_fault, self._unit_dim_of_input))
         if any(p.random for p in passes):
-            self._once(
+            self._say(
                 "the dropout masks of the compiled model",
                 "traced passes ran beside it on the same batch and weights, with random numbers drawn anew",
             )
@@ -319,15 +319,10 @@ class Beside:
 
     def _failed(self, error: Exception) -> str:
         self._on_fault("torch.compile, second pass", error)
-        return f"{type(error).__name__}: {error}"
+        return words(error)
 
     def _not_traced(self, why: str) -> None:
-        self._once(WHAT, why + _INSTEAD)
-
-    def _once(self, what: str, why: str) -> None:
-        if why not in self._said:
-            self._said.add(why)
-            self._say(what, why)
+        self._say(WHAT, why + _INSTEAD)
 
     def _clear(self) -> None:
         for handle in self._handles:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from unvanish.probe.incidents import Incidents
+from unvanish.probe.incidents import Incidents, words
 from unvanish.probe.seams import Captures
 from unvanish.schema.run import DROPPED, BlockEvent, Event, Skipped, Snapshot, StepEvent, TraceEvent
 
@@ -153,7 +153,7 @@ class Buffer:
             self._pause = FIRST_PAUSE if self.fault is None else min(2 * self._pause, LONGEST_PAUSE)
             self._again_at = time.monotonic() + self._pause
             self.incidents.fault("record", error)
-            self.fault = f"{type(error).__name__}: {error}"
+            self.fault = words(error)
             self.unsaved = self._bounded([*events, *self.incidents.take()])
         else:
             self.fault, self.unsaved = None, []

@@ -7,13 +7,14 @@ import inspect
 import sys
 from collections.abc import Iterable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 _DULL = frozenset(("self", "module", "mod", "m", "root", "obj", "cls", "net_"))
 _FRAMES = 12
+T = TypeVar("T")
 
 
 class LooseParameters:
@@ -86,27 +87,20 @@ def unwrap(module: nn.Module) -> nn.Module:
     return module
 
 
-def compiled(module: nn.Module) -> bool:
-    """Whether torch.compile has been at a model, or at a part of it: then hooks would break its graphs."""
-    return any(
-        type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) is not None
-        for m in module.modules()
-    )
-
-
 def living_modules() -> list[nn.Module]:
     """All modules of the process."""
-    # type() rather than isinstance: proxies of other libraries answer isinstance with side effects
-    return [o for o in gc.get_objects() if issubclass(type(o), nn.Module)]
+    return _living(nn.Module)
 
 
 def living_optimizers() -> list[torch.optim.Optimizer]:
     """All optimizers of the process."""
-    return [
-        o
-        for o in gc.get_objects()
-        if issubclass(type(o), torch.optim.Optimizer) and hasattr(o, "param_groups")
-    ]
+    return [o for o in _living(torch.optim.Optimizer) if hasattr(o, "param_groups")]
+
+
+def _living(kind: type[T]) -> list[T]:
+    """All objects of a class and of those derived from it."""
+    # type() rather than isinstance: proxies of other libraries answer isinstance with side effects
+    return [o for o in gc.get_objects() if issubclass(type(o), kind)]
 
 
 def script_name(target: Any) -> str | None:

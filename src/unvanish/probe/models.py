@@ -26,7 +26,6 @@ _LOOK_EVERY = 4  # measured steps between two looks at whether something changed
 _EARLY = 8  # clippings that are remembered until the model's first step
 _JUMP = 10.0  # a gradient this many times larger or smaller than when last traced asks for a trace
 _MOST_GRAPHS = 4096  # remembered by their keys
-_MOST_NAMED = 32  # remembered whole
 _OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "amsgrad", "dampening")
 
 
@@ -65,35 +64,32 @@ class Watched:
         self._module = module if isinstance(module, LooseParameters) else weakref.ref(module)
         self.optimizers = [weakref.ref(optimizer)]
         self._exact = exact
-        self.named: list[tuple[str, Tensor]] = list(module.named_parameters())
-        self.ring = self._new_ring()
+        self._hold(list(module.named_parameters()))
         self.log = StepLog(index, dropped, self.consider_later, on_fault)
-        self.graphs: Known = {}
         self._graphs: dict[str, None] = {}  # in the order in which they came
         self._paths: dict[int, str] | None = None
-        self._names: dict[int, str] | None = None
-        self.ids = {id(p) for _, p in self.named}
         self._trainable = [p.requires_grad for _, p in self.named]
         self.described = False
         self._targets: Targets | None = None
-        self._levels: list[float] | None = None
         self._looks = 0
         self.clip: tuple[float | Tensor, Tensor] | None = None
         self._spared = False  # enough other ranks trace
         self.turn: Turn | None = None  # the step that is under way
+
+    def _hold(self, named: list[tuple[str, Tensor]]) -> None:
+        """These are its parameters from now on, with all that follows from them."""
+        self.named = named
+        self._names = {id(p): name for name, p in named}
+        self.ids = self._names.keys()
+        self.spread = any(type(p) not in (Tensor, nn.Parameter) for _, p in named)  # over processes
+        self.ring = (ExactRing if self._exact else ParameterRing)([p for _, p in named])
+        self.graphs: Known = {}
+        self._levels: list[float] | None = None
         self._owned: dict[int, frozenset[int]] = {}  # rows by id of the optimizer, where there are several
 
     def module(self) -> Any:
         """The module, or None when the script let go of it."""
         return self._module if isinstance(self._module, LooseParameters) else self._module()
-
-    @property
-    def spread(self) -> bool:
-        """Whether parameters are spread over processes."""
-        return any(type(p) not in (Tensor, nn.Parameter) for _, p in self.named)
-
-    def _new_ring(self) -> ParameterRing:
-        return (ExactRing if self._exact else ParameterRing)([p for _, p in self.named])
 
     def renew(self) -> None:
         """Look again at which parameters the model has: the script may have replaced some, or added to them.
@@ -109,10 +105,7 @@ class Watched:
         named += [(name, p) for name, p in now.items() if name not in before]
         if [id(p) for _, p in named] != [id(p) for _, p in self.named]:
             self.forget_look()
-            self.named, self._owned, self._levels, self.graphs = named, {}, None, {}
-            self._names = None
-            self.ids = {id(p) for _, p in named}
-            self.ring = self._new_ring()
+            self._hold(named)
 
     def thawed(self) -> bool:
         """Whether parameters were frozen or unfrozen since this was asked last."""
@@ -124,14 +117,13 @@ class Watched:
         """The optimizers that step it, and are still there."""
         return [optimizer for ref in self.optimizers if (optimizer := ref()) is not None]
 
-    def stepped_by(self, optimizers: Sequence[Any]) -> bool:
-        """Note optimizers that step it; whether any of them is new."""
+    def stepped_by(self, optimizers: Sequence[Any]) -> None:
+        """Note optimizers that step it."""
         known = {id(o) for o in self.alive()}
         new = [o for o in optimizers if id(o) not in known]
         self.optimizers += [weakref.ref(o) for o in new]
         if new:
             self._owned = {}
-        return bool(new)
 
     def rows_of(self, optimizer: Any) -> frozenset[int] | None:
         """The rows that an optimizer steps; None where there is no other, and all are looked at with it."""
@@ -170,8 +162,6 @@ class Watched:
 
     def names(self) -> dict[int, str]:
         """Parameter name by id of the tensor, and by that of the whole weight where it is gathered from shards."""
-        if self._names is None:
-            self._names = {id(p): name for name, p in self.named}
         gathered = self.gathered()
         if not gathered:
             return self._names
@@ -188,8 +178,6 @@ class Watched:
         self._graphs[key] = None
         if len(self._graphs) > _MOST_GRAPHS:  # a net that is another one at each step
             del self._graphs[next(iter(self._graphs))]
-        if len(self.graphs) > _MOST_NAMED:
-            self.graphs.clear()
         return fresh
 
     def know(self, targets: Targets | None) -> Targets | None:
@@ -247,7 +235,7 @@ class Watched:
 
     def info(self) -> ModelInfo:
         """The noun for the record."""
-        optimizers = [o for o in (ref() for ref in self.optimizers) if o is not None]
+        optimizers = self.alive()
         owner = {id(p): i for i, o in enumerate(optimizers) for p in parameters_of(o)}
         module = self.module()
         apart = data_parallel_shards(module) if isinstance(module, nn.Module) else set()
@@ -304,7 +292,6 @@ class Models:
         )  # steps left out so far
         self._early_clips: list[tuple[weakref.ref[Tensor], float | Tensor, Tensor]] = []
         self.ending = False  # nothing more will come
-        self._tracing = True
 
     @property
     def optimizers(self) -> int:
@@ -402,7 +389,7 @@ class Models:
 
     def any_due(self) -> bool:
         """Whether the coming step of any model is to be traced."""
-        return self._tracing and any(w.due() for w in self._all if w.alive())
+        return any(w.due() for w in self._all if w.alive())
 
     def all_lean(self) -> bool:
         """Whether the coming step is to be traced for the signal alone."""
@@ -411,10 +398,6 @@ class Models:
     def any_undescribed(self) -> bool:
         """Whether the layers of any model are still to be described."""
         return any(not w.described for w in self._all if w.alive())
-
-    def never_trace(self) -> None:
-        """From now on, the always-on tier alone."""
-        self._tracing = False
 
 
 def _optimizer_info(index: int, optimizer: Any) -> OptimizerInfo:

@@ -326,8 +326,10 @@ class _Group:
 
         A foreach copy of strided views launches a kernel for each of them, which takes milliseconds on a GPU.
         """
+        if not self._joins:
+            return False
         kinds = {s.dtype for s in sources if s is not None}
-        if not self._joins or len(kinds) != 1:
+        if len(kinds) != 1:
             return False
         (kind,) = kinds
         if kind not in self._zeros:
@@ -348,9 +350,8 @@ class _Group:
 
     def read_gradients(self, slot: int, rows: frozenset[int] | None) -> list[int]:
         """Look at the gradients (of some rows); gives those of them that have no dense one."""
-        places, sources, bare = [], [], []
-        whole: list[Tensor | None] = [None] * len(self.tensors)
-        target = self._gradient_rows[slot]
+        bare: list[int] = []
+        seen: list[Tensor | None] = [None] * len(self.tensors)
         for n, (tensor, plan) in enumerate(zip(self.tensors, self._plans, strict=True)):
             if rows is not None and self.rows[n] not in rows:
                 continue
@@ -358,11 +359,12 @@ class _Group:
             if gradient is None or gradient.layout is not torch.strided:
                 bare.append(self.rows[n])
                 continue
-            whole[n] = seen = gradient if plan.plain else plan.see(gradient)
-            sources.append(seen)
-            places.append(target[n])
-        if sources and (rows is not None or not self._joined(self.gradients[slot], whole)):
-            torch._foreach_copy_(places, sources)
+            seen[n] = gradient if plan.plain else plan.see(gradient)
+        if rows is None and self._joined(self.gradients[slot], seen):
+            return bare
+        there = [(to, s) for to, s in zip(self._gradient_rows[slot], seen, strict=True) if s is not None]
+        if there:
+            torch._foreach_copy_([to for to, _ in there], [s for _, s in there])
         return bare
 
     def reduce(

@@ -19,6 +19,7 @@ from unvanish.probe.parameters import Look, ParameterRing
 from unvanish.probe.ready import Ready
 from unvanish.probe.samples import to_numpy
 from unvanish.probe.schedule import SNAPSHOT_DENSE, SNAPSHOT_RATIO, Schedule
+from unvanish.probe.seams import NORM_EPS
 from unvanish.schema.run import PARAMETER_STATISTICS, BlockEvent, Event, Skipped, Snapshot
 
 MOST_WAITING = 100_000  # steps that may wait for the writer (a slow disk); more are counted and dropped
@@ -195,7 +196,7 @@ def _clip_factors(clips: Sequence[tuple[float | Tensor, Tensor] | None]) -> list
             factors.append(math.nan)
             continue
         most, norm = float(clip[0]), next(norms)
-        factors.append(min(1.0, most / (norm + 1e-6)) if math.isfinite(norm) else 0.0)
+        factors.append(min(1.0, most / (norm + NORM_EPS)) if math.isfinite(norm) else 0.0)
     return factors
 
 
