@@ -30,7 +30,7 @@ class Way:
     """One way to watch. `every`: at every step; `default`: at its defaults, as it is (see the module's text)."""
 
     name: str
-    library: str | None
+    package: str | None
     every: Use
     default: Use | None = None
     rare: Use | None = None
@@ -40,7 +40,7 @@ class Way:
     @property
     def there(self) -> bool:
         """Whether its library is installed."""
-        return self.library is None or importlib.util.find_spec(self.library) is not None
+        return self.package is None or importlib.util.find_spec(self.package) is not None
 
 
 def nothing(_: Tensor) -> None:
@@ -161,7 +161,7 @@ def torchmortem(sampling: str) -> Use:
 WAYS = (
     Way(
         name="wandb.watch(log='all'), offline",
-        library="wandb",
+        package="wandb",
         every=wandb_watch(1),
         rare=wandb_watch(10**9),
         period=1000,
@@ -169,14 +169,14 @@ WAYS = (
     ),
     Way(
         name="torchmortem",
-        library="torchmortem",
+        package="torchmortem",
         every=torchmortem("thorough"),
         default=torchmortem("balanced"),
         note="'balanced' by default, 'thorough' at every step",
     ),
     Way(
         name="TensorBoard histograms",
-        library="tensorboard",
+        package="tensorboard",
         every=tensorboard_histograms,
         rare=tensorboard_loss,
         period=100,
@@ -184,7 +184,7 @@ WAYS = (
     ),
     Way(
         name="naive hooks with .item()",
-        library=None,
+        package=None,
         every=naive_hooks,
         note="forward and full backward hooks on every layer, and gradients",
     ),

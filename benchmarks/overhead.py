@@ -273,7 +273,7 @@ def other_table(costs: Sequence[StepCost]) -> str:
 
 
 def _version(way: Way) -> str:
-    return "" if way.library is None else f" {importlib.metadata.version(way.library)}"
+    return "" if way.package is None else f" {importlib.metadata.version(way.package)}"
 
 
 def page(costs: Sequence[StepCost], memory: str, *, quick: bool) -> str:

@@ -13,6 +13,7 @@ from unvanish.store import child_folders, merge_ranks, read_run, run_heads
 from unvanish.store.children import CHILDREN
 from unvanish.store.encode import RANKS
 from unvanish.store.layout import FILE_NAME
+from unvanish.store.merge import renumbered
 
 ATTEMPT, FIRST_STEP = "unvanish.attempt", "unvanish.first_step"  # keys of Run.extra
 LAST_WRITES_SECONDS = 2.0  # so long the first process waits for what the others write at their end
@@ -134,16 +135,10 @@ def _parts(runs: Sequence[Run]) -> list[_Part]:
 
 def _moved(model: ModelRun, by: int, label: str | None) -> ModelRun:
     """The same model with another number and name."""
-    if not by and label is None:
-        return model
-    index = model.info.index + by
-    name = model.info.name if label is None else f"{model.info.name} ({label})"
-    return replace(
-        model,
-        info=replace(model.info, index=index, name=name),
-        traces=tuple(replace(trace, model=index) for trace in model.traces),
-        snapshots=tuple(replace(snapshot, model=index) for snapshot in model.snapshots),
-    )
+    moved = renumbered(model, model.info.index + by)
+    if label is None:
+        return moved
+    return replace(moved, info=replace(moved.info, name=f"{moved.info.name} ({label})"))
 
 
 def _endings(part: _Part, own: Run, label: str | None) -> list[Skipped]:

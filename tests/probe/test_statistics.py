@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unvanish.probe.exact import ExactRing
 from unvanish.probe.parameters import ParameterRing
 from unvanish.probe.ready import NOW
-from unvanish.probe.samples import moments, take
+from unvanish.probe.samples import moments, tabulate, take
 from unvanish.probe.steps import Note, StepLog
 from unvanish.schema.graph import EXPONENT_BINS, EXPONENT_FLOOR
 from unvanish.schema.moments import Moments, combined
@@ -109,7 +109,9 @@ def test_a_mean_far_from_zero_does_not_swallow_the_deviation() -> None:
 def test_a_factor_may_come_before_or_after(values: list[float], factor: float) -> None:
     """Loss scaling is taken out of what was measured: as if it had never been there."""
     values = [v for v in values if 1e-25 < abs(v) < 1e30] or [1.0]
-    scaled = one(torch.tensor(values, dtype=torch.float64) * factor).times(1 / factor)
+    table = tabulate([take(torch.tensor(values, dtype=torch.float64) * factor)])
+    table.multiply(1 / factor)
+    scaled = table.moments(0)
     plain = one(torch.tensor(values, dtype=torch.float64))
     for name in ("norm", "absmax", "total", "deviation"):
         assert getattr(scaled, name) == pytest.approx(getattr(plain, name), rel=1e-12, abs=1e-20)

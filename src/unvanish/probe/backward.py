@@ -226,13 +226,6 @@ class Walker:
         return known
 
 
-def walk(
-    loss: Tensor, calls: list[Call], on_fault: Callable[[str, Exception], None], size: int = TRACE_SAMPLE
-) -> Tracing | None:
-    """As Walker.walk, for once."""
-    return Walker().walk(loss, calls, on_fault, size)
-
-
 @dataclass(slots=True)
 class Place:
     """What the nodes at one place of a graph have in common, from step to step."""

@@ -47,11 +47,6 @@ class Local:
         """Elements of the whole."""
         return math.prod(self.shape)
 
-    @property
-    def sharded(self) -> bool:
-        """Whether other processes hold pieces that this one does not, or copies of this one's."""
-        return bool(self.placements)
-
     def shard(self, *, samples: bool) -> Shard | None:
         """This piece's place among all of them, for the record. None: all of the tensor is here.
 

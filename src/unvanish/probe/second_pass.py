@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from unvanish.probe.backward import Leaf, Node, Tracing, index_of, walk
+from unvanish.probe.backward import Leaf, Node, Tracing, Walker, index_of
 from unvanish.probe.chance import Targets, targets_of
 from unvanish.probe.forward import Call, ForwardWatch
 from unvanish.probe.noted import CompiledCall, RandomState, mapped, number_of, tensors_in
@@ -77,7 +77,7 @@ def run_again(
             raise SecondPassError("its outputs want no gradient when it runs eagerly")
         arriving = [noted.gradients[i] for i in kept]
         root = _UnvanishJoin.apply(arriving, *(found[i] for i in kept))  # type: ignore[no-untyped-call]
-        tracing = walk(root, calls, on_fault)
+        tracing = Walker().walk(root, calls, on_fault)
         if tracing is None:
             raise SecondPassError("its graph is too large")
         result = _taken_apart(noted, tracing, kept, unit_dim_of_input)

@@ -118,7 +118,7 @@ def _pipelines(
         holders.append(tuple(rank for i in members for rank in ranks[i]))
     names = unique_names([m.info.name for m in out], holders)
     named = [replace(m, info=replace(m.info, name=name)) for m, name in zip(out, names, strict=True)]
-    return [_renumbered(m, index) for index, m in enumerate(named)], places
+    return [renumbered(m, index) for index, m in enumerate(named)], places
 
 
 # --- one model ---------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def _pipelines(
 
 def _merged_model(team: Team, index: int) -> tuple[ModelRun, list[Skipped]]:
     if len(team.members) == 1 and not team.declared:
-        return _renumbered(team.lead, index), []
+        return renumbered(team.lead, index), []
     steps, statistics = merged_steps(team), merged_statistics(team)
     whole = ModelRun(
         info=_info(team),
@@ -146,7 +146,7 @@ def _merged_model(team: Team, index: int) -> tuple[ModelRun, list[Skipped]]:
         parameter_extremes=statistics.extremes,
     )
     whole = replace(whole, traces=merged_traces(team, whole))
-    return _renumbered(whole, index), inexact(team, index, steps, statistics)
+    return renumbered(whole, index), inexact(team, index, steps, statistics)
 
 
 def _info(team: Team) -> ModelInfo:
@@ -180,7 +180,7 @@ def _layer(same: Sequence[LayerSpec]) -> LayerSpec:
     )
 
 
-def _renumbered(model: ModelRun, index: int) -> ModelRun:
+def renumbered(model: ModelRun, index: int) -> ModelRun:
     """The same under another index."""
     if model.info.index == index and all(t.model == index for t in model.traces):
         return model

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,22 +17,12 @@ from numpy.typing import NDArray
 
 from unvanish.schema.run import PARAMETER_STATISTICS
 from unvanish.store.merge_teams import Member, Team
+from unvanish.store.series import Statistics, as_array
 
 Floats = NDArray[np.float64]
 _RMS = frozenset(("gradient_rms", "weight_rms", "update_rms"))
 _LARGEST = frozenset(("gradient_absmax",))
 _SUMS = frozenset(("first_order",))  # all others are shares: means over the elements
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """As ModelRun has them, and the steps for which pieces are missing."""
-
-    steps: array[int]
-    until: array[int]
-    means: dict[str, array[float]]
-    extremes: dict[str, tuple[array[float], array[float]]]
-    estimated: array[int] = field(default_factory=lambda: array("q"))
 
 
 @dataclass(frozen=True)
@@ -85,14 +75,17 @@ def _statistics(
 ) -> Statistics:
     keep = slice(None) if whole.all() else whole
     return Statistics(
-        steps=_array("q", cells.first[keep]),
-        until=_array("q", cells.until[keep]) if cells.thinned else array("q"),
-        means={name: _array("d", values[keep]) for name, values in planes["mean"].items()},
+        steps=as_array("q", cells.first[keep]),
+        until=as_array("q", cells.until[keep]) if cells.thinned else array("q"),
+        means={name: as_array("d", values[keep]) for name, values in planes["mean"].items()},
         extremes={
-            name: (_array("d", planes["smallest"][name][keep]), _array("d", planes["largest"][name][keep]))
+            name: (
+                as_array("d", planes["smallest"][name][keep]),
+                as_array("d", planes["largest"][name][keep]),
+            )
             for name in (PARAMETER_STATISTICS if cells.thinned else ())
         },
-        estimated=_array("q", cells.first[estimated]),
+        estimated=as_array("q", cells.first[estimated]),
     )
 
 
@@ -233,9 +226,3 @@ def _cells(members: Sequence[Member]) -> _Cells:
 
 def _rising(places: NDArray[np.int64]) -> bool:
     return bool((np.diff(places) > 0).all())
-
-
-def _array(kind: str, values: NDArray[Any]) -> array[Any]:
-    made: array[Any] = array(kind)
-    made.frombytes(np.ascontiguousarray(values).tobytes())
-    return made

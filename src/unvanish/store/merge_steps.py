@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.schema.run import ModelRun
 from unvanish.store.merge_teams import Team
+from unvanish.store.series import as_array
 
 Floats = NDArray[np.float64]
 
@@ -49,12 +49,12 @@ def merged_steps(team: Team) -> Steps:
     unseen = count == 0
     losses = np.divide(total, count, out=np.full(len(steps), np.nan), where=~unseen)
     return Steps(
-        steps=_array("q", steps),
-        seconds=_array("d", _first(models, columns, steps, "seconds")),
-        losses=_array("d", losses),
+        steps=as_array("q", steps),
+        seconds=as_array("d", _first(models, columns, steps, "seconds")),
+        losses=as_array("d", losses),
         unseen=frozenset(steps[unseen].tolist()),
-        clips=_array("d", _first(models, columns, steps, "clips")),
-        learning_rates=_array("d", _first(models, columns, steps, "learning_rates")),
+        clips=as_array("d", _first(models, columns, steps, "clips")),
+        learning_rates=as_array("d", _first(models, columns, steps, "learning_rates")),
         filled=filled,
     )
 
@@ -100,9 +100,3 @@ def _first(
         if not empty.any():
             break
     return out if any_there else out[:0]
-
-
-def _array(kind: str, values: NDArray[Any]) -> array[Any]:
-    made: array[Any] = array(kind)
-    made.frombytes(np.ascontiguousarray(values).tobytes())
-    return made

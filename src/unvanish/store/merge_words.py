@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from unvanish.schema.ranks import said_ranks
 from unvanish.schema.run import Incident, Run, RunStatus, Skipped
-from unvanish.store.merge_statistics import Statistics
 from unvanish.store.merge_steps import Steps
 from unvanish.store.merge_teams import Member, Team, first_difference
+from unvanish.store.series import Statistics
 
 _GRAVEST: tuple[RunStatus, ...] = ("crashed", "cut_off", "interrupted", "running", "stopped", "finished")
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from unvanish.schema.run import PARAMETER_STATISTICS
 from unvanish.store.layout import present, select_statement
 from unvanish.store.planes import MergedPlanes, Planes, groups_of
+from unvanish.store.series import Statistics, as_array
 from unvanish.store.stat_rows import StatRows
 from unvanish.store.step_rows import StepRows
 
@@ -38,16 +39,6 @@ class Steps:
     singly_measured: NDArray[np.int64]  # steps that came singly, whose parameters stand in parameter_stats
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What ModelRun has of the parameters."""
-
-    steps: array[int]
-    until: array[int]
-    means: dict[str, array[float]]
-    extremes: dict[str, tuple[array[float], array[float]]]
-
-
 def read_steps(connection: sqlite3.Connection, model: int, window: Window) -> Steps:
     """All steps of a window in rising order. Where a step came singly and in a block, the block counts."""
     single, measured = _single_steps(connection, model, window)
@@ -60,11 +51,11 @@ def read_steps(connection: sqlite3.Connection, model: int, window: Window) -> St
     table = {name: column[order] for name, column in table.items()}
     packed = _any_packed(connection, model)
     return Steps(
-        steps=_array("q", table["steps"]),
-        seconds=_array("d", table["seconds"]),
-        losses=_array("d", table["losses"]),
-        clips=_array("d", table["clips"]) if packed else array("d"),
-        learning_rates=_array("d", table["learning_rates"]) if packed else array("d"),
+        steps=as_array("q", table["steps"]),
+        seconds=as_array("d", table["seconds"]),
+        losses=as_array("d", table["losses"]),
+        clips=as_array("d", table["clips"]) if packed else array("d"),
+        learning_rates=as_array("d", table["learning_rates"]) if packed else array("d"),
         unseen=frozenset(table["steps"][table["unseen"] == 1].tolist()),
         singly_measured=measured,
     )
@@ -117,8 +108,8 @@ def read_statistics(
     if isinstance(planes, MergedPlanes):
         planes.finish()
     return Statistics(
-        steps=_array("q", firsts_there),
-        until=_array("q", untils_there) if thinned else array("q"),
+        steps=as_array("q", firsts_there),
+        until=as_array("q", untils_there) if thinned else array("q"),
         means=planes.arrays["mean"],
         extremes={
             name: (planes.arrays["smallest"][name], planes.arrays["largest"][name])
@@ -202,12 +193,6 @@ def _rising(steps: NDArray[np.int64]) -> NDArray[np.int64]:
     last = np.append(there[1:] != there[:-1], True) if len(there) else np.zeros(0, bool)
     kept: NDArray[np.int64] = order[last]
     return kept
-
-
-def _array(kind: str, values: NDArray[Any]) -> array[Any]:
-    made: array[Any] = array(kind)
-    made.frombytes(values.astype(kind, copy=False).tobytes())
-    return made
 
 
 def _select(
