@@ -51,7 +51,7 @@ CAUSE_WORDS = {
 }
 ADVICE = {
     "activation": "swap the saturating activations for (leaky) ReLU together with He initialisation",
-    "init": "start the weights at the scale that fits the activation (He for ReLU)",
+    "init": "start the weights at the scale that fits the activation (He for ReLU, Xavier for tanh)",
     "batchnorm": "put a batch norm between each linear layer and its activation",
     "layernorm": "put a layer norm before each block",
     "groupnorm": "put a group norm where the batch is too small for batch norm",
