@@ -443,23 +443,31 @@ def test_snapshots_are_thinned_evenly(tmp_path: Path) -> None:
     st.randoms(use_true_random=False),
 )
 def test_what_is_given_up_makes_room_and_spares_both_ends(sizes: list[int], limit: int, rng: Any) -> None:
-    kept = [
-        Kept(number=i, model=0, step=10 * i, size=size, change=rng.random(), in_tables=rng.random() < 0.2)
-        for i, size in enumerate(sizes)
-    ]
+    kept = Kept()
+    for i, size in enumerate(sizes):
+        kept.add(number=i, step=10 * i, size=size, change=rng.random(), in_tables=rng.random() < 0.2)
+    assert kept.rows["size"].tolist() == sizes and kept.size == sum(sizes)
     gone = to_give_up(kept, limit)
-    left = [k for k in kept if k not in gone]
-    assert len(left) + len(gone) == len(kept)
-    assert not gone or sum(sizes) > limit
-    assert sum(k.size for k in left) <= limit or len(left) <= 4
-    assert all(k in left for k in (*kept[:2], *kept[-2:]))
+    left = Kept(kept.rows[~gone])
+    assert len(left) + int(gone.sum()) == len(kept)
+    assert not gone.any() or sum(sizes) > limit
+    assert left.size <= limit or len(left) <= 4
+    assert not gone[:2].any() and not gone[-2:].any()
+
+
+def test_a_copy_that_is_thrown_away_changes_nothing() -> None:
+    kept = Kept()
+    for i in range(40):
+        kept.add(number=i, step=i, size=1)
+        kept.copy().add(number=-1, step=-1, size=100)
+    assert kept.rows["number"].tolist() == list(range(40)) and kept.size == 40
 
 
 def test_a_trace_at_a_change_outlives_its_neighbours() -> None:
-    kept = [Kept(number=i, model=0, step=10 * i, size=1, change=0.01, in_tables=False) for i in range(400)]
-    kept[237] = Kept(number=237, model=0, step=2370, size=1, change=9.0, in_tables=False)
-    gone = {k.number for k in to_give_up(kept, 60)}
-    assert not {236, 237} & gone
+    kept = Kept()
+    for i in range(400):
+        kept.add(number=i, step=10 * i, size=1, change=9.0 if i == 237 else 0.01)
+    assert not to_give_up(kept, 60)[[236, 237]].any()
 
 
 def test_change_is_in_octaves_and_never_divides_by_zero() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,8 @@ class Packed:
         self._limits = self._whole = limits
         self._steps: dict[int, Ladder[StepRows]] = {}
         self._stats: dict[int, Ladder[StatRows]] = {}
-        self._traces: dict[int, list[Kept]] = {}
-        self._snapshots: dict[int, list[Kept]] = {}
+        self._traces: dict[int, Kept] = {}
+        self._snapshots: dict[int, Kept] = {}
         self._traced: dict[int, int] = {}  # traces that ever came, per model
         self._norms: dict[tuple[int, str], NDArray[np.float64]] = {}  # of the last trace with a graph
         self._numbers = itertools.count()  # of blocks; those of a failed write are just not used
@@ -49,8 +50,8 @@ class Packed:
         made._limits = self._limits
         made._steps = {model: ladder.copy() for model, ladder in self._steps.items()}
         made._stats = {model: ladder.copy() for model, ladder in self._stats.items()}
-        made._traces = {model: list(traces) for model, traces in self._traces.items()}
-        made._snapshots = {model: list(taken) for model, taken in self._snapshots.items()}
+        made._traces = {model: traces.copy() for model, traces in self._traces.items()}
+        made._snapshots = {model: taken.copy() for model, taken in self._snapshots.items()}
         made._traced = dict(self._traced)
         made._norms = dict(self._norms)
         made._numbers = self._numbers
@@ -65,32 +66,33 @@ class Packed:
             self._block(shelf, batch, event)
         for number, trace in batch.traces:
             self._trace(batch, number, trace)
-        for row in batch.rows.get("snapshots", ()):
-            self._snapshot(row[0], row[1])
+        taken = Counter((row[0], row[1]) for row in batch.rows.get("snapshots", ()))
+        for (model, step), rows in taken.items():
+            self._snapshots.setdefault(model, Kept()).add(number=0, step=step, size=rows * _SNAPSHOT_BYTES)
 
     def thin(self, connection: sqlite3.Connection) -> None:
         """Give up traces and snapshots where there are too many. After the batch's rows went in."""
         self._thin_traces(connection)
         limit = self._limits.snapshot_bytes // max(1, len(self._snapshots))
         for model, taken in self._snapshots.items():
-            gone = {kept.step for kept in to_give_up(taken, limit)}
-            if gone:
+            gone = to_give_up(taken, limit)
+            if gone.any():
+                steps = taken.rows["step"][gone]
                 connection.executemany(
-                    "DELETE FROM snapshots WHERE model = ? AND step = ?", [(model, step) for step in gone]
+                    "DELETE FROM snapshots WHERE model = ? AND step = ?", [(model, s) for s in steps.tolist()]
                 )
-                self._snapshots[model] = [kept for kept in taken if kept.step not in gone]
+                self._snapshots[model] = Kept(taken.rows[~np.isin(taken.rows["step"], steps)])
 
     def _thin_traces(self, connection: sqlite3.Connection) -> None:
         limit = self._limits.trace_bytes // max(1, len(self._traces))
         for model, traces in self._traces.items():
-            gone = {kept.number for kept in to_give_up(traces, limit)}
-            if not gone:
+            gone = to_give_up(traces, limit)
+            if not gone.any():
                 continue
-            for kept in traces:
-                if kept.number in gone:
-                    for table in _TRACE_TABLES[: 4 if kept.in_tables else 2]:
-                        connection.execute(f"DELETE FROM {table} WHERE trace = ?", (kept.number,))  # noqa: S608 - ours
-            self._traces[model] = [kept for kept in traces if kept.number not in gone]
+            for number, in_tables in traces.rows[["number", "in_tables"]][gone].tolist():
+                for table in _TRACE_TABLES[: 4 if in_tables else 2]:
+                    connection.execute(f"DELETE FROM {table} WHERE trace = ?", (number,))  # noqa: S608 - ours
+            self._traces[model] = Kept(traces.rows[~gone])
 
     def _block(self, shelf: Shelf, batch: Batch, event: BlockEvent) -> None:
         limits = self._limits
@@ -111,14 +113,6 @@ class Packed:
         if len(stats):
             stat_ladder.add(shelf, stats, recent, older)
 
-    def _snapshot(self, model: int, step: int) -> None:
-        """Count a row of a snapshot; those of one step come one after the other."""
-        taken = self._snapshots.setdefault(model, [])
-        size = _SNAPSHOT_BYTES
-        if taken and taken[-1].step == step:
-            size += taken.pop().size
-        taken.append(Kept(number=0, model=model, step=step, size=size))
-
     def _trace(self, batch: Batch, number: int, trace: Trace) -> None:
         row = pack_trace(number, trace)
         batch.table("traces_packed").append(row)
@@ -133,13 +127,10 @@ class Packed:
         self._norms[trace.model, trace.graph] = norms
         while len(self._norms) > _GRAPHS_COMPARED:
             del self._norms[next(iter(self._norms))]
-        self._traces.setdefault(trace.model, []).append(
-            Kept(
-                number=number,
-                model=trace.model,
-                step=trace.step,
-                size=sum(len(memoryview(part).cast("B")) for part in row[2:]),
-                change=change(before, norms),
-                in_tables=in_tables,
-            )
+        self._traces.setdefault(trace.model, Kept()).add(
+            number=number,
+            step=trace.step,
+            size=sum(len(memoryview(part).cast("B")) for part in row[2:]),
+            change=change(before, norms),
+            in_tables=in_tables,
         )
