@@ -55,7 +55,7 @@ lint: $(DEV)
 # pytest comes last, and its closing line is the last that is printed
 test: lint
 	@bash tools/browser.sh
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m '' $(ARGS)
 
 # in an environment of its own: the tools beside which the cost is put bring dozens of packages along
 bench:

@@ -19,8 +19,6 @@ from typing import Any
 from torch import Tensor
 from workloads import Workload
 
-import unvanish
-
 After = Callable[[Tensor], None]
 Use = Callable[[Workload, Path], AbstractContextManager[After]]
 
@@ -45,16 +43,6 @@ class Way:
 
 def nothing(_: Tensor) -> None:
     """After a step there is nothing to do."""
-
-
-# --- unvanish -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def unvanish_every_step(work: Workload, out: Path) -> Iterator[After]:
-    """Every step traced."""
-    with unvanish.watch(work.model, work.optimizer, out=out, every=1):
-        yield nothing
 
 
 # --- hooks as one writes them oneself ------------------------------------------------------------------------

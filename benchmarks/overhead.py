@@ -1,17 +1,19 @@
 """What watching costs: step time with and without, interleaved, beside other tools; and peak memory.
 
-For each net, blocks of steps without and with `unvanish.watch` at its defaults follow each other (A B, B A,
-A B ...) in one process, always on the same model. Reported are medians over the pairs of blocks, with the
-10-90 % interval of a bootstrap:
+For each net, a session is watched by `unvanish.watch`, and after each second or so of it comes as much of the same
+training unwatched, in the same process, on the same model, with all hooks and stand-ins taken away: what the machine
+does meanwhile hits both. A watched step counts as its time over the mean time of the unwatched steps just before and
+just after it. Reported are medians over sessions, with the 10-90 % interval of a bootstrap:
 
-- defaults: the mean over the first 1,000 steps. A net of 300 ms a step is not run for so long in every block: it is
-  put together from the first 16 steps, the later ones and the traced ones, by the shares that the default schedule
+- defaults: the mean over the first 1,000 steps. A net of 300 ms a step is not run for so long in every session: it
+  is put together from the first 16 steps, the later ones and the traced ones, by the shares that the default schedule
   of traces gives them. Which steps were traced is read off the record.
 - untraced step: a step behind the first 16, where the always-on tier alone is at work, at the pace that it has found.
 - traced step: one that the default schedule traces, at its full sampling.
-- every step traced: the mean over a block with `every=1`.
+- every step traced: the mean over a session with `every=1`.
 
-Other tools are run in the same way in the same process, at their defaults and at every step (benchmarks/others.py).
+Other tools are run in the same process, in blocks that follow each other, with and without (A B, B A, A B ...), at
+their defaults and at every step (benchmarks/others.py).
 
     python benchmarks/overhead.py [--quick] [--write docs/performance.md] [--only mlp,resnet] [--threads 1,2]
     python benchmarks/overhead.py --device cuda --write docs/performance.md      the section on a GPU alone
@@ -28,22 +30,27 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from memory import measure_memory, memory_page
-from others import WAYS, After, Use, Way, nothing, unvanish_every_step
+from others import WAYS, After, Use, Way, nothing
 from startup import startup_page
 from tables import table
 from workloads import Workload, mlp, resnet, transformer
 
 import unvanish
+from unvanish.probe.engine import Probe
 from unvanish.probe.schedule import FIRST_LOOKS, TRACE_RATIO, Schedule
 
-PAIRS = 9  # of blocks, unless told otherwise
+SESSIONS = 3  # unless told otherwise
+GROUP_SECONDS = 1.0  # of watched steps, then of unwatched ones: longer than the writer's thread rests
 OTHER_PAIRS = 3  # of the other tools, which cost more than the noise
 HORIZON = 1000  # steps that "defaults" speaks of
 ON_A_GPU = "<!-- on a GPU: written by overhead.py --device cuda -->"  # what comes behind it is that section
@@ -86,7 +93,7 @@ GPU_CASES = {  # steps take a few milliseconds: longer blocks; and nets of the s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """A median over pairs of blocks with its 10-90 % bootstrap interval; 1 = as without watching."""
+    """A median over sessions with its 10-90 % bootstrap interval; 1 = as without watching."""
 
     value: float
     low: float
@@ -103,7 +110,7 @@ class StepCost:
 
     title: str
     threads: int
-    pairs: int
+    sessions: int
     step_ms: float
     defaults: Ratio
     untraced: Ratio
@@ -130,16 +137,64 @@ def timed(work: Workload, steps: int, after: After = nothing) -> list[float]:
     return seconds
 
 
-def watched(work: Workload, steps: int, out: Path) -> dict[str, float]:
-    """Mean seconds of a step while watched: the first ones, later ones, traced ones (see the module's text)."""
-    with unvanish.watch(work.model, work.optimizer, out=out) as w:
-        seconds = timed(work, steps)
+def watched(work: Workload, steps: int, out: Path, every: int | None = None) -> dict[str, float]:
+    """Mean cost of a watched step, 1 = as unwatched: first ones, later ones, traced ones (see the module's text)."""
+    before = timed(work, 2)
+    group = max(1, round(GROUP_SECONDS / statistics.fmean(before)))
+    before = timed(work, group)
+    costs: list[float] = []
+    with watching(work, out, every) as (w, probe):
+        while len(costs) < steps:
+            seconds = timed(work, min(group, steps - len(costs)))
+            with unwatched(probe):
+                after = timed(work, group)
+            base = statistics.fmean([*before, *after])
+            costs += [taken / base for taken in seconds]
+            before = after
     traced = {trace.step for trace in w.run().models[0].traces}
     assert traced, "nothing was traced, so there is nothing to compare"
     kinds: dict[str, list[float]] = {"first": [], "later": [], "traced": []}
-    for i, taken in enumerate(seconds):
-        kinds["traced" if i in traced else "first" if i < FIRST else "later"].append(taken)
-    return {kind: statistics.fmean(values or seconds) for kind, values in kinds.items()}
+    for i, cost in enumerate(costs):
+        kinds["traced" if i in traced else "first" if i < FIRST else "later"].append(cost)
+    return {kind: statistics.fmean(values or costs) for kind, values in kinds.items()}
+
+
+@contextmanager
+def watching(work: Workload, out: Path, every: int | None) -> Iterator[tuple[unvanish.Watch, Probe]]:
+    """A watch, and the probe in it."""
+    made: list[Probe] = []
+
+    def probe(*args: Any, **kwargs: Any) -> Probe:
+        made.append(Probe(*args, **kwargs))
+        return made[-1]
+
+    with (
+        mock.patch("unvanish.probe.engine.Probe", probe),
+        unvanish.watch(work.model, work.optimizer, out=out, every=every) as w,
+    ):
+        yield w, made[0]
+
+
+@contextmanager
+def unwatched(probe: Probe) -> Iterator[None]:
+    """Meanwhile nothing of the probe's is in place, and its clock stands still."""
+    began, armed = time.perf_counter(), probe._forward.armed
+    probe._active = False
+    for handle in probe._handles:
+        handle.remove()
+    probe._handles = []
+    probe._forward.disarm()
+    probe._seams.take_back()
+    yield
+    start = probe._start
+    probe._place(None)
+    if not armed:
+        probe._forward.disarm()
+    away = time.perf_counter() - began
+    probe._start = start + away
+    for model in probe._models._all:
+        if model.pace._since is not None:
+            model.pace._since += away
 
 
 def shares(steps: int) -> dict[str, float]:
@@ -184,50 +239,44 @@ def paired(work: Workload, steps: int, pairs: int, use: Use) -> list[float]:
 
 
 def step_cost(
-    case: Case, threads: int, pairs: int, *, quick: bool, others: bool, device: str = "cpu"
+    case: Case, threads: int, sessions: int, *, quick: bool, others: bool, device: str = "cpu"
 ) -> StepCost:
-    """Interleaved blocks of one net."""
+    """Sessions with one net."""
     torch.set_num_threads(threads)
     with torch.device(device):  # and not as the default: that sends every operation of torch's through python
         work = case.build()
     steps = case.quick_steps if quick else case.steps
     share = shares(HORIZON)
-    alone_ms: list[float] = []
-    found: dict[str, list[float]] = {"first": [], "later": [], "traced": [], "defaults": []}
+    found: dict[str, list[float]] = {"first": [], "later": [], "traced": [], "defaults": [], "every": []}
     with tempfile.TemporaryDirectory() as folder:
-        timed(work, max(3, steps // 10))  # warm: allocator, threads, caches
+        alone = timed(work, max(6, steps // 10))[3:]  # the first ones: allocator, threads, caches
         watched(work, FIRST + 8, Path(folder))
-        for pair in range(pairs):
-            if pair % 2:
-                seen = watched(work, steps, Path(folder))
-                without = timed(work, steps)
-            else:
-                without = timed(work, steps)
-                seen = watched(work, steps, Path(folder))
-            base = statistics.fmean(without)
-            alone_ms.append(1e3 * base)
-            for kind, seconds in seen.items():
-                found[kind].append(seconds / base)
-            found["defaults"].append(sum(share[kind] * found[kind][-1] for kind in share))
-    every = paired(work, max(12, steps // OTHER_SHARE), pairs, unvanish_every_step)
+        for _ in range(sessions):
+            alone += timed(work, 3)
+            seen = watched(work, steps, Path(folder))
+            for kind, cost in seen.items():
+                found[kind].append(cost)
+            found["defaults"].append(sum(share[kind] * seen[kind] for kind in share))
+            found["every"].append(
+                watched(work, max(12, steps // OTHER_SHARE), Path(folder), every=1)["traced"]
+            )
     return StepCost(
         title=case.title,
         threads=threads,
-        pairs=pairs,
-        step_ms=statistics.median(alone_ms),
+        sessions=sessions,
+        step_ms=1e3 * statistics.median(alone),
         defaults=ratio(found["defaults"]),
         untraced=ratio(found["later"]),
         traced=ratio(found["traced"]),
-        every=ratio(every),
-        others={way.name: other_cost(way, work, steps, pairs) for way in WAYS if others and way.there},
+        every=ratio(found["every"]),
+        others={way.name: other_cost(way, work, steps) for way in WAYS if others and way.there},
     )
 
 
-def other_cost(way: Way, work: Workload, steps: int, pairs: int) -> tuple[float | None, float]:
+def other_cost(way: Way, work: Workload, steps: int) -> tuple[float | None, float]:
     """(at its defaults, at every step) of another tool: medians of ratios."""
     print(f"  {way.name} ...", file=sys.stderr, flush=True)
-    pairs = min(pairs, OTHER_PAIRS)
-    steps = max(8, steps // OTHER_SHARE)
+    steps, pairs = max(8, steps // OTHER_SHARE), OTHER_PAIRS
     every = statistics.median(paired(work, steps, pairs, way.every))
     if way.default is not None:
         return statistics.median(paired(work, steps, pairs, way.default)), every
@@ -279,7 +328,7 @@ def _version(way: Way) -> str:
 def page(costs: Sequence[StepCost], memory: str, *, quick: bool) -> str:
     """docs/performance.md, up to what benchmarks/gpu.py and benchmarks/startup.py add to it."""
     kinds = shares(HORIZON)
-    given = "" if costs[0].pairs == PAIRS else f' ARGS="--pairs {costs[0].pairs}"'
+    given = "" if costs[0].sessions == SESSIONS else f' ARGS="--sessions {costs[0].sessions}"'
     warning = " --quick: a first impression, not a figure to quote" if quick else ""
     machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()}, no GPU used)"
     versions = (
@@ -288,8 +337,9 @@ def page(costs: Sequence[StepCost], memory: str, *, quick: bool) -> str:
     )
     date = datetime.now(timezone.utc).date().isoformat()
     reading = (
-        f"Medians over {costs[0].pairs} pairs of interleaved blocks in one process, with the 10-90 % range of a "
-        "bootstrap; 1.000 is a step without watching. *Untraced*: the always-on tier alone, at the pace that it "
+        f"Medians over {costs[0].sessions} sessions, with the 10-90 % range of a bootstrap. In each, a second of "
+        "watched steps and one of unwatched steps of the same training alternate in one process; 1.000 is the "
+        "unwatched ones just before and after. *Untraced*: the always-on tier alone, at the pace that it "
         "has found. *Traced*: every operation of the backward pass as well, with an exponent histogram; the default "
         f"schedule traces {kinds['traced']:.1%} of the first {HORIZON:,} steps, fewer later. *Defaults*: the mean "
         f"over these {HORIZON:,} steps, put together from the others by their shares. The ResNet has 16, 32, "
@@ -344,7 +394,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the page")
     parser.add_argument("--only", default=",".join(CASES), help="nets, separated by commas")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, separated by commas")
-    parser.add_argument("--pairs", type=int, help=f"pairs of blocks (default {PAIRS}, quick 3)")
+    parser.add_argument("--sessions", type=int, help=f"watched sessions a net (default {SESSIONS}, quick 2)")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory half out")
     parser.add_argument("--no-others", action="store_true", help="leave the other tools out")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the nets are")
@@ -356,7 +406,7 @@ def main() -> None:
     names = [name.strip() for name in options.only.split(",")]
     if unknown := [name for name in names if name not in CASES]:
         parser.error(f"no net called {unknown[0]!r}; there are {', '.join(CASES)}")
-    pairs = options.pairs or (3 if options.quick else PAIRS)
+    sessions = options.sessions or (2 if options.quick else SESSIONS)
     costs = []
     for threads in (int(n) for n in options.threads.split(",")):
         for name in names:
@@ -366,7 +416,7 @@ def main() -> None:
                 step_cost(
                     case,
                     threads,
-                    pairs,
+                    sessions,
                     quick=options.quick,
                     others=not options.no_others,
                     device=options.device,

@@ -256,7 +256,8 @@ class Session:
         self._writer.write([*held, *events], dropped=dropped)
         if self.steps and not self._noted:
             self._noted = True
-            self._writer.note(FIRST_STEP, str(time.time()))
+            began = self._probe.began if self._probe is not None else time.time()
+            self._writer.note(FIRST_STEP, str(began))
             self._writer.note(ATTEMPT, str(attempt_of(os.environ)))
 
     def _process(self) -> str:

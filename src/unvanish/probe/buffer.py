@@ -13,7 +13,9 @@ from unvanish.probe.seams import Captures
 from unvanish.schema.run import DROPPED, BlockEvent, Event, Skipped, Snapshot, StepEvent, TraceEvent
 
 Lazy = Callable[[], Sequence[Event]]
-FLUSH_SECONDS = 0.25
+FLUSH_SECONDS = (
+    0.5  # a kill loses what came since; each flush costs a few milliseconds of the interpreter's lock
+)
 CAPACITY = 4096
 DETAIL_BYTES = 32 * 2**20  # of traced samples may wait
 WAKE_BYTES = 4 * 2**20  # so much is worth writing before its time

@@ -128,6 +128,7 @@ class Probe:
         self._rank: PlaceEvent | None = None
         self._start = time.perf_counter()
         self.steps = 0
+        self.began = 0.0  # when the first step was made, seconds since 1970
 
     @property
     def _size(self) -> int:
@@ -356,6 +357,8 @@ class Probe:
         except Exception as error:
             self._fault("step", error)
         self._now = []
+        if not self.steps:
+            self.began = time.time()
         self.steps += 1
         self._buffer.incidents.step = self.steps
         if self._stop_after is not None and self.steps >= self._stop_after:
@@ -527,9 +530,10 @@ class Probe:
             self._lean = not self._exact and not self._forward.entries and self._models.all_lean()
             self._forward.size = self._size
             self._forward.arm()
-        else:
+            self._beside.forget()
+        elif self._forward.armed:
             self._forward.disarm()
-        self._beside.forget()
+            self._beside.forget()
 
     def _announce(self, watched: Watched) -> None:
         place = own_place()

@@ -284,6 +284,8 @@ class Models:
         self._by_optimizer: weakref.WeakKeyDictionary[
             Any, tuple[list[tuple[int, int, int]], list[Watched]]
         ] = weakref.WeakKeyDictionary()
+        self._latest: tuple[weakref.ref[Any] | None, tuple[list[tuple[int, int, int]], list[Watched]] | None]
+        self._latest = None, None  # the optimizer that stepped last, and its entry
         self._all: list[Watched] = []
         self._logs: list[StepLog] = []
         self._names: list[str] = []
@@ -304,16 +306,21 @@ class Models:
 
     def of(self, optimizer: Any, forward: ForwardWatch, announce: Callable[[Watched], None]) -> list[Watched]:
         """The models that `optimizer` steps; found at its first step, or when it was given other parameters."""
-        held = [
-            (len(params), id(params[0]), id(params[-1])) if params else (0, 0, 0)
-            for params in [group["params"] for group in optimizer.param_groups]
-        ]
-        known = self._by_optimizer.get(optimizer)
+        held = []  # at every step, hence without a call
+        for group in optimizer.param_groups:
+            params = group["params"]
+            held.append((len(params), id(params[0]), id(params[-1])) if params else (0, 0, 0))
+        latest, known = self._latest
+        if latest is None or latest() is not optimizer:
+            known = self._by_optimizer.get(optimizer)
+            if known is not None:
+                self._latest = weakref.ref(optimizer), known
         if known is not None and known[0] == held:
             return known[1]
         modules = [self._only[0]] if self._only is not None else holders(optimizer, forward.roots)
         models = [self._watched(m, optimizer, announce) for m in modules]
         self._by_optimizer[optimizer] = (held, models)
+        self._latest = None, None
         return models
 
     def _watched(self, module: Any, optimizer: Any, announce: Callable[[Watched], None]) -> Watched:
@@ -389,7 +396,7 @@ class Models:
 
     def any_due(self) -> bool:
         """Whether the coming step of any model is to be traced."""
-        return any(w.due() for w in self._all if w.alive())
+        return any(w.due() and w.alive() for w in self._all)
 
     def all_lean(self) -> bool:
         """Whether the coming step is to be traced for the signal alone."""

@@ -90,11 +90,9 @@ class ParameterRing:
         self.followed = False  # the last step was looked at
         self._always = False  # the script changes weights between steps in ways that leave no version behind
         self.wide = any(g.dtype == torch.float64 for g in self._groups)
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether all of it can be read without waiting for a device."""
-        return all(g.device.type == "cpu" for g in self._groups)
+        self.on_cpu = all(
+            g.device.type == "cpu" for g in self._groups
+        )  # can be read without waiting for a device
 
     @property
     def devices(self) -> list[torch.device]:
