@@ -185,9 +185,8 @@ def test_well_nets(name: str) -> None:
 def test_nothing_wrong_with_the_gradient_is_not_called_healthy_while_nothing_is_learnt() -> None:
     torch.manual_seed(3)
     model = judge(train(mlp(3, nn.ReLU), 1e-9))
-    assert model.verdict == "inconclusive"
-    assert not model.findings
-    assert "not checked by this version" in model.reason
+    assert model.verdict == "not_learning"
+    assert [f.kind for f in model.findings] == ["learning_rate_too_small"]
 
 
 def test_a_net_in_its_first_steps_is_not_yet_anything() -> None:

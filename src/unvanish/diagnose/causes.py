@@ -22,6 +22,13 @@ TREATMENTS: dict[Cause, tuple[TreatmentName, ...]] = {
     "bias_drift": ("init", "activation", "learning_rate", "batchnorm"),
     "learning_rate": ("learning_rate", "clip"),
     "low_precision": ("precision",),
+    "symmetry": ("init",),
+    "detached": ("reconnect",),
+    "frozen": ("reconnect",),
+    "not_in_optimizer": ("reconnect",),
+    "labels": ("inputs",),
+    "inputs": ("inputs",),
+    "output_activation": ("output",),
     "unknown": ("batchnorm", "residual", "learning_rate"),
 }
 

@@ -7,20 +7,32 @@ from collections.abc import Sequence
 from unvanish.diagnose.facts import THRESHOLD, Facts, facts_of
 from unvanish.diagnose.learning import Learning, contested_models
 from unvanish.diagnose.rule import Rule
-from unvanish.diagnose.rules import dead_units, exploding, non_finite, vanishing
+from unvanish.diagnose.rules import (
+    dead_units,
+    disconnected,
+    exploding,
+    inputs,
+    labels,
+    mismatch,
+    non_finite,
+    plateau,
+    precision,
+    rates,
+    symmetry,
+    vanishing,
+)
 from unvanish.schema.finding import Diagnosis, Finding, LossSummary, ModelDiagnosis, NotChecked, Verdict
 from unvanish.schema.run import DROPPED, ModelRun, Run
 
-# one line per rule; the order is that of the decision: what broke first explains what came after
-RULES: tuple[Rule, ...] = (non_finite.RULE, dead_units.RULE, exploding.RULE, vanishing.RULE)
-
-NOT_YET = (
-    ("precision_underflow", "not checked by this version"),
-    ("disconnected_parameters", "not checked by this version"),
-    ("learning_rate_too_small", "not checked by this version"),
-    ("learning_rate_too_large", "only where the steps explode"),
-    ("uninformative_data", "not checked by this version"),
-    ("loss_or_output_mismatch", "not checked by this version"),
+# One line per rule, in the order of the decision: the first group that finds something has the word, for what comes
+# behind follows from it, or can't be judged beside it. Within a group of FLOW all speak, in the others the first.
+BEFORE: tuple[Rule, ...] = (disconnected.RULE, precision.RULE, inputs.RULE, symmetry.RULE, mismatch.RULE)
+FLOW: tuple[Rule, ...] = (non_finite.RULE, dead_units.RULE, exploding.RULE, vanishing.RULE)
+BEHIND: tuple[Rule, ...] = (rates.TOO_SMALL, rates.TOO_LARGE, labels.RULE, plateau.RULE)
+RULES: tuple[Rule, ...] = (*BEFORE, *FLOW, *BEHIND)
+FLOW_KINDS = frozenset(rule.kind for rule in FLOW)
+PATHOLOGIES = frozenset(
+    ("vanishing_gradients", "exploding_gradients", "dead_units", "precision_underflow", "non_finite")
 )
 
 
@@ -41,9 +53,13 @@ def diagnose_run(run: Run, *, version: str, rules: Sequence[Rule] = RULES) -> Di
 
 def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule], *, contested: bool) -> ModelDiagnosis:
     facts = facts_of(model, contested=contested)
-    skipped = [*_faults(run), *(NotChecked(what=what, why=why) for what, why in NOT_YET)]
+    skipped = _faults(run)
     findings: list[Finding] = []
     for rule in rules:
+        if any(f.severity != "note" for f in findings) and rule not in FLOW:
+            continue
+        if rule in FLOW and any(f.kind not in FLOW_KINDS for f in findings):
+            continue
         try:
             findings.extend(rule.check(facts))
         except Exception as error:  # one broken rule must not take the diagnosis with it
@@ -102,8 +118,10 @@ def _root_first(findings: Sequence[Finding]) -> list[Finding]:
 
 def _verdict(facts: Facts, findings: Sequence[Finding]) -> tuple[Verdict, str]:
     learning = facts.learning
-    if any(f.severity != "note" for f in findings):
-        return "sick", findings[0].summary
+    serious = [f for f in findings if f.severity != "note"]
+    if serious:
+        sick = any(f.kind in PATHOLOGIES for f in serious)
+        return "sick" if sick else "not_learning", findings[0].summary
     fed = facts.recent and facts.recent[-1].entry > THRESHOLD
     if learning.learns or (learning.status == "contested" and fed):
         return "healthy", f"{learning.sentence}; {_flow(facts)}"
@@ -127,6 +145,6 @@ def _missing(facts: Facts, learning: Learning) -> str:
     if learning.status == "too_short":
         return f"{learning.sentence}; let it run for at least 20 steps"
     return (
-        f"{learning.sentence}, yet {_flow(facts)}: the gradient is not what is missing; learning rate, labels, "
-        "inputs and the output layer are not checked by this version"
+        f"{learning.sentence}, yet {_flow(facts)}: the gradient is not what is missing, and no rule says what is; "
+        "let it run longer"
     )

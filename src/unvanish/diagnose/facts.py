@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from unvanish.diagnose.learning import Learning, learning_of
+from unvanish.diagnose.motion import Motion, motion_of
 from unvanish.diagnose.path import Traced, decades, layer_name
 from unvanish.schema.run import ModelRun
 
@@ -16,6 +17,7 @@ from unvanish.schema.run import ModelRun
 # six depth scales xi of the squared gain; amplitude exp(-6/2)).
 THRESHOLD = -3 / math.log(10)
 SAME = 0.5  # decades: layers that differ by less are equally starved
+FEWEST = 20  # steps before a stalled loss says anything
 PERSISTENT = 3  # traces in a row that a condition must hold in
 ADAPTIVE = (
     "adam",
@@ -88,6 +90,16 @@ class Facts:
     model: ModelRun
     learning: Learning
     profiles: tuple[Profile, ...]
+
+    @cached_property
+    def motion(self) -> Motion:
+        """How far the steps have moved the weights, and what that should have done."""
+        return motion_of(self.model, self.learning.chance, self.learning.first)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the net does not learn with all losses finite, and enough steps were seen to say so."""
+        return self.learning.status in ("stuck", "worse") and self.learning.steps >= FEWEST
 
     @property
     def adaptive(self) -> bool:

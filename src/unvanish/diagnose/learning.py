@@ -15,6 +15,7 @@ LearningStatus = Literal["learns", "stuck", "worse", "non_finite", "too_short", 
 
 FEWEST_STEPS = 10
 BELOW_CHANCE = 0.05  # share of the chance loss
+HARDLY = 0.15  # share of the chance loss
 FALLEN = 0.10  # share of the first loss, where chance is not known
 STILL_FALLING = 0.02  # share, from the second third of the run to the last
 RISEN = 0.10
@@ -37,6 +38,12 @@ class Learning:
     def learns(self) -> bool:
         """Whether the loss falls as that of a net that learns."""
         return self.status == "learns"
+
+    @property
+    def hardly(self) -> bool:
+        """Whether it learns next to nothing: the loss is below that of guessing, and not by much."""
+        known = self.learns and self.chance is not None and self.last is not None
+        return known and self.last > (1 - HARDLY) * self.chance  # type: ignore[operator]
 
     @property
     def unmoved(self) -> bool:
@@ -85,7 +92,8 @@ def _learning_of(model: ModelRun) -> Learning:
 def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int | None) -> Learning:
     window = max(3, min(20, len(values) // 10))
     first, last = statistics.fmean(values[:window]), statistics.fmean(values[-window:])
-    noise = _noise(values) / math.sqrt(min(window, len(values)))
+    # of the second half: a fall from far above would count as noise
+    noise = _noise(values[len(values) // 2 :]) / math.sqrt(min(window, len(values)))
     status: LearningStatus
     if len(values) < FEWEST_STEPS:
         status, sentence = (

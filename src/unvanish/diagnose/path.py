@@ -117,6 +117,12 @@ def layer_name(operation: Operation) -> str:
     return (heavy or named or [operation.name])[0].removesuffix(".weight")
 
 
+def parameter_layer(name: str) -> str:
+    """The layer that a parameter belongs to: its module's path, else its own name."""
+    module, _, own = name.rpartition(".")
+    return module if module and own.startswith(("weight", "bias", "in_proj", "parametrizations")) else name
+
+
 def attribution(factors: Sequence[Factor]) -> Attribution:
     """Decades by kind of factor. Infinite losses (an exact zero) count as 300 decades, so that parts add up."""
     parts = {"activation": 0.0, "weight": 0.0, "norm": 0.0, "skip": 0.0, "other": 0.0}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unvanish.probe.backward import Node
 from unvanish.probe.local import is_there, localize
+from unvanish.probe.samples import to_numpy
 from unvanish.probe.sites import Sited
 from unvanish.schema.architecture import LayerSpec, NormName, SkipName
 from unvanish.schema.graph import Operation
@@ -33,7 +36,7 @@ _TRANSPARENT = ("shape",)
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Measured init of one weighted operation; `numbers` is [sw2, sb2, centring error] as a tensor."""
+    """Measured init of one weighted operation; `numbers` is [sw2, sb2, centring error, variety] as a tensor."""
 
     fan_in: int
     fan_out: int
@@ -69,11 +72,26 @@ def weigh(
 def _measure(matrix: Tensor, biases: Sequence[Tensor], fan_in: int) -> Tensor:
     wide = matrix.double()
     sw2 = wide.square().mean() * fan_in
+    variety = wide.var(0, correction=0).mean() * fan_in / sw2  # NaN: all zero
     if not biases or biases[0].numel() != matrix.shape[0]:
-        return torch.stack((sw2, torch.zeros_like(sw2), torch.ones_like(sw2)))
+        return torch.stack((sw2, torch.zeros_like(sw2), torch.ones_like(sw2), variety))
     bias = biases[0].double()
     centred = (bias + _SIGMOID_MEAN * wide.sum(1)).norm() / bias.norm().clamp_min(1e-300)
-    return torch.stack((sw2, bias.square().mean(), centred))
+    return torch.stack((sw2, bias.square().mean(), centred, variety))
+
+
+def _compare(rows: Tensor | None) -> tuple[float | None, float | None]:
+    """(how much of an input's mean square differs from sample to sample, decades between its features' sizes)."""
+    if rows is None or len(rows) < 2:
+        return None, None
+    values = to_numpy([rows])[0].reshape(rows.shape).astype(np.float64)
+    with np.errstate(all="ignore"):
+        whole = float((values**2).mean())
+        variety = float(values.var(0).mean()) / whole if whole > 0 else 0.0
+        sizes = np.sqrt((values**2).mean(0))
+        sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+        disparity = float(np.log10(sizes.max() / sizes.min())) if len(sizes) else 0.0
+    return variety if math.isfinite(variety) else None, disparity
 
 
 def describe(
@@ -99,7 +117,8 @@ def _layer(
     consumers: Sequence[Sequence[int]],
 ) -> LayerSpec:
     operations = sited.graph.operations
-    sw2, sb2, centring = measured.numbers.tolist()
+    sw2, sb2, centring, unit_variety = measured.numbers.tolist()
+    variety, disparity = _compare(sited.rows[index])
     norm: NormName = "none"
     skip: SkipName = "none"
     activation, predictable = "identity", True
@@ -136,6 +155,9 @@ def _layer(
         bias_variance=sb2,
         bias_centres=centring < 1e-3 and sb2 > 0,
         input_second_moment=entry.rms**2 if entry is not None else None,
+        input_variety=variety,
+        input_disparity=disparity,
+        unit_variety=unit_variety if math.isfinite(unit_variety) else 0.0,
         batch=sited.nodes[index].count // max(1, measured.fan_out) or None,
         norm=norm,
         activation=activation,

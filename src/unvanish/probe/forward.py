@@ -17,6 +17,7 @@ from unvanish.probe.standin import LAYERS
 
 MOST_CALLS = 100_000  # remembered; a script may call its model all day with gradients on, and never train it
 MOST_BYTES = 64 * 2**20  # of samples of what they gave
+ROWS, FEATURES = 64, 128  # of an input that are compared with one another
 
 
 @dataclass(slots=True)
@@ -29,6 +30,7 @@ class Call:
     depth: int = 0  # 0 = called by the script itself, not by another module
     output: Sample | None = None  # of the module's (first) output
     entry: Sample | None = None  # of its first input
+    rows: Tensor | None = None  # some of that input's samples, some features of each
 
 
 def sequence_number() -> int:
@@ -191,6 +193,15 @@ class ForwardWatch:
             if _whole(entry) and entry.is_floating_point():
                 call.entry = take(entry, self.size)
                 self._held += call.entry.part.nbytes
+                if entry.dim() > 1 and entry.layout is torch.strided:
+                    call.rows = _rows(entry)
+
+
+def _rows(entry: Tensor) -> Tensor:
+    """A copy of every so many of its samples, of each of these every so many features; float32."""
+    flat = entry.detach().flatten(1)
+    steps = (max(1, flat.shape[0] // ROWS), max(1, flat.shape[1] // FEATURES))
+    return flat[:: steps[0], :: steps[1]].to(torch.float32, copy=True)
 
 
 def _whole(value: Any) -> TypeGuard[Tensor]:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from unvanish.probe.backward import Node, Tracing, graph_key
 from unvanish.probe.forward import Call
 from unvanish.probe.local import class_name
@@ -37,6 +39,7 @@ class Sited:
     modules: Sequence[
         tuple[Sample | None, Sample | None]
     ]  # (output, input) of the module that an operation is
+    rows: Sequence[Tensor | None]  # some of that input's samples (see forward.Call)
 
     @property
     def bytes(self) -> int:
@@ -93,7 +96,10 @@ def site(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str], k
         (call.output, call.entry) if call is not None and own else (None, None)
         for call, own in zip(calls, named.own, strict=True)
     ]
-    return Sited(graph=named.graph, nodes=nodes, modules=measured)
+    rows = [
+        call.rows if call is not None and own else None for call, own in zip(calls, named.own, strict=True)
+    ]
+    return Sited(graph=named.graph, nodes=nodes, modules=measured, rows=rows)
 
 
 def _named(tracing: Tracing, paths: Mapping[int, str], names: Mapping[int, str]) -> _Named:

@@ -15,6 +15,10 @@ class LayerSpec:
 
     z = W h + b, then norm, then activation, then (skip = "identity") + the layer's own input.
     `weight_variance` is fan_in * Var(W) ("sw2"), measured; `bias_variance` is Var(b) ("sb2"), measured.
+    `input_variety` is the share of the input's mean square that differs from sample to sample (0 = all samples are
+    alike), `input_disparity` log10 of its largest feature's rms over its smallest's (features that are all zero left
+    out), `unit_variety` the share of the weights' mean square that differs from unit to unit (0 = all units are
+    alike); None = not measured.
     `bias_centres` says that b = -W m with m the activation's mean (an init that removes the mean).
     `input_second_moment` is E[h^2] of what enters the layer, measured (None = not measured).
     `activation` is "identity" where nothing follows, else lower case: "sigmoid", "tanh", "relu", "leaky_relu",
@@ -33,4 +37,7 @@ class LayerSpec:
     activation: str = "identity"
     activation_parameters: dict[str, float] = field(default_factory=dict)
     skip: SkipName = "none"
+    input_variety: float | None = None
+    input_disparity: float | None = None
+    unit_variety: float | None = None
     predictable: bool = True  # False: something lies between that theory has no say on

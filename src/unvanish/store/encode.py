@@ -235,7 +235,13 @@ def _layer_rows(batch: Batch, event: ArchitectureEvent) -> None:
                 *(event.model, position, text(s.name), s.fan_in, s.fan_out, s.weight_variance),
                 *(s.bias_variance, s.bias_centres, s.input_second_moment, s.batch, s.norm),
                 *(text(s.activation), json.dumps(s.activation_parameters), s.skip, s.predictable),
-                missing(input_second_moment=s.input_second_moment),
+                missing(
+                    input_second_moment=s.input_second_moment,
+                    input_variety=s.input_variety,
+                    input_disparity=s.input_disparity,
+                    unit_variety=s.unit_variety,
+                ),
+                *(s.input_variety, s.input_disparity, s.unit_variety),
             )
         )
 

@@ -70,7 +70,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "model INTEGER", "position INTEGER", "name TEXT", "fan_in INTEGER", "fan_out INTEGER",
         "weight_variance REAL", "bias_variance REAL", "bias_centres INTEGER", "input_second_moment REAL",
         "batch INTEGER", "norm TEXT", "activation TEXT", "activation_parameters TEXT", "skip TEXT",
-        "predictable INTEGER", "not_measured TEXT",
+        "predictable INTEGER", "not_measured TEXT", "input_variety REAL", "input_disparity REAL", "unit_variety REAL",
     ),
     "incidents": ("step INTEGER", "place TEXT", "what TEXT"),
     "skipped": ("model INTEGER", "what TEXT", "why TEXT"),

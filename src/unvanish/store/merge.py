@@ -173,11 +173,18 @@ def _layers(team: Team) -> tuple[LayerSpec, ...]:
 
 
 def _layer(same: Sequence[LayerSpec]) -> LayerSpec:
-    entries = [s.input_second_moment for s in same]
-    known = [e for e in entries if e is not None]
     return replace(
-        same[0], input_second_moment=sum(known) / len(known) if len(known) == len(entries) else None
+        same[0],
+        input_second_moment=_mean([s.input_second_moment for s in same]),
+        input_variety=_mean([s.input_variety for s in same]),
+        input_disparity=_mean([s.input_disparity for s in same]),
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them is not known."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def renumbered(model: ModelRun, index: int) -> ModelRun:

@@ -14,7 +14,7 @@ from unvanish.schema.columns import from_columns
 from unvanish.schema.graph import Graph, Operation
 from unvanish.schema.run import ModelInfo, ModelRun, Snapshot
 from unvanish.store.encode import untext
-from unvanish.store.layout import select_statement
+from unvanish.store.layout import columns, present, select_statement
 from unvanish.store.read_steps import read_statistics, read_steps
 from unvanish.store.read_traces import known, number, read_traces
 
@@ -102,9 +102,12 @@ def _listed(text: str) -> tuple[Any, ...]:
 
 
 def _layers(connection: sqlite3.Connection, model: int) -> Iterator[LayerSpec]:
-    for row in connection.execute(select_statement("layers", f"model = {model}", "position")):
+    there = present(connection, "layers")
+    names = tuple(column for column in columns("layers") if column in there)
+    for row in connection.execute(select_statement("layers", f"model = {model}", "position", names)):
         name, fan_in, fan_out, weight_variance, bias_variance, bias_centres, second_moment = row[2:9]
-        batch, norm, activation, activation_parameters, skip, predictable, not_measured = row[9:]
+        batch, norm, activation, activation_parameters, skip, predictable, not_measured = row[9:16]
+        varieties = dict(zip(names[16:], row[16:], strict=True))
         parameters: dict[str, Any] = json.loads(activation_parameters)
         yield LayerSpec(
             name=untext(name),
@@ -120,4 +123,5 @@ def _layers(connection: sqlite3.Connection, model: int) -> Iterator[LayerSpec]:
             activation_parameters=parameters,
             skip=skip,
             predictable=bool(predictable),
+            **{n: known(n, v, not_measured) for n, v in varieties.items()},
         )

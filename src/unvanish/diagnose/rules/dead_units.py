@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from unvanish.schema.graph import place
 ALL = 0.999  # the layer cuts the signal
 MOST = 0.8  # of a layer's units; healthy ReLU nets close a good part of them for a whole batch
 GIANT_STEP = 0.5  # update over weight: a single step that rewrites the layer
+_BOUNDED = ("Hardtanh", "Hardsigmoid", "Sigmoid", "Tanh", "Hardswish")
 _SOURCE = (
     "Lu et al. 2019 (dying ReLU): a unit that is closed for every input gets no gradient and stays closed"
 )
@@ -29,10 +31,14 @@ class Gate:
     layer: str
     closed: float
     units: int
+    name: str  # of the operation
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    if facts.learning.learns or facts.learning.status == "non_finite" or not facts.recent:
+    if facts.learning.status == "non_finite" or not facts.recent:
+        return
+    cut = len(facts.recent) >= PERSISTENT and all(_cut_off(p) for p in facts.recent)
+    if facts.learning.learns and not cut:  # a loss that fell earlier does not bring a dead layer back
         return
     by_layer: dict[str, list[Gate]] = {}
     for profile in facts.profiles:
@@ -45,7 +51,13 @@ def _check(facts: Facts) -> Iterable[Finding]:
         if lasting and lasting[-1].step == last_step and (len(lasting) >= min(PERSISTENT, len(facts.recent))):
             dead.append((lasting[-1].closed, lasting))
     if dead and (facts.learning.unmoved or max(share for share, _ in dead) >= ALL):
-        yield _finding(facts, sorted(dead, key=lambda d: -d[0]))
+        yield _finding(facts, sorted(dead, key=lambda d: -d[0]), cut=cut)
+
+
+def _cut_off(profile: Profile) -> bool:
+    """Whether nothing at all of what leaves the output reaches the first layers."""
+    output = profile.traced.trace.output
+    return profile.entry == -math.inf and output is not None and profile.traced.stats[output].norm > 0
 
 
 def _gates(profile: Profile) -> Iterable[Gate]:
@@ -58,6 +70,7 @@ def _gates(profile: Profile) -> Iterable[Gate]:
                 _fed_by(traced, operation.index),
                 stats.closed_units / stats.units,
                 stats.units,
+                operation.name,
             )
 
 
@@ -81,18 +94,19 @@ def _lasting(gates: Sequence[Gate]) -> list[Gate]:
     return row[::-1]
 
 
-def _finding(facts: Facts, dead: Sequence[tuple[float, list[Gate]]]) -> Finding:
+def _finding(facts: Facts, dead: Sequence[tuple[float, list[Gate]]], *, cut: bool) -> Finding:
     worst = dead[0][1]
     gate, since = worst[-1], worst[0].step
     cuts = gate.closed >= ALL
-    cause = _cause(facts, gate.layer, since)
+    cause = _cause(facts, gate, since)
+    sure = cuts and (cut or facts.learning.unmoved)
     row = min((g[0].step for _, g in dead), default=since)
     what = "all" if cuts else f"{gate.closed:.0%}"
     return Finding(
         kind="dead_units",
         cause=cause,
-        severity="critical" if cuts and facts.learning.unmoved else "warning",
-        confidence=0.97 if cuts and facts.learning.unmoved else 0.8,
+        severity="critical" if sure else "warning",
+        confidence=0.97 if sure else 0.8,
         layers=tuple(g[-1].layer for _, g in dead),
         first_step=row,
         summary=f"{what} of the {gate.units} units behind {place(gate.layer)} are closed for every sample "
@@ -113,8 +127,11 @@ def _finding(facts: Facts, dead: Sequence[tuple[float, list[Gate]]]) -> Finding:
     )
 
 
-def _cause(facts: Facts, layer: str, since: int) -> Cause:
+def _cause(facts: Facts, gate: Gate, since: int) -> Cause:
     """A giant step just before the death is the learning rate's doing; a negative bias is the bias's."""
+    layer = gate.layer
+    if gate.name in _BOUNDED:
+        return "saturating_activation"  # closed at its upper end, or at both
     size, _, _ = facts.heaviest_step(last=since + 1)
     if since > 0 and size > GIANT_STEP:
         return "learning_rate"
@@ -126,7 +143,16 @@ def _cause(facts: Facts, layer: str, since: int) -> Cause:
     snaps = [s for s in facts.model.snapshots if s.parameter in names and s.step <= max(since, 1)]
     if snaps and snaps[-1].quantiles[3] < 0 and snaps[-1].quantiles[5] < 0:
         return "bias_drift"
-    return "unknown" if since > 0 else "bias_drift" if snaps and snaps[-1].quantiles[3] < 0 else "unknown"
+    if since > 0:
+        return "unknown"
+    if snaps and snaps[-1].quantiles[3] < 0 and snaps[-1].quantiles[5] <= 0:
+        return "bias_drift"
+    entry = facts.model.architecture[0] if facts.model.architecture else None
+    if entry is not None and entry.name == layer:
+        return (
+            "inputs"  # with weights and biases as they are drawn, it is what comes in that closes every unit
+        )
+    return "too_deep"
 
 
 RULE = Rule(

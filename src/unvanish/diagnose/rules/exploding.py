@@ -13,6 +13,7 @@ from unvanish.schema.finding import Attribution, Evidence, Finding
 from unvanish.schema.graph import place
 
 GIANT_STEP = 0.5  # update_rms over weight_rms in one step
+CLEAR = 4.0  # decades of growth over the depth that need no further sign
 RISEN = 10.0  # the loss, over its first value
 GROWN = 10.0  # the gradient, over its first value
 _SOURCE = "Pascanu et al. 2013 (exploding gradients); the e^3 bound mirrors Schoenholz et al. 2016"
@@ -26,7 +27,13 @@ def _check(facts: Facts) -> Iterable[Finding]:
     broken = facts.learning.status == "non_finite" or _peak(facts) > RISEN
     harmed = broken or facts.learning.status == "worse"
     grown = _growth(start) if start is not None else None
-    if start is not None and grown is not None and (harmed or size > GIANT_STEP) and facts.learning.unmoved:
+    far = grown is not None and grown[1] > CLEAR
+    if (
+        start is not None
+        and grown is not None
+        and (harmed or far or size > GIANT_STEP)
+        and facts.learning.unmoved
+    ):
         yield _by_init(facts, start, grown)
     elif harmed and size > GIANT_STEP:
         yield _by_rate(facts, layer, at, size, GIANT_STEP, "update over weight in one step")

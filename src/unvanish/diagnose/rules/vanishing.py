@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from unvanish.diagnose.causes import TREATMENTS, cause_of_loss, recurrent_weight
 from unvanish.diagnose.facts import (
+    FEWEST,
     THRESHOLD,
     Facts,
     Profile,
@@ -23,7 +24,6 @@ from unvanish.schema.graph import place
 CLEAR = (
     -4.0
 )  # decades: so little that no further steps are needed to be sure, under an optimizer that keeps scale
-FEWEST = 20  # steps before a stalled loss says anything where the signal is only weak
 MASKED = 100  # the same under an adaptive optimizer, which divides the scale away until its epsilon
 _SOURCE = "Schoenholz et al. 2016: SGD trains to about 6 depth scales, a total RMS gain of e^-3"
 

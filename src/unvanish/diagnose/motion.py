@@ -1,0 +1,104 @@
+"""How far the steps have moved the weights, and what that should have done to the loss: scale-free, to first order.
+
+For a step dw of a weight tensor with gradient g, the loss falls by <-g, dw> to first order. Added up over the run and
+divided by the loss's own scale, this says whether the steps could have brought the loss down at all; |g| |w| over the
+same scale says how much the loss asks for a change of the weights (its elasticity). Neither moves when the loss is
+multiplied by a number and the learning rate is matched.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unvanish.schema.run import ModelRun, ParameterInfo
+
+_EDGE = 10  # measured steps that stand for the beginning, and for the end
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The steps of one model. Arrays have a row for each measured step and a column for each parameter."""
+
+    model: ModelRun
+    scale: float  # of the loss: chance where known, else the mean of the first losses
+
+    def column(self, statistic: str) -> NDArray[np.float64]:
+        """One statistic, [measured steps, parameters]."""
+        flat = np.frombuffer(self.model.parameter_stats[statistic], np.float64)
+        return flat.reshape(-1, max(1, len(self.model.info.parameters)))
+
+    @cached_property
+    def weights(self) -> list[ParameterInfo]:
+        """The tensors with more than one dimension: what carries the signal."""
+        return [p for p in self.model.info.parameters if len(p.shape) > 1]
+
+    @cached_property
+    def relative(self) -> NDArray[np.float64]:
+        """|dw| / |w| of every step and tensor (NaN where not known)."""
+        with np.errstate(all="ignore"):
+            weights = self.column("weight_rms")
+            return np.asarray(self.column("update_rms") / np.where(weights > 0, weights, np.nan))
+
+    @cached_property
+    def step_size(self) -> float:
+        """The median over the steps of |dw| / |w|, of the weight tensor that moves most."""
+        return self._most([self.relative[:, p.index] for p in self.weights])
+
+    @cached_property
+    def late_step_size(self) -> float:
+        """The same over the last half of the steps."""
+        half = len(self.relative) // 2
+        return self._most([self.relative[half:, p.index] for p in self.weights])
+
+    @staticmethod
+    def _most(columns: Sequence[NDArray[np.float64]]) -> float:
+        known = [float(np.median(c[np.isfinite(c)])) for c in columns if np.isfinite(c).any()]
+        return max(known, default=0.0)
+
+    @cached_property
+    def path(self) -> float:
+        """The sum over all steps of |dw| / |w|, of the weight tensor that moves most."""
+        steps = len(self.model.steps)
+        columns = [self.relative[:, p.index] for p in self.weights]
+        return max(
+            (float(np.mean(c[np.isfinite(c)])) * steps for c in columns if np.isfinite(c).any()), default=0.0
+        )
+
+    @cached_property
+    def predicted(self) -> float:
+        """What the steps should have brought the loss down by in all, to first order, over the loss's scale."""
+        falls = self.column("first_order")
+        rows = np.nansum(np.where(np.isfinite(falls), falls, 0.0), axis=1)
+        if not len(rows) or self.scale <= 0:
+            return math.nan
+        return float(rows.mean()) * len(self.model.steps) / self.scale
+
+    @cached_property
+    def elasticity(self) -> float:
+        """|g| |w| over the loss's scale, added over the weight tensors: the median over the last steps."""
+        if self.scale <= 0:
+            return math.nan
+        sizes = np.array([p.numel for p in self.model.info.parameters], np.float64)
+        products = self.column("gradient_rms") * self.column("weight_rms") * sizes
+        products = products[-_EDGE:, [p.index for p in self.weights]]
+        sums = [float(row[np.isfinite(row)].sum()) for row in products if np.isfinite(row).any()]
+        return statistics.median(sums) / self.scale if sums else 0.0
+
+    @cached_property
+    def rates(self) -> tuple[float, float]:
+        """(largest, last) learning rate that was seen; NaN where none was."""
+        known = [r for r in self.model.learning_rates if math.isfinite(r)]
+        return (max(known), known[-1]) if known else (math.nan, math.nan)
+
+
+def motion_of(model: ModelRun, chance: float | None, first: float | None) -> Motion:
+    """`chance` and `first`: see Learning."""
+    scale = next((abs(v) for v in (chance, first) if v is not None and math.isfinite(v) and v != 0), math.nan)
+    return Motion(model, scale)

@@ -1,0 +1,119 @@
+"""Disconnected parameters: weights that the loss should train and that no step can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from unvanish.diagnose.causes import TREATMENTS
+from unvanish.diagnose.facts import FEWEST, Facts
+from unvanish.diagnose.path import parameter_layer
+from unvanish.diagnose.rule import Rule
+from unvanish.schema.finding import Cause, Evidence, Finding
+from unvanish.schema.graph import place
+from unvanish.schema.run import ParameterInfo
+
+MANY = 0.3  # of the weights (elements or tensors): fewer, and the rest can well learn without them
+MOSTLY_FROZEN = 0.5
+_SOURCE = "torch.optim: a step changes only what the optimizer was given, and only where .grad is set"
+_WORDS: dict[Cause, str] = {
+    "not_in_optimizer": "no optimizer steps them",
+    "detached": "no gradient ever arrives there: the graph between them and the loss is cut",
+    "frozen": "requires_grad is False",
+}
+
+
+def _check(facts: Facts) -> Iterable[Finding]:
+    if not (facts.stalled or (facts.learning.hardly and facts.learning.steps >= FEWEST)):
+        return
+    unknown = _unknown_weights(facts)
+    if unknown:
+        yield _finding(
+            facts, "not_in_optimizer", unknown, 0.9, 1.0, "weights that no module of the model holds"
+        )
+        return
+    weights = [p for p in facts.model.info.parameters if len(p.shape) > 1]
+    reached = np.asarray(np.isfinite(facts.motion.column("gradient_rms")).any(axis=0))
+    trained = [p for p in weights if p.requires_grad]
+    if trained and facts.motion.column("gradient_rms").size and not any(reached[p.index] for p in trained):
+        cause: Cause = "not_in_optimizer" if all(p.optimizer is not None for p in trained) else "detached"
+        yield _finding(
+            facts, cause, _layers(trained), 0.9, 1.0, "share of the weights that never get a gradient"
+        )
+        return
+    groups: tuple[tuple[Cause, list[ParameterInfo], float, float], ...] = (
+        ("not_in_optimizer", [p for p in trained if p.optimizer is None], MANY, 0.9),
+        ("detached", [p for p in trained if p.optimizer is not None and not reached[p.index]], MANY, 0.9),
+        ("frozen", [p for p in weights if not p.requires_grad], MOSTLY_FROZEN, 0.75),
+    )
+    for cause, members, most, confidence in groups:
+        share = _share(members, weights)
+        if members and share >= most:
+            yield _finding(
+                facts, cause, _layers(members), confidence, share, "share of the weights (elements)", most
+            )
+            return
+
+
+def _unknown_weights(facts: Facts) -> list[str]:
+    """Weighted operations of the last traced graph whose weights want gradients, and the model does not hold them."""
+    if not facts.profiles or facts.learning.status == "contested":
+        return []
+    found = [
+        operation.module or operation.name
+        for operation in facts.profiles[-1].traced.operations
+        if operation.kind == "weight" and operation.parameters and not any(operation.parameters)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _share(members: Sequence[ParameterInfo], weights: Sequence[ParameterInfo]) -> float:
+    """By elements or by tensors, whichever is more."""
+    if not weights:
+        return 0.0
+    elements = sum(p.numel for p in members) / max(1, sum(p.numel for p in weights))
+    return max(elements, len(members) / len(weights))
+
+
+def _layers(members: Sequence[ParameterInfo]) -> list[str]:
+    return list(dict.fromkeys(parameter_layer(p.name) for p in members))
+
+
+def _finding(
+    facts: Facts, cause: Cause, layers: Sequence[str], confidence: float, value: float, statistic: str,
+    threshold: float = MANY,
+) -> Finding:  # fmt: skip
+    last = facts.model.steps[-1] if len(facts.model.steps) else 0
+    names = ", ".join(place(layer) for layer in layers[:3]) + (
+        f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+    )
+    return Finding(
+        kind="disconnected_parameters",
+        cause=cause,
+        severity="critical",
+        confidence=confidence,
+        layers=tuple(layers),
+        first_step=0,
+        summary=f"{names} can't learn: {_WORDS[cause]}; {facts.learning.sentence}.",
+        evidence=(
+            Evidence(
+                layer=layers[0],
+                statistic=statistic,
+                value=value,
+                threshold=threshold,
+                steps=(0, last),
+                source=_SOURCE,
+            ),
+        ),
+        treatments=TREATMENTS[cause],
+    )
+
+
+RULE = Rule(
+    kind="disconnected_parameters",
+    check=_check,
+    why="A weight that no step changes learns nothing, whatever its gradient would be.",
+    wrong_when="Layers frozen or left out on purpose in a net that is stuck for another reason.",
+    source=_SOURCE,
+)

@@ -1,0 +1,53 @@
+"""Uninformative labels: everything works, the steps are made, and the loss stays at what guessing gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from unvanish.diagnose.causes import TREATMENTS
+from unvanish.diagnose.facts import THRESHOLD, Facts
+from unvanish.diagnose.rule import Rule
+from unvanish.schema.finding import Evidence, Finding
+
+AT_CHANCE = 0.15  # of the chance loss
+MOVED = 0.1  # |dw| / |w| summed over the steps: the weights have gone somewhere
+_SOURCE = (
+    "Zhang et al. 2017: a net fits random labels only by memorising; on fresh ones it stays at their entropy"
+)
+
+
+def _check(facts: Facts) -> Iterable[Finding]:
+    learning, motion = facts.learning, facts.motion
+    if not facts.stalled or learning.steps < 40 or learning.chance is None or learning.last is None:
+        return
+    fed = facts.recent and all(p.entry > THRESHOLD for p in facts.recent)
+    distance = abs(learning.last - learning.chance) / abs(learning.chance) if learning.chance else math.inf
+    if fed and distance < AT_CHANCE and motion.path > MOVED:
+        last = facts.model.steps[-1]
+        yield Finding(
+            kind="uninformative_data",
+            cause="labels",
+            severity="critical",
+            confidence=0.7,
+            layers=(),
+            first_step=0,
+            summary="the signal arrives, the weights have moved, and yet the loss stays at what guessing gives: the "
+            f"inputs seem to say nothing about the labels; {learning.sentence}.",
+            evidence=(
+                Evidence(layer="", statistic="distance of the loss from that of guessing, of the latter",
+                         value=distance, threshold=AT_CHANCE, steps=(0, last), source=_SOURCE),
+                Evidence(layer="", statistic="|step| / |weight|, summed over all steps", value=motion.path,
+                         threshold=MOVED, steps=(0, last), source=_SOURCE),
+            ),
+            treatments=TREATMENTS["labels"],
+        )  # fmt: skip
+
+
+RULE = Rule(
+    kind="uninformative_data",
+    check=_check,
+    why="Where signal, steps and outputs are in order and the loss does not leave chance, what is left is the data.",
+    wrong_when="A hard task (parity) with a long plateau; a rate somewhat too small.",
+    source=_SOURCE,
+)

@@ -1,0 +1,120 @@
+"""Loss and output that do not fit: an activation that swallows the gradient, a loss fed with the wrong thing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from unvanish.diagnose.causes import TREATMENTS
+from unvanish.diagnose.facts import THRESHOLD, Facts, Profile
+from unvanish.diagnose.path import Traced, decades, layer_name
+from unvanish.diagnose.rule import Rule
+from unvanish.schema.finding import Attribution, Evidence, Finding
+from unvanish.schema.graph import place
+
+_SQUASHES = ("Sigmoid", "Tanh", "Softmax", "Relu", "Hardtanh", "Hardsigmoid", "Clamp")
+_LOGARITHMS = ("LogSoftmax", "Log", "LogSigmoid")
+_SOURCE = (
+    "Goodfellow et al. 2016, Deep Learning, 6.2.2: an output unit needs a loss that undoes its saturation"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """What does not fit, in one trace."""
+
+    operation: int
+    words: str
+    statistic: str
+    value: float
+    threshold: float
+    confidence: float
+
+
+def _check(facts: Facts) -> Iterable[Finding]:
+    if not facts.stalled or not facts.recent:
+        return
+    found = [misfit(p) for p in facts.recent]
+    kinds = {(m.operation, m.statistic) for m in found if m is not None}
+    if any(m is None for m in found) or len(kinds) != 1:
+        return
+    last = facts.recent[-1]
+    fit = next(m for m in reversed(found) if m is not None)
+    operation = last.traced.operations[fit.operation]
+    layer = layer_name(operation)
+    yield Finding(
+        kind="loss_or_output_mismatch",
+        cause="output_activation",
+        severity="critical",
+        confidence=fit.confidence,
+        layers=(layer,),
+        first_step=facts.recent[0].step,
+        summary=f"at the output, {place(layer)}: {fit.words}; {facts.learning.sentence}.",
+        evidence=(
+            Evidence(layer=layer, statistic=fit.statistic, value=fit.value, threshold=fit.threshold,
+                     steps=(facts.recent[0].step, last.step), source=_SOURCE),
+        ),
+        attribution=Attribution(activation=fit.value) if fit.value < 0 else Attribution(),
+        treatments=TREATMENTS["output_activation"],
+    )  # fmt: skip
+
+
+def misfit(profile: Profile) -> Misfit | None:
+    """What does not fit between the last weighted layer and the loss."""
+    traced = profile.traced
+    chain = _to_the_loss(traced, profile.layers[-1].operation)
+    if not chain:
+        return None
+    names = [traced.operations[i].name for i in chain]
+    return _by_structure(chain, names) or _by_gain(traced, chain)
+
+
+def _by_structure(chain: Sequence[int], names: Sequence[str]) -> Misfit | None:
+    for at, (index, name) in enumerate(zip(chain, names, strict=True)):
+        after = names[at + 1 :]
+        if name in ("Softmax", "Sigmoid", "Relu") and "LogSoftmax" in after:
+            words = f"{name.lower()} is applied to what the cross-entropy takes for logits"
+            return Misfit(index, words, "activations between the last layer and log-softmax", 1.0, 0.0, 0.8)
+        if name.startswith("NllLoss") and not any(n in _LOGARITHMS for n in names[:at]):
+            return Misfit(index, "nll_loss wants log-probabilities and gets something else",
+                          "logarithms before nll_loss", 0.0, 1.0, 0.85)  # fmt: skip
+        if name == "Expand" and after and after[-1].startswith(("MseLoss", "SmoothL1Loss", "HuberLoss")):
+            return Misfit(index, "predictions and targets have different shapes and are broadcast against each other",
+                          "broadcasts before the loss", 1.0, 0.0, 0.85)  # fmt: skip
+    return None
+
+
+def _by_gain(traced: Traced, chain: Sequence[int]) -> Misfit | None:
+    for index in chain:
+        operation, stats = traced.operations[index], traced.stats[index]
+        if operation.name not in _SQUASHES or not stats.edge_norms or stats.edge_norms[0] is None:
+            continue
+        if stats.norm == 0 or not math.isfinite(stats.norm):
+            continue
+        lost = decades(stats.edge_norms[0], stats.norm)
+        if lost < THRESHOLD:
+            name = operation.name.lower()
+            amount = "all" if lost == -math.inf else f"{-lost:.1f} decades"
+            return Misfit(index, f"the {name} on the output swallows the gradient ({amount} of it)",
+                          "gain of the output activation, log10", max(lost, -300.0), THRESHOLD, 0.88)  # fmt: skip
+    return None
+
+
+def _to_the_loss(traced: Traced, last: int) -> list[int]:
+    """The operations behind the last weighted one, in execution order, as far as they follow from it."""
+    reached, out = {last}, []
+    for operation in traced.operations[last + 1 :]:
+        if reached & set(operation.parents):
+            reached.add(operation.index)
+            out.append(operation.index)
+    return out
+
+
+RULE = Rule(
+    kind="loss_or_output_mismatch",
+    check=_check,
+    why="The first factor of the chain is that of the output: where it is near zero, nothing else matters.",
+    wrong_when="A net with a squashing output on purpose, stuck for another reason while the output is extreme.",
+    source=_SOURCE,
+)

@@ -1,0 +1,144 @@
+"""Precision underflow: gradients, or steps, that are too small for the number format they are kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from unvanish.diagnose.causes import TREATMENTS
+from unvanish.diagnose.facts import Facts, Profile
+from unvanish.diagnose.path import layer_name, parameter_layer
+from unvanish.diagnose.rule import Rule
+from unvanish.schema.finding import Evidence, Finding
+from unvanish.schema.graph import EXPONENT_FLOOR, place
+from unvanish.schema.run import ParameterInfo
+
+HALF = ("float16", "bfloat16")
+ROUNDED = 0.3  # of the elements change in a step: most of it is rounded away
+ZEROS = 0.3  # of a gradient's elements are exact zeros
+FLOOR = {"float16": 2.0**-24}  # the smallest number that is not zero
+NEAR_FLOOR = 2.0**10  # times the floor: a largest gradient below this is at the end of the format
+_SOURCE = (
+    "IEEE 754: below half the smallest number all is zero, and an update below half a spacing changes nothing"
+)
+
+
+def _check(facts: Facts) -> Iterable[Finding]:
+    if not facts.stalled:
+        return
+    weights = [p for p in facts.model.info.parameters if len(p.shape) > 1 and p.requires_grad]
+    half = [p for p in weights if p.dtype in HALF]
+    under = [p for p in half if _underflows(facts, p)]
+    if under:
+        values = _medians(facts, "gradient_zeros", under)
+        yield _finding(facts, under, "share of the gradient's elements that are exactly zero", values, ZEROS,
+                       "gradients fall below the smallest number of {dtype}")  # fmt: skip
+        return
+    rounded = [p for p in half if _rounds(facts, p)]
+    if rounded and len(rounded) >= 0.5 * len(half):
+        values = _medians(facts, "update_changed", rounded)
+        yield _finding(facts, rounded, "share of the weights that a step changes at all", values, ROUNDED,
+                       "steps are smaller than the spacing of {dtype} numbers and round away")  # fmt: skip
+        return
+    yield from _signal_underflow(facts)
+
+
+def _medians(facts: Facts, statistic: str, members: list[ParameterInfo]) -> list[float]:
+    column = facts.motion.column(statistic)
+    out = []
+    for p in members:
+        known = column[:, p.index][np.isfinite(column[:, p.index])]
+        out.append(float(np.median(known)) if len(known) else float("nan"))
+    return out
+
+
+def _underflows(facts: Facts, parameter: ParameterInfo) -> bool:
+    floor = FLOOR.get(parameter.dtype)
+    if floor is None:
+        return False
+    zeros, largest = (_medians(facts, s, [parameter])[0] for s in ("gradient_zeros", "gradient_absmax"))
+    return zeros > ZEROS and largest < NEAR_FLOOR * floor
+
+
+def _rounds(facts: Facts, parameter: ParameterInfo) -> bool:
+    """A step is asked for (the gradient is there), and most weights do not change."""
+    changed, zeros = (_medians(facts, s, [parameter])[0] for s in ("update_changed", "gradient_zeros"))
+    return changed < ROUNDED and zeros < 0.9
+
+
+def _signal_underflow(facts: Facts) -> Iterable[Finding]:
+    """The signal itself is kept in half precision (autocast): zeros, and the rest piles up at the format's end."""
+    if not facts.recent:
+        return
+    found = [_floored(p) for p in facts.recent]
+    if not all(found):
+        return
+    index, share = found[-1]  # type: ignore[misc]
+    profile = facts.recent[-1]
+    layer = layer_name(profile.traced.operations[index])
+    yield Finding(
+        kind="precision_underflow",
+        cause="low_precision",
+        severity="critical",
+        confidence=0.85,
+        layers=(layer,),
+        first_step=facts.recent[0].step,
+        summary=f"{share:.0%} of the signal at {place(layer)} is exactly zero, and what is left ends at 2^-24, "
+        f"float16's smallest number; {facts.learning.sentence}.",
+        evidence=(
+            Evidence(layer=layer, statistic="share of the backprop signal that is exactly zero", value=share,
+                     threshold=ZEROS, steps=(facts.recent[0].step, profile.step), source=_SOURCE),
+        ),
+        treatments=TREATMENTS["low_precision"],
+    )  # fmt: skip
+
+
+def _floored(profile: Profile) -> tuple[int, float] | None:
+    lowest = (-24 - EXPONENT_FLOOR) // 2
+    for signal in profile.layers:
+        stats = profile.traced.stats[signal.operation]
+        if not stats.exponents or not stats.count:
+            continue
+        share = stats.zeros / stats.count
+        held = sum(stats.exponents)
+        tail = sum(stats.exponents[lowest : lowest + 3])
+        if share > ZEROS and held and not sum(stats.exponents[:lowest]) and tail > 0.5 * held:
+            return signal.operation, share
+    return None
+
+
+def _finding(
+    facts: Facts,
+    members: list[ParameterInfo],
+    statistic: str,
+    values: list[float],
+    threshold: float,
+    words: str,
+) -> Finding:
+    layers = tuple(dict.fromkeys(parameter_layer(p.name) for p in members))
+    steps = facts.model.parameter_steps
+    return Finding(
+        kind="precision_underflow",
+        cause="low_precision",
+        severity="critical",
+        confidence=0.9,
+        layers=layers,
+        first_step=0,
+        summary=f"in {place(layers[0])} {words.format(dtype=members[0].dtype)}; {facts.learning.sentence}.",
+        evidence=tuple(
+            Evidence(layer=p.name, statistic=statistic, value=v, threshold=threshold,
+                     steps=(steps[0], steps[-1]), source=_SOURCE)
+            for p, v in list(zip(members, values, strict=True))[:5]
+        ),
+        treatments=TREATMENTS["low_precision"],
+    )  # fmt: skip
+
+
+RULE = Rule(
+    kind="precision_underflow",
+    check=_check,
+    why="A number format has a smallest number and a spacing: what is below them is lost without a trace.",
+    wrong_when="Gradients that are sparse by nature in a half-precision net that is stuck for another reason.",
+    source=_SOURCE,
+)
