@@ -51,7 +51,7 @@ CASES = {
     "stuck at chance": (noisy([LN10] * 100, 0.05), LN10, "stuck"),
     "stuck after a transient": (noisy([2.6] * 4 + [2.31] * 96, 0.02), LN10, "stuck"),
     "slow and steady": (noisy([2.9 - 0.003 * i for i in range(150)], 0.01), LN10, "learns"),
-    "far above chance and falling": (noisy([40 * 0.99**i for i in range(100)], 0.5), LN10, "learns"),
+    "far above chance and falling": (noisy([40 * 0.99**i for i in range(100)], 0.5), LN10, "stuck"),
     "noise alone": (noisy([1.0] * 200, 0.5), None, "stuck"),
     "falls, chance unknown": (noisy([1.0 * 0.98**i for i in range(100)], 0.02), None, "learns"),
     "rises": (noisy([1.0 + 0.02 * i for i in range(100)], 0.02), None, "worse"),

@@ -15,6 +15,7 @@ LearningStatus = Literal["learns", "stuck", "worse", "non_finite", "too_short", 
 
 FEWEST_STEPS = 10
 BELOW_CHANCE = 0.05  # share of the chance loss
+ABOVE = 1.5  # times the chance loss
 HARDLY = 0.15  # share of the chance loss
 FALLEN = 0.10  # share of the first loss, where chance is not known
 STILL_FALLING = 0.02  # share, from the second third of the run to the last
@@ -31,6 +32,7 @@ class Learning:
     last: float | None
     chance: float | None
     noise: float
+    falling: bool = False  # from the second third of the run to the last
     first_bad_step: int | None = None  # the first step with a loss that is not finite
     sentence: str = ""
 
@@ -94,6 +96,7 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
     first, last = statistics.fmean(values[:window]), statistics.fmean(values[-window:])
     # of the second half: a fall from far above would count as noise
     noise = _noise(values[len(values) // 2 :]) / math.sqrt(min(window, len(values)))
+    falling = len(values) >= FEWEST_STEPS and _still_falling(values, noise)
     status: LearningStatus
     if len(values) < FEWEST_STEPS:
         status, sentence = (
@@ -104,13 +107,16 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
         status, sentence = "learns", f"the loss fell from {first:.4g} to {last:.4g}"
     elif last > first + max(3 * noise, RISEN * abs(first)):
         status, sentence = "worse", f"the loss rose from {first:.4g} to {last:.4g}"
-    elif _still_falling(values, noise):
+    elif falling and chance is not None and chance > 0 and last > ABOVE * chance:
+        status = "stuck"  # as yet it only undoes what was wrong at the start
+        sentence = f"the loss is falling, but still at {last:.4g} where guessing gives {chance:.4g}"
+    elif falling:
         status, sentence = "learns", f"the loss is falling, {first:.4g} to {last:.4g} so far"
     else:
         at = f" (guessing the label frequencies gives {chance:.4g})" if chance is not None else ""
         status, sentence = "stuck", f"the loss stays at {last:.4g}{at} after {steps} steps"
     return Learning(status=status, steps=steps, first=first, last=last, chance=chance, noise=noise,
-                    first_bad_step=bad, sentence=sentence)  # fmt: skip
+                    first_bad_step=bad, falling=falling, sentence=sentence)  # fmt: skip
 
 
 def _below_chance(last: float, chance: float | None, noise: float) -> bool:

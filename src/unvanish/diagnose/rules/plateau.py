@@ -14,7 +14,7 @@ _SOURCE = "none: all that is known is what it is not"
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    if facts.learning.status != "stuck" or facts.learning.steps < LONG or not facts.recent:
+    if facts.learning.status != "stuck" or facts.learning.falling or facts.learning.steps < LONG or not facts.recent:
         return
     entry = facts.recent[-1].entry
     yield Finding(
@@ -28,7 +28,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
         f"tiny nor giant, yet {facts.learning.sentence}.",
         evidence=(
             Evidence(layer="", statistic="backprop signal at the first layers, of the output's, log10",
-                     value=entry, threshold=THRESHOLD, steps=(facts.recent[0].step, facts.recent[-1].step), source=_SOURCE),
+                     value=entry, threshold=THRESHOLD, steps=(facts.recent[0].step, facts.recent[-1].step),
+                     source=_SOURCE),
         ),
         treatments=TREATMENTS["unknown"],
     )  # fmt: skip

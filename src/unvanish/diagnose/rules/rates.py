@@ -35,8 +35,8 @@ def _small(facts: Facts) -> Iterable[Finding]:
             layers=(),
             first_step=0,
             summary=f"all {facts.learning.steps} steps together moved no weight by more than {motion.path:.2g} of "
-            f"its size and could lower the loss by {max(0.0, motion.predicted):.1%}, while the gradient is there{why}; "
-            f"{facts.learning.sentence}.",
+            f"its size and could lower the loss by {max(0.0, motion.predicted):.1%}, while the gradient is "
+            f"there{why}; {facts.learning.sentence}.",
             evidence=(
                 Evidence(layer="", statistic="fall of the loss that all steps could bring, of its scale",
                          value=motion.predicted, threshold=TOO_LITTLE, steps=_span(facts), source=_SMALL_SOURCE),
