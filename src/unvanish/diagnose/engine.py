@@ -17,7 +17,8 @@ from unvanish.diagnose.rules import (
     non_finite,
     plateau,
     precision,
-    rates,
+    rate_too_large,
+    rate_too_small,
     symmetry,
     vanishing,
 )
@@ -28,7 +29,7 @@ from unvanish.schema.run import DROPPED, ModelRun, Run
 # behind follows from it, or can't be judged beside it. Within a group of FLOW all speak, in the others the first.
 BEFORE: tuple[Rule, ...] = (disconnected.RULE, precision.RULE, inputs.RULE, symmetry.RULE, mismatch.RULE)
 FLOW: tuple[Rule, ...] = (non_finite.RULE, dead_units.RULE, exploding.RULE, vanishing.RULE)
-BEHIND: tuple[Rule, ...] = (rates.TOO_SMALL, rates.TOO_LARGE, labels.RULE, plateau.RULE)
+BEHIND: tuple[Rule, ...] = (rate_too_small.RULE, rate_too_large.RULE, labels.RULE, plateau.RULE)
 RULES: tuple[Rule, ...] = (*BEFORE, *FLOW, *BEHIND)
 FLOW_KINDS = frozenset(rule.kind for rule in FLOW)
 PATHOLOGIES = frozenset(

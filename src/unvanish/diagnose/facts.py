@@ -91,6 +91,12 @@ class Facts:
     learning: Learning
     profiles: tuple[Profile, ...]
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first and the last step."""
+        steps = self.model.steps
+        return (steps[0], steps[-1]) if len(steps) else (0, 0)
+
     @cached_property
     def motion(self) -> Motion:
         """How far the steps have moved the weights, and what that should have done."""

@@ -36,7 +36,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
     ):
         yield _by_init(facts, start, grown)
     elif facts.learning.falling:
-        return  # the steps were too large, and nothing runs away any more: rates.py has a word for that
+        return  # the steps were too large, and nothing runs away any more: rate_too_large.py has a word for that
     elif harmed and size > GIANT_STEP:
         yield _by_rate(facts, layer, at, size, GIANT_STEP, "update over weight in one step")
     elif broken and (growth := _gradient_growth(facts))[0] > GROWN:

@@ -14,7 +14,12 @@ _SOURCE = "none: all that is known is what it is not"
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    if facts.learning.status != "stuck" or facts.learning.falling or facts.learning.steps < LONG or not facts.recent:
+    if (
+        facts.learning.status != "stuck"
+        or facts.learning.falling
+        or facts.learning.steps < LONG
+        or not facts.recent
+    ):
         return
     entry = facts.recent[-1].entry
     yield Finding(

@@ -1,0 +1,53 @@
+"""A learning rate that is too small: all steps together could not have brought the loss down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from unvanish.diagnose.causes import TREATMENTS
+from unvanish.diagnose.facts import Facts
+from unvanish.diagnose.rule import Rule
+from unvanish.schema.finding import Evidence, Finding
+
+TOO_LITTLE = 0.05  # of the loss's scale: all that the steps so far could have brought, to first order
+STIFF = 0.02  # |g| |w| over the loss's scale below which the loss hardly asks for a change
+SHORT_PATH = 0.05  # |dw| / |w| of a whole tensor, summed over all steps
+_SOURCE = "first-order Taylor expansion: the loss falls by <-g, dw>"
+
+
+def _check(facts: Facts) -> Iterable[Finding]:
+    motion = facts.motion
+    if not facts.stalled or not motion.weights or not math.isfinite(motion.predicted):
+        return
+    if abs(motion.predicted) < TOO_LITTLE and motion.elasticity > STIFF and motion.path < SHORT_PATH:
+        most, last = motion.rates
+        faded = math.isfinite(last) and last < 0.01 * most
+        why = f"; the learning rate fell from {most:.2g} to {last:.2g}" if faded else ""
+        yield Finding(
+            kind="learning_rate_too_small",
+            cause="learning_rate",
+            severity="critical",
+            confidence=0.9,
+            layers=(),
+            first_step=0,
+            summary=f"all {facts.learning.steps} steps together moved no weight by more than {motion.path:.2g} of "
+            f"its size and could lower the loss by {max(0.0, motion.predicted):.1%}, while the gradient is "
+            f"there{why}; {facts.learning.sentence}.",
+            evidence=(
+                Evidence(layer="", statistic="fall of the loss that all steps could bring, of its scale",
+                         value=motion.predicted, threshold=TOO_LITTLE, steps=facts.span, source=_SOURCE),
+                Evidence(layer="", statistic="|gradient| |weight| over the loss's scale", value=motion.elasticity,
+                         threshold=STIFF, steps=facts.span, source=_SOURCE),
+            ),
+            treatments=TREATMENTS["learning_rate"],
+        )  # fmt: skip
+
+
+RULE = Rule(
+    kind="learning_rate_too_small",
+    check=_check,
+    why="The sum of all steps bounds what they can do: where it is next to nothing, no net learns.",
+    wrong_when="A warm-up that has only just begun.",
+    source=_SOURCE,
+)
