@@ -69,8 +69,8 @@ def _rounds(facts: Facts, parameter: ParameterInfo) -> bool:
 
 def _signal_underflow(facts: Facts) -> Iterable[Finding]:
     """The signal itself is kept in half precision (autocast): zeros, and the rest piles up at the format's end."""
-    if not facts.recent:
-        return
+    if not facts.recent or not any(o.name == "ToCopy" for o in facts.recent[-1].traced.operations):
+        return  # nothing is cast to another format
     found = [_floored(p) for p in facts.recent]
     if not all(found):
         return
