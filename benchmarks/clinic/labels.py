@@ -11,6 +11,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 FAMILIES = ("flow", "extremes", "elsewhere")
 LABELS = "labels.json"
+# where steps are too large, how far it goes is a matter of their number: both words are right in all such cases
+_TOO_FAST = ("learning_rate_too_large", "exploding_gradients")
 VERDICTS = ("sick", "not_learning", "healthy")
 
 
@@ -71,12 +73,15 @@ def write(family: str, labels: dict[str, dict[str, Any]]) -> None:
 
 
 def _case(family: str, name: str, label: dict[str, Any]) -> Case:
+    kinds = list(label.get("kinds", ()))
+    if "learning_rate" in label.get("causes", ()) and set(kinds) & set(_TOO_FAST):
+        kinds += [kind for kind in _TOO_FAST if kind not in kinds]
     case = Case(
         name=name,
         family=family,
         what=label["what"],
         verdict=label["verdict"],
-        kinds=tuple(label.get("kinds", ())),
+        kinds=tuple(kinds),
         causes=tuple(label.get("causes", ())),
         first_layers=tuple(label.get("first_layers", ())),
         onset=label.get("onset", 0),

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from unvanish.diagnose.learning import Learning, learning_of
 from unvanish.diagnose.motion import Motion, motion_of
-from unvanish.diagnose.path import Traced, decades, layer_name
+from unvanish.diagnose.path import Traced, decades, layer_name, parameter_layer
 from unvanish.schema.run import ModelRun
 
 # Total RMS gain beyond which plain SGD does not train any more: e^-3 (Schoenholz et al. 2016: trainable to about
@@ -127,26 +129,27 @@ class Facts:
 
     def heaviest_step(self, *, first: int = 0, last: int | None = None) -> tuple[float, str, int]:
         """(largest update_rms / weight_rms of any weight tensor, its layer, its step), within a window of steps."""
-        best = (0.0, "", -1)
-        for parameter in self.model.info.parameters:
-            if len(parameter.shape) < 2:
-                continue
-            rows = zip(
-                self.model.parameter_steps,
-                self.column("update_rms", parameter.index),
-                self.column("weight_rms", parameter.index),
-                strict=True,
-            )
-            for step, update, weight in rows:
-                # the row's update led to this step's weight: compare with what was there before it
-                before = math.sqrt(max(weight**2 - update**2, 0.0)) if weight > update else weight
-                if (
-                    first <= step <= (last if last is not None else step)
-                    and before > 0
-                    and update / before > best[0]
-                ):
-                    best = (update / before, parameter.name.removesuffix(".weight"), step - 1)
-        return best
+        motion = self.motion
+        steps = np.array(self.model.parameter_steps)
+        rows = np.flatnonzero((steps >= first) & (steps <= (steps.max(initial=0) if last is None else last)))
+        columns = [p.index for p in motion.weights]
+        if not len(rows) or not columns:
+            return (0.0, "", -1)
+        update = motion.column("update_rms")[np.ix_(rows, columns)]
+        weight = motion.column("weight_rms")[np.ix_(rows, columns)]
+        with np.errstate(all="ignore"):
+            # the row's update led to this step's weight: compare with what was there before it
+            before = np.where(weight > update, np.sqrt(np.maximum(weight**2 - update**2, 0.0)), weight)
+            share = np.where(before > 0, update / before, np.nan)
+        share = np.where(np.isnan(share), 0.0, share)
+        row, column = np.unravel_index(int(share.argmax()), share.shape)
+        if share[row, column] <= 0:
+            return (0.0, "", -1)
+        return (
+            float(share[row, column]),
+            parameter_layer(motion.weights[column].name),
+            int(steps[rows[row]]) - 1,
+        )
 
 
 def facts_of(model: ModelRun, *, contested: bool = False) -> Facts:

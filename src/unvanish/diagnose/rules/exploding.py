@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from unvanish.diagnose.causes import TREATMENTS, cause_of_growth, recurrent_weight
 from unvanish.diagnose.facts import THRESHOLD, Facts, Profile
-from unvanish.diagnose.path import decades, layer_name
+from unvanish.diagnose.path import decades, layer_name, parameter_layer
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Attribution, Evidence, Finding
 from unvanish.schema.graph import place
@@ -89,13 +91,16 @@ def _peak(facts: Facts) -> float:
 
 def _gradient_growth(facts: Facts) -> tuple[float, str, int]:
     """(largest finite gradient of any weight over that weight's first, its layer, its step)."""
+    motion, steps = facts.motion, facts.model.parameter_steps
     best = (0.0, "", 0)
-    for parameter in facts.model.info.parameters:
-        rows = zip(facts.model.parameter_steps, facts.column("gradient_rms", parameter.index), strict=True)
-        known = [(step, v) for step, v in rows if math.isfinite(v) and v > 0]
-        if len(parameter.shape) > 1 and known:
-            step, top = max(known, key=lambda pair: pair[1])
-            best = max(best, (top / known[0][1], parameter.name.removesuffix(".weight"), step))
+    gradients = motion.column("gradient_rms")
+    for parameter in motion.weights:
+        column = gradients[:, parameter.index]
+        known = np.flatnonzero(np.isfinite(column) & (column > 0))
+        if len(known):
+            top = int(known[column[known].argmax()])
+            layer = parameter_layer(parameter.name)
+            best = max(best, (float(column[top] / column[known[0]]), layer, int(steps[top])))
     return best
 
 
