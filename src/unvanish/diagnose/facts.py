@@ -135,8 +135,8 @@ class Facts:
         columns = [p.index for p in motion.weights]
         if not len(rows) or not columns:
             return (0.0, "", -1)
-        update = motion.column("update_rms")[np.ix_(rows, columns)]
-        weight = motion.column("weight_rms")[np.ix_(rows, columns)]
+        update = motion.column("update_rms")[np.ix_(rows, np.array(columns))]
+        weight = motion.column("weight_rms")[np.ix_(rows, np.array(columns))]
         with np.errstate(all="ignore"):
             # the row's update led to this step's weight: compare with what was there before it
             before = np.where(weight > update, np.sqrt(np.maximum(weight**2 - update**2, 0.0)), weight)

@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unvanish.diagnose.causes import TREATMENTS
 from unvanish.diagnose.facts import PERSISTENT, Facts, Profile
-from unvanish.diagnose.path import Traced, layer_name
+from unvanish.diagnose.path import Traced, layer_name, parameter_layer
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Cause, Evidence, Finding
 from unvanish.schema.graph import place
@@ -16,6 +19,7 @@ from unvanish.schema.graph import place
 ALL = 0.999  # the layer cuts the signal
 MOST = 0.8  # of a layer's units; healthy ReLU nets close a good part of them for a whole batch
 GIANT_STEP = 0.5  # update over weight: a single step that rewrites the layer
+_LATE = 8  # steps that were looked at
 _BOUNDED = ("Hardtanh", "Hardsigmoid", "Sigmoid", "Tanh", "Hardswish")
 _SOURCE = (
     "Lu et al. 2019 (dying ReLU): a unit that is closed for every input gets no gradient and stays closed"
@@ -38,7 +42,10 @@ def _check(facts: Facts) -> Iterable[Finding]:
     if facts.learning.status == "non_finite" or not facts.recent:
         return
     cut = len(facts.recent) >= PERSISTENT and all(_cut_off(p) for p in facts.recent)
-    if facts.learning.learns and not cut:  # a loss that fell earlier does not bring a dead layer back
+    if facts.learning.learns and not cut:
+        silent = _silent(facts)
+        if silent is not None:  # a loss that fell earlier does not bring a dead layer back
+            yield _silenced(facts, *silent)
         return
     by_layer: dict[str, list[Gate]] = {}
     for profile in facts.profiles:
@@ -58,6 +65,52 @@ def _cut_off(profile: Profile) -> bool:
     """Whether nothing at all of what leaves the output reaches the first layers."""
     output = profile.traced.trace.output
     return profile.entry == -math.inf and output is not None and profile.traced.stats[output].norm > 0
+
+
+def _silent(facts: Facts) -> tuple[tuple[str, ...], int, Gate] | None:
+    """(layers, since which step, the gate that closed) where all weights up to one have got exact zeros of late.
+
+    Seen at every step that the parameters are looked at, and so between two traces as well.
+    """
+    gates = [gate for gate in _gates(facts.recent[-1]) if gate.name not in _BOUNDED]
+    order = list(dict.fromkeys(s.layer for s in facts.recent[-1].layers))
+    column = facts.motion.column("gradient_zeros")
+    if len(column) < _LATE or facts.learning.status == "contested":
+        return None
+    zero: dict[str, NDArray[np.bool_]] = {}
+    for parameter in facts.motion.weights:
+        layer = parameter_layer(parameter.name)
+        zero[layer] = zero.get(layer, np.ones(len(column), np.bool_)) & (column[:, parameter.index] == 1.0)
+    quiet = [layer for layer in order if layer in zero and zero[layer][-_LATE:].all()]
+    loud = [layer for layer in order if layer in zero and not zero[layer][-_LATE:].any()]
+    if not quiet or not loud or quiet != order[: len(quiet)]:
+        return None
+    gate = next((g for g in reversed(gates) if g.layer == quiet[-1]), None)
+    if gate is None:
+        return None
+    rows = zero[quiet[-1]]
+    since = int(np.flatnonzero(~rows)[-1]) + 1 if not rows.all() else 0
+    return tuple(reversed(quiet)), int(facts.model.parameter_steps[since]), gate
+
+
+def _silenced(facts: Facts, layers: tuple[str, ...], since: int, gate: Gate) -> Finding:
+    cause = _cause(facts, gate, since)
+    last = facts.model.parameter_steps[-1]
+    return Finding(
+        kind="dead_units",
+        cause=cause,
+        severity="critical",
+        confidence=0.9,
+        layers=layers,
+        first_step=since,
+        summary=f"since step {since} nothing but exact zeros reaches {place(layers[0])}: all {gate.units} units behind "
+        f"it are closed; {facts.learning.sentence}.",
+        evidence=(
+            Evidence(layer=layers[0], statistic="share of the gradient's elements that are exactly zero", value=1.0,
+                     threshold=ALL, steps=(since, last), source=_SOURCE),
+        ),
+        treatments=TREATMENTS[cause],
+    )  # fmt: skip
 
 
 def _gates(profile: Profile) -> Iterable[Gate]:
