@@ -6,6 +6,8 @@ import importlib.util
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +139,14 @@ def test_the_readme_shows_what_the_demo_printed() -> None:
     shown = readme.split("<!-- demo output: begin")[1].split("<!-- demo output: end")[0]
     for line in ("Verdict  Sick", "of the", "LSUV init", "no better", "cured", "Recipe", "Page"):
         assert line in shown
+
+
+def test_the_pages_of_the_rules_are_what_the_rules_say(repository: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "tools/rules.py", "--check"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

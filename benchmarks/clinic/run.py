@@ -77,10 +77,11 @@ class Seen:
 
     @property
     def layer_right(self) -> bool | None:
-        """None = not judged."""
+        """Whether it is one that the label lists, or stands within one; None = not judged."""
         if not [name for name in self.case.first_layers if name]:
             return None
-        return self.layer in self.case.first_layers
+        within = [name for name in self.case.first_layers if name and self.layer.startswith(f"{name}.")]
+        return self.layer in self.case.first_layers or bool(within)
 
 
 def watch(case: Case, seed: int) -> Seen:
@@ -152,7 +153,7 @@ def figures(seen: Sequence[Seen]) -> list[tuple[str, str]]:
     steps = [s.detected - s.case.onset for s in ill if s.detected is not None]
     by_case: dict[str, set[str]] = {}
     for s in seen:
-        by_case.setdefault(s.case.name, set()).add(s.verdict)
+        by_case.setdefault(f"{s.case.family}/{s.case.name}", set()).add(s.verdict)
     return [
         ("recall: sick cases called sick", share([s.verdict == "sick" for s in ill])),
         (
@@ -213,7 +214,7 @@ def case_rows(seen: Sequence[Seen]) -> list[list[str]]:
     rows = [["case", "half", "what it is", "label", "said, by seed"]]
     cases: dict[str, list[Seen]] = {}
     for s in seen:
-        cases.setdefault(s.case.name, []).append(s)
+        cases.setdefault(f"{s.case.family}/{s.case.name}", []).append(s)
     for some in cases.values():
         case = some[0].case
         label = (

@@ -8,7 +8,7 @@ x, y = load_digits(return_X_y=True)
 x, y = torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
 low, high = y < 5, y >= 5
 
-backbone = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 48), nn.ReLU())
+backbone = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
 
 
 def fit(model, inputs, targets, parameters, steps, lr):
@@ -24,11 +24,11 @@ def fit(model, inputs, targets, parameters, steps, lr):
     return sum(losses[-10:]) / 10
 
 
-first = nn.Sequential(backbone, nn.Linear(48, 5))
-fit(first, x[low], y[low], first.parameters(), steps=60, lr=5e-3)
+first = nn.Sequential(backbone, nn.Linear(64, 5))
+fit(first, x[low], y[low], first.parameters(), steps=100, lr=5e-3)
 
 for parameter in backbone.parameters():
     parameter.requires_grad = False
-second = nn.Sequential(backbone, nn.Linear(48, 5))
-result = fit(second, x[high], y[high] - 5, second[1].parameters(), steps=240, lr=1e-2)
+second = nn.Sequential(backbone, nn.Linear(64, 5))
+result = fit(second, x[high], y[high] - 5, second[1].parameters(), steps=240, lr=5e-2)
 print("final loss:", result)

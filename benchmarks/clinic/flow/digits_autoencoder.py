@@ -35,7 +35,7 @@ if cured:
         if p.dim() == 2:
             nn.init.kaiming_normal_(p)
 pixels = torch.tensor(load_digits().data, dtype=torch.float32) / 16
-opt = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+opt = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
 losses = []
 for epoch in range(20):
     for x in DataLoader(pixels, batch_size=128, shuffle=True):

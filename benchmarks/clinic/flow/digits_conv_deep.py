@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class AllConv(nn.Module):
-    def __init__(self, channels=12, per_stage=7):
+    def __init__(self, channels=12, per_stage=5):
         super().__init__()
         def stage(c_in):
             mods = []
@@ -41,7 +41,7 @@ def train():
                 nn.init.kaiming_normal_(m.weight, mode="fan_in", nonlinearity="relu")
                 nn.init.zeros_(m.bias)
     opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True)
-    sched = torch.optim.lr_scheduler.OneCycleLR(opt, max_lr=0.02, total_steps=8 * len(loader))
+    sched = torch.optim.lr_scheduler.OneCycleLR(opt, max_lr=0.05, total_steps=8 * len(loader))
     losses = []
     for _ in range(8):
         for img, label in loader:

@@ -9,9 +9,9 @@ RESTART = 80
 
 
 def lr_at(step):
-    base = 1e-3
+    base = 3e-3
     if RESTART <= step < RESTART + 5:
-        return base * 2 if "--cured" in sys.argv else 2.0
+        return base * 2 if "--cured" in sys.argv else 0.3
     return base
 
 
@@ -37,7 +37,7 @@ y = torch.tensor(d.target)
 model = nn.Sequential(
     nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10)
 )
-trainer = Trainer(model, torch.optim.Adam(model.parameters(), lr=1e-3))
+trainer = Trainer(model, torch.optim.Adam(model.parameters(), lr=3e-3))
 for step in range(320):
     i = torch.randint(len(x), (64,))
     trainer.step(x[i], y[i], step)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from unvanish.diagnose.path import Traced, attribution
 from unvanish.schema.chain import Factor
 from unvanish.schema.finding import Attribution, Cause, TreatmentName
 
+_CELLS = frozenset("RNN LSTM GRU RNNCell LSTMCell GRUCell".split())
 RECURRENT = 4  # the same weight this often on one path is a recurrence
 _SATURATING = frozenset("Sigmoid Tanh Hardtanh Hardsigmoid LogSigmoid Softmax Erf Sin Cos".split())
 _GENTLE = 0.1  # decades lost per weighted layer below which no factor is to blame but their number
@@ -46,12 +49,19 @@ def recurrent_weight(traced: Traced, path: tuple[int, ...] | list[int]) -> str |
     return max(often, key=lambda n: counts[n], default=None)
 
 
+def _within_a_recurrence(traced: Traced, path: Sequence[int], parts: Attribution) -> bool:
+    """Whether the signal is lost between the gates of a recurrent cell, whose weights the path need not pass."""
+    inside = sum(traced.operations[i].module_class in _CELLS for i in path)
+    gates = parts.other + min(0.0, parts.skip)
+    return inside > len(path) // 2 and gates < min(parts.activation, parts.weight, parts.norm)
+
+
 def cause_of_loss(traced: Traced, target: int) -> tuple[Cause, Attribution, tuple[Factor, ...]]:
     """Why the signal is lost on the way from the output to `target`: the largest of the losing factors."""
     path = traced.path_to(target)
     factors = traced.factors(path)
     parts = attribution(factors)
-    if recurrent_weight(traced, path) is not None:
+    if recurrent_weight(traced, path) is not None or _within_a_recurrence(traced, path, parts):
         return "recurrence", parts, factors
     losses: dict[str, float] = {"activation": parts.activation, "weight": parts.weight, "norm": parts.norm}
     softmax = sum(max(-300.0, f.decades) for f in factors if f.kind == "softmax")

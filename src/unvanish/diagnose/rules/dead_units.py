@@ -103,8 +103,8 @@ def _silenced(facts: Facts, layers: tuple[str, ...], since: int, gate: Gate) -> 
         confidence=0.9,
         layers=layers,
         first_step=since,
-        summary=f"since step {since} nothing but exact zeros reaches {place(layers[0])}: all {gate.units} units behind "
-        f"it are closed; {facts.learning.sentence}.",
+        summary=f"since step {since} nothing but exact zeros reaches {place(layers[0])}: all {gate.units} units "
+        f"behind it are closed; {facts.learning.sentence}.",
         evidence=(
             Evidence(layer=layers[0], statistic="share of the gradient's elements that are exactly zero", value=1.0,
                      threshold=ALL, steps=(since, last), source=_SOURCE),

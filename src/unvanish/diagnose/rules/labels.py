@@ -12,6 +12,7 @@ from unvanish.schema.finding import Evidence, Finding
 
 AT_CHANCE = 0.15  # of the chance loss
 MOVED = 0.1  # |dw| / |w| summed over the steps: the weights have gone somewhere
+_FUSED = ("MkldnnRnnLayer", "CudnnRnn", "MiopenRnn", "ThnnFusedLstmCell", "ThnnFusedGruCell")
 _SOURCE = (
     "Zhang et al. 2017: a net fits random labels only by memorising; on fresh ones it stays at their entropy"
 )
@@ -21,6 +22,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
     learning, motion = facts.learning, facts.motion
     if not facts.stalled or learning.steps < 40 or learning.chance is None or learning.last is None:
         return
+    if any(o.name in _FUSED for p in facts.recent[-1:] for o in p.traced.operations):
+        return  # what happens between the time steps of a fused layer is not seen
     fed = facts.recent and all(p.entry > THRESHOLD for p in facts.recent)
     distance = abs(learning.last - learning.chance) / abs(learning.chance) if learning.chance else math.inf
     if fed and distance < AT_CHANCE and motion.path > MOVED:
