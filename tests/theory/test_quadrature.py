@@ -57,7 +57,9 @@ def test_closed_forms_of_the_kinked_ones(slope: float, q: float) -> None:
     assert phi is not None
     assert second_moment(phi, q) == pytest.approx(q * (1 + slope**2) / 2, rel=1e-12)
     assert derivative_moment(phi, q) == pytest.approx((1 + slope**2) / 2, rel=1e-12)
-    assert mean(phi, q) == pytest.approx((1 - slope) * math.sqrt(q / (2 * math.pi)), rel=1e-12, abs=1e-13 * math.sqrt(q))
+    assert mean(phi, q) == pytest.approx(
+        (1 - slope) * math.sqrt(q / (2 * math.pi)), rel=1e-12, abs=1e-13 * math.sqrt(q)
+    )
 
 
 def test_gauss_hermite_would_be_wrong() -> None:

@@ -8,7 +8,7 @@ groups = [
     {"params": [p for n, p in model.named_parameters() if n != "2.bias"], "lr": 0.02},
     {"params": [model[2].bias], "lr": 20.0},
 ]
-optimizer = torch.optim.Adam(groups)
+optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98))
 decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=400)
 
 losses = []

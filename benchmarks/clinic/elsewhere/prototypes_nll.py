@@ -24,7 +24,7 @@ class Recogniser(nn.Module):
 cured = "--cured" in sys.argv
 model = Recogniser(nn.LogSoftmax(dim=1) if cured else nn.Softmax(dim=1))
 criterion = nn.NLLLoss()
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
 cross_entropies = []
 for step in range(150):
     which = torch.randint(CLASSES, (128,))

@@ -7,7 +7,7 @@ from sklearn.datasets import load_wine
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-STRENGTH = 0.001 if "--cured" in sys.argv else 200.0
+STRENGTH = 0.001 if "--cured" in sys.argv else 400.0
 STEPS, START = 320, 60
 
 
@@ -32,7 +32,7 @@ task_losses = []
 for step in range(STEPS):
     logits, code = net(x)
     task = nn.functional.cross_entropy(logits, t)
-    weight = STRENGTH * min(1.0, max(0.0, (step - START) / 160))
+    weight = STRENGTH * min(1.0, max(0.0, (step - START) / 80))
     loss = task + weight * code.abs().mean()
     opt.zero_grad()
     loss.backward()

@@ -8,21 +8,21 @@ from torch.utils.data import DataLoader, TensorDataset
 def model():
     return nn.Sequential(
         nn.Flatten(),
-        nn.Linear(64, 400),
+        nn.Linear(64, 600),
         nn.ReLU(),
         nn.Dropout(0.8),
-        nn.Linear(400, 200),
+        nn.Linear(600, 300),
         nn.ReLU(),
         nn.Dropout(0.8),
-        nn.Linear(200, 10),
+        nn.Linear(300, 10),
     )
 
 
-def main(epochs=12):
+def main(epochs=14):
     d = load_digits()
     loader = DataLoader(TensorDataset(torch.tensor(d.images / 16).float(), torch.tensor(d.target)), batch_size=64, shuffle=True)
     net = model()
-    opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-5)
+    opt = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-5)
     losses = []
     net.train()
     for _ in range(epochs):

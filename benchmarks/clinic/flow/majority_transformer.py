@@ -55,7 +55,7 @@ class Classifier(nn.Module):
 model = Classifier()
 opt = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
 losses = []
-for step in range(250):
+for step in range(160):
     top = torch.randint(0, VOCAB, (64,))
     ids = torch.randint(0, VOCAB, (64, LENGTH))
     ids = torch.where(torch.rand(64, LENGTH) < 0.35, top[:, None], ids)

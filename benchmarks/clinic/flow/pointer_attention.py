@@ -43,7 +43,7 @@ def batch(n=128):
     items[:, :, :CLASSES] = 2.0 * F.one_hot(cls, CLASSES).float()
     flag = torch.randint(0, ITEMS, (n,))
     items[:, :, CLASSES] = 0.0
-    items[torch.arange(n), flag, CLASSES] = 2.0
+    items[torch.arange(n), flag, CLASSES] = 1.0
     return items, cls[torch.arange(n), flag]
 
 

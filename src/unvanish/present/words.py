@@ -137,11 +137,20 @@ def verdict_line(model: ModelDiagnosis) -> str:
     return f"{VERDICT_WORDS[model.verdict]}: {claim(model)}"
 
 
+# kinds that the product of factors says something about
+FLOW_KINDS = frozenset(
+    ("vanishing_gradients", "exploding_gradients", "dead_units", "loss_or_output_mismatch")
+)
+
+
 def claim(model: ModelDiagnosis) -> str:
     """What the verdict means for this model, without its word."""
     if model.verdict in ("sick", "not_learning") and model.findings:
         first = model.findings[0]
-        cause = "" if first.cause == "unknown" else f", because of {CAUSE_WORDS[first.cause]}"
+        said = first.cause == "unknown" or first.kind.startswith(
+            first.cause
+        )  # "learning rate too small"
+        cause = "" if said else f", because of {CAUSE_WORDS[first.cause]}"
         return f"{KIND_WORDS[first.kind]}{cause}."
     if model.verdict == "healthy" and any(s.what == "backprop signal by layer" for s in model.skipped):
         return "the loss falls; the signal inside of the model was not traced."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from unvanish.diagnose.causes import TREATMENTS
 from unvanish.diagnose.facts import Facts
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
@@ -40,7 +39,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
                 Evidence(layer="", statistic="|gradient| |weight| over the loss's scale", value=motion.elasticity,
                          threshold=STIFF, steps=facts.span, source=_SOURCE),
             ),
-            treatments=TREATMENTS["learning_rate"],
+            treatments=("learning_rate",),
         )  # fmt: skip
 
 
