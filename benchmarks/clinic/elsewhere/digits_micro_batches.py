@@ -8,7 +8,9 @@ from torch.utils.data import DataLoader, TensorDataset
 ACCUMULATE = 8
 
 bunch = load_digits()
-dataset = TensorDataset(torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, torch.tensor(bunch.target))
+dataset = TensorDataset(
+    torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, torch.tensor(bunch.target)
+)
 net = nn.Sequential(nn.Conv2d(1, 12, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12 * 36, 10))
 optimizer = torch.optim.Adam(net.parameters(), lr=6e-3)
 

@@ -16,7 +16,9 @@ class Session:
         parts = train_test_split(x, y, test_size=0.3, stratify=y)
         self.x, self.x_val = (torch.tensor(p, dtype=torch.float32) for p in parts[:2])
         self.y, self.y_val = (torch.tensor(p) for p in parts[2:])
-        self.net = nn.Sequential(nn.Linear(13, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.2), nn.Linear(24, 3))
+        self.net = nn.Sequential(
+            nn.Linear(13, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.2), nn.Linear(24, 3)
+        )
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=0.01)
         self.best, self.state = float("inf"), None
 

@@ -15,7 +15,7 @@ net = net.to(dtype)
 digits = load_digits()
 x = torch.tensor((digits.data - 4.9) / 6.0).to(dtype)
 y = torch.tensor(digits.target)
-optimizer = torch.optim.SGD(net.parameters(), lr=5e-3)
+optimizer = torch.optim.SGD(net.parameters(), lr=5e-4)
 losses = []
 for step in range(400):
     i = torch.randint(len(x), (128,))

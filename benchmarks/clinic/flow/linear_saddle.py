@@ -22,7 +22,7 @@ teacher = 2.0 * a @ b.T
 x = torch.randn(400, 12)
 y = x @ teacher.T
 net = Product()
-opt = torch.optim.SGD(net.parameters(), lr=0.4)
+opt = torch.optim.SGD(net.parameters(), lr=0.16)
 history = []
 for step in range(400):
     loss = ((net(x) - y) ** 2).mean()

@@ -25,9 +25,9 @@ def fit(model, params, x, y, steps, lr):
 
 
 first = nn.Sequential(body, nn.Linear(64, 5))
-print("pretraining", fit(first, first.parameters(), x[low], y[low], 150, 2e-3))
+print("pretraining", fit(first, first.parameters(), x[low], y[low], 200, 3e-3))
 
 for p in body.parameters():
     p.requires_grad_(False)
 second = nn.Sequential(body, nn.Linear(64, 5))
-print("final loss:", fit(second, second[1].parameters(), x[high], y[high] - 5, 250, 1e-2))
+print("final loss:", fit(second, second[1].parameters(), x[high], y[high] - 5, 250, 3e-2))

@@ -31,7 +31,7 @@ X = torch.tensor(data.data).float()
 X = (X - X.mean(0)) / X.std(0)
 Y = torch.tensor(data.target)
 model = Plain()
-opt = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 values = []
 for epoch in range(60):
     for idx in torch.randperm(len(X)).chunk(4):
