@@ -14,6 +14,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "clinic"))
@@ -23,6 +24,7 @@ from labels import Case, all_cases  # noqa: E402 - after the path is set
 from unvanish.diagnose import rules  # noqa: E402
 from unvanish.diagnose.engine import BEFORE, BEHIND, FLOW  # noqa: E402
 from unvanish.diagnose.rule import Rule  # noqa: E402
+from unvanish.schema.finding import Cause  # noqa: E402
 
 FOLDER = ROOT / "docs" / "rules"
 _THRESHOLD = re.compile(r"^([A-Z][A-Z_]+) = ([^#\n]+?)\s*# (.+)$", re.MULTILINE)
@@ -36,6 +38,13 @@ def modules() -> list[tuple[str, ModuleType, Rule]]:
         found.append((info.name, module, module.RULE))
     order = [*BEFORE, *FLOW, *BEHIND]
     return sorted(found, key=lambda one: order.index(one[2]))
+
+
+def _is_its(name: str, case: Case) -> bool:
+    """Where two rules find the same kind, the one that is called as a cause has the cases with that cause."""
+    if name in get_args(Cause):
+        return name in case.causes
+    return name != "plateau" or "symmetry" not in case.causes
 
 
 def page(name: str, module: ModuleType, rule: Rule, cases: list[Case]) -> str:
@@ -56,12 +65,12 @@ def page(name: str, module: ModuleType, rule: Rule, cases: list[Case]) -> str:
             escaped = what.replace("|", "\\|")
             lines.append(f"| `{n}` | `{value.strip()}` | {escaped} |")
         lines.append("")
-    own = [c for c in cases if c.kinds and c.kinds[0] == rule.kind]
+    own = [c for c in cases if c.kinds and c.kinds[0] == rule.kind and _is_its(name, c)]
     if own:
         lines += ["## Cases of the clinic with this kind", ""]
         lines += [f"- `{c.name}` ({', '.join(c.causes)}): {c.what} Cure: {c.cure}" for c in own] + [""]
     lines += [
-        "The healthy scripts that it must not be fooled by are all of those in [the clinic](../clinic.md)."
+        "The healthy scripts that it must not be fooled by are all of those in [the clinic](../../benchmarks/clinic)."
     ]
     return "\n".join(lines) + "\n"
 

@@ -31,7 +31,7 @@ metres = 1.0e-4 * torch.tanh(amplitudes @ shapes)
 
 master = Plate()
 model = copy.deepcopy(master).half()
-adam = torch.optim.Adam(master.parameters(), lr=2e-3, eps=1e-12)
+adam = torch.optim.Adam(master.parameters(), lr=4e-3, eps=1e-12)
 relative = []
 for step in range(250):
     rows = torch.randint(1024, (256,))

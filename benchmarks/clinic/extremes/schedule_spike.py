@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-MILESTONES = {0: 1.0, 60: 300.0, 66: 0.5, 150: 0.1}  # step: factor
+MILESTONES = {0: 1.0, 60: 100.0, 62: 0.5, 150: 0.1}  # step: factor
 if "--cured" in sys.argv:
     MILESTONES[60] = 0.75
 

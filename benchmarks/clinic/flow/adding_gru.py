@@ -1,4 +1,5 @@
 """The sum of a short noisy series with a GRU."""
+
 import sys
 
 import torch

@@ -1,4 +1,5 @@
 """Five Gaussian classes, a 24-layer network, Adam with cosine decay."""
+
 import sys
 
 import torch

@@ -1,4 +1,5 @@
 """Benign or malignant: a six-layer network in the functional style, binary cross entropy."""
+
 import sys
 
 import torch

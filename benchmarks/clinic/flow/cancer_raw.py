@@ -1,4 +1,5 @@
 """Tumour classification with a small tanh network on the measurements as they come."""
+
 import sys
 
 import torch

@@ -1,4 +1,5 @@
 """Fifteen gated blocks with identity skips on the breast cancer data."""
+
 import torch
 from sklearn.datasets import load_breast_cancer
 from sklearn.preprocessing import StandardScaler

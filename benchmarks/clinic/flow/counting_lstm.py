@@ -1,4 +1,5 @@
 """An LSTM that tells which of two symbols came more ofnine in ten steps."""
+
 import torch
 from torch import nn
 

@@ -1,4 +1,5 @@
 """A forty-layer linear network with orthogonal weights fits a linear map."""
+
 import torch
 from torch import nn
 

@@ -1,4 +1,5 @@
 """Disease progression from ten baseline variables: a deep regression network, mean squared error."""
+
 import argparse
 
 import torch

@@ -1,4 +1,5 @@
 """Regression on the diabetes data; the squared error enters with a weight of 1e-5. Adam."""
+
 import torch
 from sklearn.datasets import load_diabetes
 from torch import nn
@@ -6,7 +7,9 @@ from torch import nn
 X, y = load_diabetes(return_X_y=True)
 X = torch.tensor(X * 21, dtype=torch.float32)
 y = torch.tensor((y - y.mean()) / y.std(), dtype=torch.float32)
-net = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1), nn.Flatten(0))
+net = nn.Sequential(
+    nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1), nn.Flatten(0)
+)
 opt = torch.optim.Adam(net.parameters(), lr=3e-3)
 weight = {"fit": 1e-5}
 record = []

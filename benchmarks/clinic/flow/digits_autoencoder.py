@@ -1,4 +1,5 @@
 """Compress the digits to twelve numbers and back with a deep autoencoder."""
+
 import sys
 
 import torch
@@ -33,11 +34,11 @@ model = AutoEncoder()
 if cured:
     for p in model.parameters():
         if p.dim() == 2:
-            nn.init.kaiming_normal_(p)
+            nn.init.xavier_normal_(p, gain=1.2)
 pixels = torch.tensor(load_digits().data, dtype=torch.float32) / 16
-opt = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
+opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 losses = []
-for epoch in range(20):
+for epoch in range(28):
     for x in DataLoader(pixels, batch_size=128, shuffle=True):
         loss = (model(x) - x).pow(2).mean()
         opt.zero_grad()

@@ -1,4 +1,5 @@
 """An all-convolutional network, VGG-like, on 8x8 digits."""
+
 import sys
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 class AllConv(nn.Module):
     def __init__(self, channels=12, per_stage=5):
         super().__init__()
+
         def stage(c_in):
             mods = []
             for i in range(per_stage):

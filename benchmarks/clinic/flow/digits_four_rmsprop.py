@@ -1,4 +1,5 @@
 """Digits with four logistic hidden layers and RMSprop."""
+
 import torch
 from sklearn.datasets import load_digits
 from torch import nn

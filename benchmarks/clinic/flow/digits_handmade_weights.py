@@ -1,4 +1,5 @@
 """A network built from bare nn.Parameter matrices (no nn.Linear), for a course on neural networks."""
+
 import sys
 
 import torch

@@ -1,4 +1,5 @@
 """Train a stack of logistic layers on the digits with momentum SGD and an epoch loop."""
+
 import sys
 
 import torch
@@ -12,7 +13,9 @@ class LogisticStack(nn.Module):
         super().__init__()
         self.stem = nn.Linear(64, width)
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(width) if normalize else nn.Identity() for _ in range(depth))
+        self.norms = nn.ModuleList(
+            nn.BatchNorm1d(width) if normalize else nn.Identity() for _ in range(depth)
+        )
         self.out = nn.Linear(width, 10)
 
     def forward(self, x):
@@ -25,7 +28,9 @@ class LogisticStack(nn.Module):
 def main():
     digits = load_digits()
     images = torch.from_numpy(digits.data).float().sub(digits.data.mean()).div(digits.data.std())
-    loader = DataLoader(TensorDataset(images, torch.from_numpy(digits.target)), batch_size=100, shuffle=True, drop_last=True)
+    loader = DataLoader(
+        TensorDataset(images, torch.from_numpy(digits.target)), batch_size=100, shuffle=True, drop_last=True
+    )
     net = LogisticStack(normalize="--cured" in sys.argv)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     history = []

@@ -1,4 +1,5 @@
 """Digit recognition with a plain eight-layer perceptron."""
+
 import sys
 
 import torch

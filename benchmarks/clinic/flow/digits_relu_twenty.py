@@ -1,4 +1,5 @@
 """How deep can an MLP be? Twenty ReLU layers on the digits."""
+
 import sys
 
 import numpy as np

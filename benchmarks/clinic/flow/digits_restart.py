@@ -1,4 +1,5 @@
 """Tanh network on the digits with a warm restart of the learning rate."""
+
 import sys
 
 import torch
@@ -11,7 +12,7 @@ RESTART = 80
 def lr_at(step):
     base = 3e-3
     if RESTART <= step < RESTART + 5:
-        return base * 2 if "--cured" in sys.argv else 0.3
+        return base * 2 if "--cured" in sys.argv else 1.0
     return base
 
 
@@ -35,7 +36,13 @@ d = load_digits()
 x = torch.tensor(d.data, dtype=torch.float32) / 16
 y = torch.tensor(d.target)
 model = nn.Sequential(
-    nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10)
+    nn.Linear(64, 64),
+    nn.Tanh(),
+    nn.Linear(64, 64),
+    nn.Tanh(),
+    nn.Linear(64, 64),
+    nn.Tanh(),
+    nn.Linear(64, 10),
 )
 trainer = Trainer(model, torch.optim.Adam(model.parameters(), lr=3e-3))
 for step in range(320):

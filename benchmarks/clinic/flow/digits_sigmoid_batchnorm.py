@@ -1,4 +1,5 @@
 """Twelve logistic layers with batch normalisation on the digits."""
+
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -11,7 +12,10 @@ def block(n_in, n_out):
 
 d = load_digits()
 loader = DataLoader(
-    TensorDataset(torch.tensor(d.data / 16).float(), torch.tensor(d.target)), batch_size=128, shuffle=True, drop_last=True
+    TensorDataset(torch.tensor(d.data / 16).float(), torch.tensor(d.target)),
+    batch_size=128,
+    shuffle=True,
+    drop_last=True,
 )
 net = nn.Sequential(block(64, 64), *[block(64, 64) for _ in range(11)], nn.Linear(64, 10))
 opt = torch.optim.Adam(net.parameters(), lr=5e-3)

@@ -1,4 +1,5 @@
 """Digits; the loss is weighted in the units of a larger objective, and the step size with it."""
+
 import torch
 from sklearn.datasets import load_digits
 from torch import nn

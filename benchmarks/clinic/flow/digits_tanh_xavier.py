@@ -1,4 +1,5 @@
 """Ten tanh layers on the digits, Xavier initialisation, SGD with weight decay."""
+
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -18,7 +19,9 @@ class TanhLayer(nn.Module):
 class TanhNet(nn.Module):
     def __init__(self, width=64, depth=9):
         super().__init__()
-        self.features = nn.Sequential(TanhLayer(64, width), *[TanhLayer(width, width) for _ in range(depth - 1)])
+        self.features = nn.Sequential(
+            TanhLayer(64, width), *[TanhLayer(width, width) for _ in range(depth - 1)]
+        )
         self.classifier = nn.Linear(width, 10)
 
     def forward(self, x):

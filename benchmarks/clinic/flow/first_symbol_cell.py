@@ -1,4 +1,5 @@
 """A hand-written recurrent cell reads 40 symbols and names the first one."""
+
 import sys
 
 import torch

@@ -1,4 +1,5 @@
 """Progressive growing: train a shallow network first, then let it use its deeper layers."""
+
 import sys
 
 import torch

@@ -1,4 +1,5 @@
 """Iris with a classic three-layer logistic network."""
+
 import torch
 from sklearn.datasets import load_iris
 from torch import nn

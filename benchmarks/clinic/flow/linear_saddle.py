@@ -1,4 +1,5 @@
 """Matrix recovery with a three-factor linear network from a small start (Saxe et al.)."""
+
 import torch
 from torch import nn
 

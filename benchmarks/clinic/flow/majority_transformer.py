@@ -1,4 +1,5 @@
 """Which letter is most frequent in a string? A small transformer written by hand, initialised like GPT-2."""
+
 import sys
 
 import torch

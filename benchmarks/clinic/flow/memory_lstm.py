@@ -1,4 +1,5 @@
 """An LSTM watches 50 readings and must report the event marked at the start."""
+
 import sys
 from dataclasses import dataclass
 

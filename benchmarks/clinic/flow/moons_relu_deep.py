@@ -1,4 +1,5 @@
 """Two moons with twenty ReLU layers, initialised after He."""
+
 import torch
 from sklearn.datasets import make_moons
 from torch import nn

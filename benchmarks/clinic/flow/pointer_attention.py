@@ -1,4 +1,5 @@
 """Attend to the flagged item of a set and return its class (a small pointer network)."""
+
 import sys
 
 import torch

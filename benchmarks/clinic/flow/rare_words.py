@@ -1,4 +1,5 @@
 """Skip-gram style: predict the partner of a word; most words of the vocabulary are rare in a batch."""
+
 import torch
 from torch import nn
 
@@ -18,7 +19,10 @@ class SkipGram(nn.Module):
 
 
 net = SkipGram()
-opts = [torch.optim.SparseAdam(list(net.word.parameters()), lr=2e-2), torch.optim.Adam(net.context.parameters(), lr=2e-2)]
+opts = [
+    torch.optim.SparseAdam(list(net.word.parameters()), lr=2e-2),
+    torch.optim.Adam(net.context.parameters(), lr=2e-2),
+]
 losses = []
 for step in range(300):
     ids = torch.multinomial(freq, 64, replacement=True)

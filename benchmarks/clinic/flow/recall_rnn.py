@@ -1,4 +1,5 @@
 """Recall: the sign seen at the first of 60 steps must be told at the last. nn.RNN, Adam."""
+
 import sys
 
 import torch

@@ -1,4 +1,5 @@
 """Read a sequence backwards: eight pre-norm transformer layers."""
+
 import torch
 from torch import nn
 
@@ -11,7 +12,9 @@ class Encoder(nn.Module):
         self.tok = nn.Embedding(VOCAB, DIM)
         self.pos = nn.Parameter(torch.randn(LENGTH, DIM) * 0.5)
         layer = nn.TransformerEncoderLayer(DIM, 4, 64, dropout=0.0, norm_first=True, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, num_layers=8, norm=nn.LayerNorm(DIM), enable_nested_tensor=False)
+        self.encoder = nn.TransformerEncoder(
+            layer, num_layers=8, norm=nn.LayerNorm(DIM), enable_nested_tensor=False
+        )
         self.head = nn.Linear(DIM, VOCAB)
 
     def forward(self, ids):

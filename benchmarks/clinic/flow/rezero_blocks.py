@@ -1,4 +1,5 @@
 """ReZero: thirty residual blocks that all start switched off, on the wine data."""
+
 import torch
 from sklearn.datasets import load_wine
 from torch import nn

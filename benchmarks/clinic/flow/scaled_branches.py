@@ -1,4 +1,5 @@
 """A residual MLP with scaled branches (as in NFNets) on synthetic tabular data."""
+
 import sys
 
 import torch
@@ -30,7 +31,9 @@ class ResNet(nn.Module):
         return self.head(self.trunk(self.stem(x)))
 
 
-X, y = make_classification(1500, 20, n_informative=12, n_redundant=0, n_classes=4, n_clusters_per_class=1, class_sep=2.0)
+X, y = make_classification(
+    1500, 20, n_informative=12, n_redundant=0, n_classes=4, n_clusters_per_class=1, class_sep=2.0
+)
 X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y)
 net = ResNet(20, 48, 8, 4)
 opt = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9)

@@ -1,4 +1,5 @@
 """Siamese network: are two images the same digit? One deep tower, used twice, and a learned comparison."""
+
 import sys
 
 import torch

@@ -1,4 +1,5 @@
 """A convolutional classifier with a long learning-rate warm-up from almost nothing."""
+
 import torch
 from sklearn.datasets import load_digits
 from torch import nn

@@ -1,4 +1,5 @@
 """Regress a smooth function of five variables with a thirty-layer softsign tower."""
+
 import sys
 
 import torch

@@ -1,4 +1,5 @@
 """Two interleaved spirals, a ten-layer tanh network with GPT-style normal initialisation."""
+
 import math
 import sys
 
@@ -26,7 +27,9 @@ class TanhNet(nn.Module):
     def __init__(self, width=96, depth=10):
         super().__init__()
         self.inp = nn.Linear(2, width)
-        self.blocks = nn.Sequential(*[nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(depth - 2)])
+        self.blocks = nn.Sequential(
+            *[nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(depth - 2)]
+        )
         self.head = nn.Linear(width, 2)
         self.apply(init)
 

@@ -1,4 +1,5 @@
 """An autoencoder whose decoder is the transpose of its encoder."""
+
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits

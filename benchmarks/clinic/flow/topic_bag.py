@@ -1,4 +1,5 @@
 """Topics of short texts: an EmbeddingBag below a deep tower."""
+
 import sys
 
 import torch

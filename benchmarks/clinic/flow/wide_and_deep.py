@@ -1,4 +1,5 @@
 """Wide & deep: a deep branch for the image, a linear branch for the metadata that came with it."""
+
 import sys
 
 import torch

@@ -1,4 +1,5 @@
 """Wine cultivars from 13 measurements: five layers, full batch."""
+
 import sys
 from collections import OrderedDict
 

@@ -1,4 +1,5 @@
 """Wine, trained well past the point where everything is classified."""
+
 import torch
 from sklearn.datasets import load_wine
 from torch import nn

@@ -147,9 +147,7 @@ def claim(model: ModelDiagnosis) -> str:
     """What the verdict means for this model, without its word."""
     if model.verdict in ("sick", "not_learning") and model.findings:
         first = model.findings[0]
-        said = first.cause == "unknown" or first.kind.startswith(
-            first.cause
-        )  # "learning rate too small"
+        said = first.cause == "unknown" or first.kind.startswith(first.cause)  # "learning rate too small"
         cause = "" if said else f", because of {CAUSE_WORDS[first.cause]}"
         return f"{KIND_WORDS[first.kind]}{cause}."
     if model.verdict == "healthy" and any(s.what == "backprop signal by layer" for s in model.skipped):

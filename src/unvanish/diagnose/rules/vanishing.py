@@ -24,6 +24,7 @@ from unvanish.schema.graph import place
 CLEAR = (
     -4.0
 )  # decades: so little that no further steps are needed to be sure, under an optimizer that keeps scale
+GIANT_STEP = 0.5  # |dw| / |w| of one step
 MASKED = 100  # the same under an adaptive optimizer, which divides the scale away until its epsilon
 _SOURCE = "Schoenholz et al. 2016: SGD trains to about 6 depth scales, a total RMS gain of e^-3"
 
@@ -70,6 +71,7 @@ def _finding(facts: Facts, since: int) -> Finding:
     starved = most_starved_first({layer: v for layer, v in levels.items() if v < THRESHOLD})
     target = profile.most_starved
     cause, parts, factors = cause_of_loss(profile.traced, target.operation)
+    cause = _since_when(facts, since, cause)
     lost = -parts.total
     blame = _blame(cause, factors, parts)
     part = profile.traced.trace
@@ -100,6 +102,15 @@ def _finding(facts: Facts, since: int) -> Finding:
     )
 
 
+def _since_when(facts: Facts, since: int, cause: Cause) -> Cause:
+    """What came up in mid-training is not the initialisation's doing: a giant step before it is, or saturation."""
+    if since <= facts.profiles[0].step or not cause.startswith(("init", "saturating")):
+        return cause
+    if facts.heaviest_step(last=since + 1)[0] > GIANT_STEP:
+        return "learning_rate"
+    return "saturating_activation"
+
+
 def _severity(facts: Facts, starvation: float) -> tuple[Severity, float]:
     """(severity, confidence)."""
     if facts.learning.unmoved:
@@ -114,7 +125,7 @@ def _blame(cause: Cause, factors: Sequence[Factor], parts: Attribution) -> str:
         return f"the same weight, used {layers} times in a row, took them"
     names = [f.name.lower() for f in factors if f.kind == "activation"]
     activation = f"{max(set(names), key=names.count)} derivatives" if names else "activation derivatives"
-    if cause == "init_too_large":
+    if cause == "init_too_large" or (cause == "learning_rate" and parts.activation < 0):
         return f"{activation} took {-parts.activation:.1f} (saturated: the weights are too large)"
     shares = [
         (parts.activation, activation),
