@@ -38,7 +38,6 @@ from unvanish.store import read_run
 
 TIMEOUT = 300  # seconds
 WINDOWS = (10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
-FLOW = ("vanishing_gradients", "exploding_gradients", "dead_units", "precision_underflow", "non_finite")
 BINS = ((0.0, 0.6), (0.6, 0.75), (0.75, 0.85), (0.85, 0.92), (0.92, 1.01))  # of confidence
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from unvanish.diagnose.motion import Motion
 from unvanish.schema.run import ModelRun
 
 LATE = 20  # measured steps that are looked at
@@ -16,9 +17,8 @@ GUARD = 1e-8  # a last layer's gradient below this says nothing
 
 def _mean_sizes(model: ModelRun) -> NDArray[np.float64]:
     """Mean |g| of every weight tensor (more than one dimension), in order: the median over the last steps."""
-    weights = [p.index for p in model.info.parameters if len(p.shape) > 1]
-    table = np.frombuffer(model.parameter_stats["gradient_rms"], np.float64)
-    table = table.reshape(-1, max(1, len(model.info.parameters)))[-LATE:, weights]
+    motion = Motion(model, math.nan)
+    table = motion.column("gradient_rms")[-LATE:, [p.index for p in motion.weights]]
     # |g| of a Gaussian is 0.8 of its rms; these rules know orders of magnitude only
     medians = [
         float(np.median(c[np.isfinite(c)])) * 0.8 if np.isfinite(c).any() else math.nan for c in table.T

@@ -19,6 +19,7 @@ from unvanish.schema.run import ModelRun
 # six depth scales xi of the squared gain; amplitude exp(-6/2)).
 THRESHOLD = -3 / math.log(10)
 SAME = 0.5  # decades: layers that differ by less are equally starved
+GIANT_STEP = 0.5  # |dw| / |w| of a tensor in one step, which rewrites it
 FEWEST = 20  # steps before a stalled loss says anything
 PERSISTENT = 3  # traces in a row that a condition must hold in
 ADAPTIVE = (
@@ -121,11 +122,6 @@ class Facts:
             -PERSISTENT:
         ]
         return tuple(p for p in self.profiles if p.step in steps and not any(s.nonfinite for s in p.layers))
-
-    def column(self, statistic: str, parameter: int) -> list[float]:
-        """One statistic of one parameter over `model.parameter_steps`."""
-        width = len(self.model.info.parameters)
-        return list(self.model.parameter_stats[statistic][parameter::width])
 
     def heaviest_step(self, *, first: int = 0, last: int | None = None) -> tuple[float, str, int]:
         """(largest update_rms / weight_rms of any weight tensor, its layer, its step), within a window of steps."""

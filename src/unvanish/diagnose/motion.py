@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from unvanish.schema.run import ModelRun, ParameterInfo
 
-_EDGE = 10  # measured steps that stand for the beginning, and for the end
+_EDGE = 10  # measured steps that stand for the end
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,7 @@ class Motion:
     @cached_property
     def step_size(self) -> float:
         """The median over the steps of |dw| / |w|, of the weight tensor that moves most."""
-        return self._most([self.relative[:, p.index] for p in self.weights])
-
-    @cached_property
-    def late_step_size(self) -> float:
-        """The same over the last half of the steps."""
-        half = len(self.relative) // 2
-        return self._most([self.relative[half:, p.index] for p in self.weights])
-
-    @staticmethod
-    def _most(columns: Sequence[NDArray[np.float64]]) -> float:
+        columns = [self.relative[:, p.index] for p in self.weights]
         known = [float(np.median(c[np.isfinite(c)])) for c in columns if np.isfinite(c).any()]
         return max(known, default=0.0)
 

@@ -162,7 +162,7 @@ def _model(page: _Page, model: ModelDiagnosis, chains: Sequence[Chain]) -> None:
         page.labelled("Layers", words.listed(names, 4) + order)
     for finding in findings[1:]:
         page.labelled("Also", _also(finding))
-    if chains and findings and findings[0].kind in words.FLOW_KINDS:
+    if chains and findings and findings[0].kind in words.CHAIN_KINDS:
         page.gap()
         page.line(words.attribution_sentence(chains[0]))
         _factors(page, chains[0], SHOWN_FACTORS)

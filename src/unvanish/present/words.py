@@ -138,7 +138,7 @@ def verdict_line(model: ModelDiagnosis) -> str:
 
 
 # kinds that the product of factors says something about
-FLOW_KINDS = frozenset(
+CHAIN_KINDS = frozenset(
     ("vanishing_gradients", "exploding_gradients", "dead_units", "loss_or_output_mismatch")
 )
 

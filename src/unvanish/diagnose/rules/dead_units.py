@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.diagnose.causes import TREATMENTS
-from unvanish.diagnose.facts import PERSISTENT, Facts, Profile
+from unvanish.diagnose.facts import GIANT_STEP, PERSISTENT, Facts, Profile
 from unvanish.diagnose.path import Traced, layer_name, parameter_layer
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Cause, Evidence, Finding
@@ -18,7 +18,6 @@ from unvanish.schema.graph import place
 
 ALL = 0.999  # the layer cuts the signal
 MOST = 0.8  # of a layer's units; healthy ReLU nets close a good part of them for a whole batch
-GIANT_STEP = 0.5  # update over weight: a single step that rewrites the layer
 _LATE = 8  # steps that were looked at
 _BOUNDED = ("Hardtanh", "Hardsigmoid", "Sigmoid", "Tanh", "Hardswish")
 _SOURCE = (

@@ -84,7 +84,6 @@ def _finding(
     facts: Facts, cause: Cause, layers: Sequence[str], confidence: float, value: float, statistic: str,
     threshold: float = MANY,
 ) -> Finding:  # fmt: skip
-    last = facts.model.steps[-1] if len(facts.model.steps) else 0
     names = ", ".join(place(layer) for layer in layers[:3]) + (
         f" and {len(layers) - 3} more" if len(layers) > 3 else ""
     )
@@ -102,7 +101,7 @@ def _finding(
                 statistic=statistic,
                 value=value,
                 threshold=threshold,
-                steps=(0, last),
+                steps=(0, facts.span[1]),
                 source=_SOURCE,
             ),
         ),

@@ -8,13 +8,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from unvanish.diagnose.causes import TREATMENTS, cause_of_growth, recurrent_weight
-from unvanish.diagnose.facts import THRESHOLD, Facts, Profile
+from unvanish.diagnose.facts import GIANT_STEP, THRESHOLD, Facts, Profile
 from unvanish.diagnose.path import decades, layer_name, parameter_layer
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Attribution, Evidence, Finding
 from unvanish.schema.graph import place
 
-GIANT_STEP = 0.5  # update_rms over weight_rms in one step
 CLEAR = 4.0  # decades of growth over the depth that need no further sign
 RISEN = 10.0  # the loss, over its first value
 GROWN = 10.0  # the gradient, over its first value

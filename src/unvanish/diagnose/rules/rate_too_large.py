@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from unvanish.diagnose.causes import TREATMENTS
-from unvanish.diagnose.facts import Facts
+from unvanish.diagnose.facts import GIANT_STEP, Facts
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
 
 LARGE_STEP = 0.05  # |dw| / |w| of a whole tensor, step after step
-GIANT_STEP = 0.5
 MUCH = 1.0  # of the loss's scale: the steps should have brought all of it
 _SOURCE = "Lewkowycz et al. 2020, the large learning rate phase: beyond it steps overshoot"
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from unvanish.diagnose.causes import TREATMENTS, cause_of_loss, recurrent_weight
 from unvanish.diagnose.facts import (
     FEWEST,
+    GIANT_STEP,
     THRESHOLD,
     Facts,
     Profile,
@@ -24,7 +27,6 @@ from unvanish.schema.graph import place
 CLEAR = (
     -4.0
 )  # decades: so little that no further steps are needed to be sure, under an optimizer that keeps scale
-GIANT_STEP = 0.5  # |dw| / |w| of one step
 MASKED = 100  # the same under an adaptive optimizer, which divides the scale away until its epsilon
 _SOURCE = "Schoenholz et al. 2016: SGD trains to about 6 depth scales, a total RMS gain of e^-3"
 
@@ -61,8 +63,9 @@ def _suppressed(facts: Facts) -> bool:
     first = next((p for p in facts.model.info.parameters if len(p.shape) > 1), None)
     if first is None:
         return False
-    recent = [v for v in facts.column("gradient_rms", first.index)[-10:] if math.isfinite(v)]
-    return bool(recent) and max(recent) < epsilon
+    recent = facts.motion.column("gradient_rms")[-10:, first.index]
+    recent = recent[np.isfinite(recent)]
+    return len(recent) > 0 and float(recent.max()) < epsilon
 
 
 def _finding(facts: Facts, since: int) -> Finding:
