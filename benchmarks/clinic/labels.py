@@ -13,6 +13,8 @@ FAMILIES = ("flow", "extremes", "elsewhere")
 LABELS = "labels.json"
 # where steps are too large, how far it goes is a matter of their number: both words are right in all such cases
 _TOO_FAST = ("learning_rate_too_large", "exploding_gradients")
+# of the reported half by their names, but what was said of them has been looked at: they count as tuned on
+_SEEN = ("digits_conv_deep",)
 VERDICTS = ("sick", "not_learning", "healthy")
 
 
@@ -46,8 +48,10 @@ class Case:
 
     @property
     def half(self) -> str:
-        """Which half it belongs to, by its name alone: rules are tuned on one, and the other is reported."""
-        return "tune" if hashlib.sha256(self.name.encode()).digest()[0] % 2 else "report"
+        """Which half it belongs to, by its name: rules are tuned on one, and the other is reported."""
+        return (
+            "tune" if self.name in _SEEN or hashlib.sha256(self.name.encode()).digest()[0] % 2 else "report"
+        )
 
 
 def all_cases() -> list[Case]:
