@@ -23,7 +23,8 @@ AGREED = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511", "WORLD_SIZE": "2"}
 
 @pytest.mark.slow
 def test_torchrun_starts_unvanish_in_each_rank(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(DDP + "ddp()\nprint(sys.argv)\n")
+    # One write a line: a print without a buffer is two, and the ranks' would run into each other.
+    (tmp_path / "train.py").write_text(DDP + "import os\nddp()\nos.write(1, f'{sys.argv}\\n'.encode())\n")
     done = start(tmp_path, *TORCHRUN, "-m", "unvanish", "run", "--json", "-", "train.py", "x")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("['train.py', 'x']\n") == 2
