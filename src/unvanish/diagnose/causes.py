@@ -85,6 +85,11 @@ def cause_of_loss(traced: Traced, target: int) -> tuple[Cause, Attribution, tupl
     return ("normalization" if worst == "norm" else "init_too_small"), parts, factors
 
 
+def attribution_to(traced: Traced, target: int) -> Attribution:
+    """Decades by kind of factor on the way from the output to `target`."""
+    return attribution(traced.factors(traced.path_to(target)))
+
+
 def cause_of_growth(traced: Traced, target: int) -> tuple[Cause, Attribution]:
     """Why the signal grows on the way from the output to `target`: the largest of the growing factors."""
     path = traced.path_to(target)

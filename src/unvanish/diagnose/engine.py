@@ -8,6 +8,7 @@ from unvanish.diagnose.facts import THRESHOLD, Facts, facts_of
 from unvanish.diagnose.learning import Learning, contested_models
 from unvanish.diagnose.rule import Rule
 from unvanish.diagnose.rules import (
+    attention,
     dead_units,
     disconnected,
     exploding,
@@ -26,9 +27,9 @@ from unvanish.schema.finding import Diagnosis, Finding, LossSummary, ModelDiagno
 from unvanish.schema.run import DROPPED, ModelRun, Run
 
 # One line per rule, in the order of the decision: the first group that finds something has the word, for what comes
-# behind follows from it, or can't be judged beside it. Within a group of FLOW all speak, in the others the first.
+# behind follows from it, or can't be judged beside it. In FLOW the first of each kind speaks, elsewhere one alone.
 BEFORE: tuple[Rule, ...] = (disconnected.RULE, precision.RULE, inputs.RULE, symmetry.RULE, mismatch.RULE)
-FLOW: tuple[Rule, ...] = (non_finite.RULE, dead_units.RULE, exploding.RULE, vanishing.RULE)
+FLOW: tuple[Rule, ...] = (non_finite.RULE, dead_units.RULE, exploding.RULE, attention.RULE, vanishing.RULE)
 BEHIND: tuple[Rule, ...] = (rate_too_small.RULE, rate_too_large.RULE, labels.RULE, plateau.RULE)
 RULES: tuple[Rule, ...] = (*BEFORE, *FLOW, *BEHIND)
 FLOW_KINDS = frozenset(rule.kind for rule in FLOW)
@@ -59,7 +60,7 @@ def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule], *, contest
     for rule in rules:
         if any(f.severity != "note" for f in findings) and rule not in FLOW:
             continue
-        if rule in FLOW and any(f.kind not in FLOW_KINDS for f in findings):
+        if rule in FLOW and any(f.kind not in FLOW_KINDS or f.kind == rule.kind for f in findings):
             continue
         try:
             findings.extend(rule.check(facts))
@@ -107,14 +108,21 @@ def _skipped(run: Run, model: int | None) -> list[NotChecked]:
 
 def _root_first(findings: Sequence[Finding]) -> list[Finding]:
     """Exploding is the root of the NaN and of the death that follow it; then by severity."""
-    kinds = {f.kind for f in findings}
     kept = list(findings)
-    if "dead_units" in kinds:
+    dead = [f for f in findings if f.kind == "dead_units"]
+    if dead:
         # layers behind a cut get exactly nothing: that is the dead layer's doing, not a second disease
-        kept = [f for f in kept if f.kind != "vanishing_gradients"]
+        kept = [f for f in kept if f.kind != "vanishing_gradients" or not _by_death(f, dead)]
     rank = {"exploding_gradients": 0, "dead_units": 1, "vanishing_gradients": 2, "non_finite": 3}
     severity = {"critical": 0, "warning": 1, "note": 2}
     return sorted(kept, key=lambda f: (severity[f.severity], rank.get(f.kind, 9)))
+
+
+def _by_death(vanishing: Finding, dead: Sequence[Finding]) -> bool:
+    """Whether closed units take the signal: a layer that cuts does, one with some left where activations do most."""
+    if any(f.severity == "critical" for f in dead):
+        return True
+    return vanishing.attribution.activation < 0.5 * vanishing.attribution.total
 
 
 def _verdict(facts: Facts, findings: Sequence[Finding]) -> tuple[Verdict, str]:

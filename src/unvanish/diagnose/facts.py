@@ -123,6 +123,18 @@ class Facts:
         ]
         return tuple(p for p in self.profiles if p.step in steps and not any(s.nonfinite for s in p.layers))
 
+    @cached_property
+    def first_nonfinite(self) -> tuple[int | None, tuple[str, ...]]:
+        """(first step at which a gradient is not finite, the layers where it is not, nearest to the loss first)."""
+        shares = self.motion.column("gradient_nonfinite")
+        rows = np.flatnonzero((np.isfinite(shares) & (shares > 0)).any(axis=1))
+        if not len(rows):
+            return None, ()
+        row = shares[int(rows[0])]
+        hit = [p for p in self.model.info.parameters if math.isfinite(row[p.index]) and row[p.index] > 0]
+        layers = dict.fromkeys(parameter_layer(p.name) for p in reversed(hit))
+        return int(self.model.parameter_steps[int(rows[0])]), tuple(layers)
+
     def heaviest_step(self, *, first: int = 0, last: int | None = None) -> tuple[float, str, int]:
         """(largest update_rms / weight_rms of any weight tensor, its layer, its step), within a window of steps."""
         motion = self.motion

@@ -17,6 +17,9 @@ from unvanish.schema.graph import place
 CLEAR = 4.0  # decades of growth over the depth that need no further sign
 RISEN = 10.0  # the loss, over its first value
 GROWN = 10.0  # the gradient, over its first value
+RAISED = 3.0  # the learning rate, over what it was before
+LOSS_ROSE = "loss over its first"
+_JUST_BEFORE = 3  # steps
 _SOURCE = "Pascanu et al. 2013 (exploding gradients); the e^3 bound mirrors Schoenholz et al. 2016"
 
 
@@ -42,6 +45,9 @@ def _check(facts: Facts) -> Iterable[Finding]:
         yield _by_rate(facts, layer, at, size, GIANT_STEP, "update over weight in one step")
     elif broken and (growth := _gradient_growth(facts))[0] > GROWN:
         yield _by_rate(facts, growth[1], growth[2], growth[0], GROWN, "gradient over its first")
+    elif broken and (leap := _leap(facts)) is not None:
+        layer = next(iter(facts.first_nonfinite[1]), "")
+        yield _by_rate(facts, layer, leap[2], leap[1], RISEN if leap[0] == LOSS_ROSE else RAISED, leap[0])
 
 
 def _growth(profile: Profile) -> tuple[str, float, str, int] | None:
@@ -103,6 +109,35 @@ def _gradient_growth(facts: Facts) -> tuple[float, str, int]:
     return best
 
 
+def _leap(facts: Facts) -> tuple[str, float, int] | None:
+    """(what, by which factor, at which step) rose just before the loss broke, in a step that was not looked at."""
+    steps, losses = list(facts.model.steps), np.array(facts.model.losses)
+    first = facts.learning.first
+    if not first or first <= 0 or not len(losses):
+        return None
+    with np.errstate(invalid="ignore"):
+        bad = np.flatnonzero(~np.isfinite(losses) | (losses > RISEN * first))
+    if not len(bad) or bad[0] == 0:
+        return None
+    at = int(bad[0])
+    rates = np.array(facts.model.learning_rates)
+    if len(rates) == len(steps) and at > _JUST_BEFORE:
+        before = np.nanmedian(rates[: at - _JUST_BEFORE + 1]) if np.isfinite(rates[:at]).any() else math.nan
+        late = rates[at - _JUST_BEFORE : at]
+        if before > 0 and np.isfinite(late).any() and np.nanmax(late) > RAISED * before:
+            raised = at - _JUST_BEFORE + int(np.nanargmax(late))
+            return (
+                "learning rate over what it was before",
+                float(np.nanmax(late) / before),
+                int(steps[raised]),
+            )
+    finite = np.isfinite(losses)
+    over = np.flatnonzero(finite & (np.where(finite, losses, 0.0) > RISEN * first))
+    if len(over):
+        return LOSS_ROSE, float(losses[over].max() / first), int(steps[over[0]])
+    return None
+
+
 def _by_init(facts: Facts, start: Profile, grown: tuple[str, float, str, int]) -> Finding:
     layer, amount, way, operation = grown
     cause, parts = cause_of_growth(start.traced, operation)
@@ -147,11 +182,12 @@ def _by_rate(facts: Facts, layer: str, at: int, value: float, threshold: float, 
         kind="exploding_gradients",
         cause="learning_rate",
         severity="critical",
-        confidence=0.85,
+        confidence=0.7 if statistic == LOSS_ROSE else 0.85,
         layers=(layer,) if layer else (),
         first_step=step,
-        summary=f"the steps outgrow the weights: at step {step} the {statistic} is {value:.2g} in {place(layer)}, "
-        f"while the signal over the depth was fine at the start; {facts.learning.sentence}.",
+        summary=f"the steps outgrow the weights: at step {step} the {statistic} is {value:.2g}"
+        f"{f' in {place(layer)}' if layer else ''}, while the signal over the depth was fine at the start; "
+        f"{facts.learning.sentence}.",
         evidence=(
             Evidence(
                 layer=layer,

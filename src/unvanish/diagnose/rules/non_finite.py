@@ -14,7 +14,7 @@ _SOURCE = "IEEE 754: NaN spreads through every sum that it enters"
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    at, layers = _first_gradient(facts)
+    at, layers = facts.first_nonfinite
     bad_loss = facts.learning.first_bad_step
     if at is None and bad_loss is None:
         return
@@ -43,18 +43,6 @@ def _check(facts: Facts) -> Iterable[Finding]:
         ),
         treatments=("learning_rate", "clip", "init"),
     )
-
-
-def _first_gradient(facts: Facts) -> tuple[int | None, tuple[str, ...]]:
-    """(first step at which a gradient is not finite, the layers it is not finite in, nearest to the loss first)."""
-    names = [p.name.removesuffix(".weight").removesuffix(".bias") for p in facts.model.info.parameters]
-    shares = facts.model.parameter_stats["gradient_nonfinite"]
-    for row, step in enumerate(facts.model.parameter_steps):
-        values = shares[row * len(names) : (row + 1) * len(names)]
-        hit = [name for name, share in zip(names, values, strict=True) if math.isfinite(share) and share > 0]
-        if hit:
-            return step, tuple(dict.fromkeys(reversed(hit)))
-    return None, ()
 
 
 def _share(facts: Facts, step: int, layers: tuple[str, ...]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from unvanish.diagnose.causes import TREATMENTS
-from unvanish.diagnose.facts import Facts, Profile
+from unvanish.diagnose.facts import FEWEST, Facts, Profile
 from unvanish.diagnose.path import layer_name, parameter_layer
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
@@ -16,6 +16,7 @@ from unvanish.schema.run import ParameterInfo
 
 HALF = ("float16", "bfloat16")
 ROUNDED = 0.3  # of the elements change in a step: most of it is rounded away
+HARDLY_ANY = 0.1  # the same, asked of a net whose loss creeps down all the same
 ZEROS = 0.3  # of a gradient's elements are exact zeros
 FLOOR = {"float16": 2.0**-24}  # the smallest number that is not zero
 NEAR_FLOOR = 2.0**10  # times the floor: a largest gradient below this is at the end of the format
@@ -25,23 +26,25 @@ _SOURCE = (
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    if not facts.stalled:
+    hardly = facts.learning.hardly and facts.learning.steps >= FEWEST
+    if not facts.stalled and not hardly:
         return
     weights = [p for p in facts.model.info.parameters if len(p.shape) > 1 and p.requires_grad]
     half = [p for p in weights if p.dtype in HALF]
     under = [p for p in half if _underflows(facts, p)]
-    if under:
+    if under and not hardly:
         values = _medians(facts, "gradient_zeros", under)
         yield _finding(facts, under, "share of the gradient's elements that are exactly zero", values, ZEROS,
                        "gradients fall below the smallest number of {dtype}")  # fmt: skip
         return
-    rounded = [p for p in half if _rounds(facts, p)]
+    rounded = [p for p in half if _rounds(facts, p, HARDLY_ANY if hardly else ROUNDED)]
     if rounded and len(rounded) >= 0.5 * len(half):
         values = _medians(facts, "update_changed", rounded)
         yield _finding(facts, rounded, "share of the weights that a step changes at all", values, ROUNDED,
                        "steps are smaller than the spacing of {dtype} numbers and round away")  # fmt: skip
         return
-    yield from _signal_underflow(facts)
+    if not hardly:
+        yield from _signal_underflow(facts)
 
 
 def _medians(facts: Facts, statistic: str, members: list[ParameterInfo]) -> list[float]:
@@ -61,10 +64,10 @@ def _underflows(facts: Facts, parameter: ParameterInfo) -> bool:
     return zeros > ZEROS and largest < NEAR_FLOOR * floor
 
 
-def _rounds(facts: Facts, parameter: ParameterInfo) -> bool:
+def _rounds(facts: Facts, parameter: ParameterInfo, few: float) -> bool:
     """A step is asked for (the gradient is there), and most weights do not change."""
     changed, zeros = (_medians(facts, s, [parameter])[0] for s in ("update_changed", "gradient_zeros"))
-    return changed < ROUNDED and zeros < 0.9
+    return changed < few and zeros < 0.9
 
 
 def _signal_underflow(facts: Facts) -> Iterable[Finding]:
