@@ -138,14 +138,19 @@ def _verdict(facts: Facts, findings: Sequence[Finding]) -> tuple[Verdict, str]:
 
 
 def _flow(facts: Facts) -> str:
+    """Whether the scale of the signal is lost, and whether that matters here: two verdicts, apart."""
     if not facts.recent:
         return "the signal was not traced"
     entry = facts.recent[-1].entry
-    return (
-        f"the first layers get 10^{entry:.1f} of the output's signal"
-        if entry == entry
-        else "the signal was traced"
-    )
+    if entry != entry:
+        return "the signal was traced"
+    said = f"the first layers get 10^{entry:.1f} of the output's signal"
+    if entry >= THRESHOLD:
+        return said
+    if facts.adaptive:
+        names = " and ".join(sorted({o.class_name for o in facts.model.info.optimizers}))
+        return f"{said}, a loss of scale that {names} makes up for: it divides each gradient by its own size"
+    return f"{said}, which is enough here"
 
 
 def _missing(facts: Facts, learning: Learning) -> str:

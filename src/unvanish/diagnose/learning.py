@@ -16,6 +16,7 @@ LearningStatus = Literal["learns", "stuck", "worse", "non_finite", "too_short", 
 FEWEST_STEPS = 10
 BELOW_CHANCE = 0.05  # share of the chance loss
 ABOVE = 1.5  # times the chance loss
+CREEPING = 0.02  # share of the chance loss: less than this is the labels' own unevenness
 HARDLY = 0.15  # share of the chance loss
 FALLEN = 0.10  # share of the first loss, where chance is not known
 STILL_FALLING = 0.02  # share, from the second third of the run to the last
@@ -97,6 +98,7 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
     # of the second half: a fall from far above would count as noise
     noise = _noise(values[len(values) // 2 :]) / math.sqrt(min(window, len(values)))
     falling = len(values) >= FEWEST_STEPS and _still_falling(values, noise)
+    creeping = len(values) >= FEWEST_STEPS and _creeping(values, last, chance, noise)
     status: LearningStatus
     if len(values) < FEWEST_STEPS:
         status, sentence = (
@@ -110,13 +112,13 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
     elif falling and chance is not None and chance > 0 and last > ABOVE * chance:
         status = "stuck"  # as yet it only undoes what was wrong at the start
         sentence = f"the loss is falling, but still at {last:.4g} where guessing gives {chance:.4g}"
-    elif falling:
+    elif falling or creeping:
         status, sentence = "learns", f"the loss is falling, {first:.4g} to {last:.4g} so far"
     else:
         at = f" (guessing the label frequencies gives {chance:.4g})" if chance is not None else ""
         status, sentence = "stuck", f"the loss stays at {last:.4g}{at} after {steps} steps"
     return Learning(status=status, steps=steps, first=first, last=last, chance=chance, noise=noise,
-                    first_bad_step=bad, falling=falling, sentence=sentence)  # fmt: skip
+                    first_bad_step=bad, falling=falling or creeping, sentence=sentence)  # fmt: skip
 
 
 def _below_chance(last: float, chance: float | None, noise: float) -> bool:
@@ -127,11 +129,18 @@ def _fallen(first: float, last: float, noise: float) -> bool:
     return first - last > max(3 * noise, FALLEN * abs(first))
 
 
-def _still_falling(values: Sequence[float], noise: float) -> bool:
+def _still_falling(values: Sequence[float], noise: float, least: float = STILL_FALLING) -> bool:
     third = len(values) // 3
     middle, end = statistics.fmean(values[third : 2 * third]), statistics.fmean(values[-third:])
     error = noise * math.sqrt(2 * max(3, min(20, len(values) // 10)) / third)
-    return middle - end > max(3 * error, STILL_FALLING * abs(middle))
+    return middle - end > max(3 * error, least * abs(middle))
+
+
+def _creeping(values: Sequence[float], last: float, chance: float | None, noise: float) -> bool:
+    """Whether it is below chance by a little that is no accident, and still on its way down: slow is not stuck."""
+    if chance is None or last > chance - max(3 * noise, CREEPING * abs(chance)):
+        return False
+    return _still_falling(values, noise, least=0.0)
 
 
 def _noise(values: Sequence[float]) -> float:

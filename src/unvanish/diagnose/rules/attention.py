@@ -15,8 +15,8 @@ from unvanish.schema.graph import place
 
 # Decades. A softmax over n equal entries hands back 1/n of what it gets (its Jacobian is (I - 1/n)/n), and does so
 # batch after batch; a one-hot one hands back what the rare undecided rows hold, which differs from batch to batch.
-NOTHING = -4.0
-LITTLE = -3.0
+NOTHING = -4.0  # decades: less than this on the median is no uniform softmax's
+LITTLE = -3.0  # decades: less than this, where it is erratic
 ERRATIC = 1.0  # between the lower and the upper quarter of the traces
 FEW = 4  # traces that the quarters are taken of
 EARLY = 8  # traces

@@ -32,7 +32,10 @@ _SOURCE = "Schoenholz et al. 2016: SGD trains to about 6 depth scales, a total R
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    if facts.learning.learns or not facts.recent or facts.learning.status == "non_finite":
+    learning = facts.learning
+    # the last layers alone may get the loss down a little, and no further
+    halted = learning.hardly and not learning.falling
+    if (learning.learns and not halted) or not facts.recent or learning.status == "non_finite":
         return
     starved = [p.entry < THRESHOLD and math.isfinite(p.entry) for p in facts.profiles]
     since = lasting_since(facts.profiles, starved)
