@@ -158,6 +158,11 @@ def _missing(facts: Facts, learning: Learning) -> str:
         return "no loss was seen: nothing called backward() on a scalar before the optimizer's step"
     if learning.status == "too_short":
         return f"{learning.sentence}; let it run for at least 20 steps"
+    if not facts.recent:
+        return (
+            f"{learning.sentence}, and no backward pass was traced that says where the signal goes: the loss may "
+            "come from other tensors than those that the optimizer steps (float32 copies kept by hand, say)"
+        )
     return (
         f"{learning.sentence}, yet {_flow(facts)}: the gradient is not what is missing, and no rule says what is; "
         "let it run longer"

@@ -123,6 +123,15 @@ class Facts:
         ]
         return tuple(p for p in self.profiles if p.step in steps and not any(s.nonfinite for s in p.layers))
 
+    @property
+    def told_apart(self) -> float | None:
+        """How much of what differs between samples was left at the last layer at the start (None = not known).
+
+        The share of the mean square of a layer's input that differs between samples: the last one's over the first's.
+        """
+        known = [s.input_variety for s in self.model.architecture if s.input_variety is not None]
+        return known[-1] / known[0] if len(known) > 2 and known[0] > 0 else None
+
     @cached_property
     def first_nonfinite(self) -> tuple[int | None, tuple[str, ...]]:
         """(first step at which a gradient is not finite, the layers where it is not, nearest to the loss first)."""

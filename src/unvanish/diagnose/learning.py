@@ -94,7 +94,7 @@ def _learning_of(model: ModelRun) -> Learning:
 
 def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int | None) -> Learning:
     window = max(3, min(20, len(values) // 10))
-    first, last = statistics.fmean(values[:window]), statistics.fmean(values[-window:])
+    first, last = statistics.fmean(values[:window]), _level(values[-window:])
     # of the second half: a fall from far above would count as noise
     noise = _noise(values[len(values) // 2 :]) / math.sqrt(min(window, len(values)))
     falling = len(values) >= FEWEST_STEPS and _still_falling(values, noise)
@@ -119,6 +119,12 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
         status, sentence = "stuck", f"the loss stays at {last:.4g}{at} after {steps} steps"
     return Learning(status=status, steps=steps, first=first, last=last, chance=chance, noise=noise,
                     first_bad_step=bad, falling=falling or creeping, sentence=sentence)  # fmt: skip
+
+
+def _level(values: Sequence[float]) -> float:
+    """Their mean without the outermost sixths: one spike among the last steps is not where the loss stands."""
+    cut = len(values) // 6
+    return statistics.fmean(sorted(values)[cut : len(values) - cut])
 
 
 def _below_chance(last: float, chance: float | None, noise: float) -> bool:

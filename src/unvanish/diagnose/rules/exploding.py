@@ -45,7 +45,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         yield _by_rate(facts, layer, at, size, GIANT_STEP, "update over weight in one step")
     elif broken and (growth := _gradient_growth(facts))[0] > GROWN:
         yield _by_rate(facts, growth[1], growth[2], growth[0], GROWN, "gradient over its first")
-    elif broken and (leap := _leap(facts)) is not None:
+    elif facts.learning.status == "non_finite" and (leap := _leap(facts)) is not None:
         layer = next(iter(facts.first_nonfinite[1]), "")
         yield _by_rate(facts, layer, leap[2], leap[1], RISEN if leap[0] == LOSS_ROSE else RAISED, leap[0])
 

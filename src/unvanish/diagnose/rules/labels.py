@@ -11,6 +11,8 @@ from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
 
 AT_CHANCE = 0.15  # of the chance loss
+BELOW = 0.02  # of the chance loss: more below it than that can't be had from labels that say nothing
+LOST = 0.003  # of what differs between samples is left at the last layer
 MOVED = 0.1  # |dw| / |w| summed over the steps: the weights have gone somewhere
 _FUSED = ("MkldnnRnnLayer", "CudnnRnn", "MiopenRnn", "ThnnFusedLstmCell", "ThnnFusedGruCell")
 _SOURCE = (
@@ -24,6 +26,10 @@ def _check(facts: Facts) -> Iterable[Finding]:
         return
     if any(o.name in _FUSED for p in facts.recent[-1:] for o in p.traced.operations):
         return  # what happens between the time steps of a fused layer is not seen
+    if learning.last < learning.chance - max(3 * learning.noise, BELOW * abs(learning.chance)):
+        return  # what it has found is no accident
+    if facts.told_apart is not None and facts.told_apart < LOST:
+        return  # by the output all samples look alike: it is not the labels that say nothing
     fed = facts.recent and all(p.entry > THRESHOLD for p in facts.recent)
     distance = abs(learning.last - learning.chance) / abs(learning.chance) if learning.chance else math.inf
     if fed and distance < AT_CHANCE and motion.path > MOVED:

@@ -1,28 +1,54 @@
-"""A plateau of unknown cause: the loss does not move, and nothing that is checked says why."""
+"""A plateau: the loss does not move, and nothing else that is checked says why; the samples may look alike."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from unvanish.diagnose.causes import TREATMENTS
-from unvanish.diagnose.facts import THRESHOLD, Facts
+from unvanish.diagnose.facts import FEWEST, THRESHOLD, Facts
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
+from unvanish.schema.graph import place
 
 LONG = 100  # steps
+LOST = 0.003  # of what differs between samples at the first layer is left at the last
 _SOURCE = "none: all that is known is what it is not"
+_DEPTH = "Schoenholz et al. 2016: over the depth, all inputs come to look alike (their correlation goes to 1)"
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    if (
-        facts.learning.status != "stuck"
-        or facts.learning.falling
-        or facts.learning.steps < LONG
-        or not facts.recent
-    ):
+    learning = facts.learning
+    if learning.status != "stuck" or learning.falling or not facts.recent:
         return
+    left = facts.told_apart
+    if left is not None and left < LOST and learning.steps >= 2 * FEWEST:
+        yield _alike(facts, left)
+    elif learning.steps >= LONG:
+        yield _unknown(facts)
+
+
+def _alike(facts: Facts, left: float) -> Finding:
+    last = facts.model.architecture[-1].name
+    return Finding(
+        kind="plateau",
+        cause="too_deep",
+        severity="warning",
+        confidence=0.6,
+        layers=(last,),
+        first_step=0,
+        summary=f"at {place(last)} only {left:.1e} of what differs between samples was left at the start: "
+        f"the output hardly depends on the input; {facts.learning.sentence}.",
+        evidence=(
+            Evidence(layer=last, statistic="share of the input that differs between samples, last layer over first",
+                     value=left, threshold=LOST, steps=(0, 0), source=_DEPTH),
+        ),
+        treatments=TREATMENTS["too_deep"],
+    )  # fmt: skip
+
+
+def _unknown(facts: Facts) -> Finding:
     entry = facts.recent[-1].entry
-    yield Finding(
+    return Finding(
         kind="plateau",
         cause="unknown",
         severity="warning",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from unvanish.diagnose.causes import TREATMENTS, cause_of_loss, recurrent_weight
+from unvanish.diagnose.causes import RECURRENT, TREATMENTS, cause_of_loss, recurrent_weight
 from unvanish.diagnose.facts import (
     FEWEST,
     GIANT_STEP,
@@ -27,8 +28,21 @@ from unvanish.schema.graph import place
 CLEAR = (
     -4.0
 )  # decades: so little that no further steps are needed to be sure, under an optimizer that keeps scale
-MASKED = 100  # the same under an adaptive optimizer, which divides the scale away until its epsilon
+MASKED = 100  # steps; under an adaptive optimizer, which divides the scale away until its epsilon
+MOVED = 1.0  # |dw| / |w| summed over the steps: before that an adaptive optimizer has not had its chance
+FED = (
+    THRESHOLD + 0.5
+)  # decades: so much at the start, and what is lost later was not lost by the initialisation
 _SOURCE = "Schoenholz et al. 2016: SGD trains to about 6 depth scales, a total RMS gain of e^-3"
+
+
+@dataclass(frozen=True, slots=True)
+class _Faded:
+    """A recurrence that the signal went back through: its layer, log10 of first time step over last."""
+
+    layer: str
+    decades: float
+    first_use: int | None  # the operation of the first time step; None = the layer is one fused operation
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
@@ -42,16 +56,15 @@ def _check(facts: Facts) -> Iterable[Finding]:
     if since is not None and _sure(facts, facts.recent[-1].entry):
         yield _finding(facts, since)
         return
-    faded = [(_through_time(p) or (0.0, 0))[0] < THRESHOLD for p in facts.profiles]
-    since = lasting_since(facts.profiles, faded)
-    if since is not None and facts.learning.unmoved and facts.learning.steps >= FEWEST:
-        yield _recurrent_finding(facts, since)
+    if facts.learning.unmoved and facts.learning.steps >= FEWEST:
+        yield from _fades_through_time(facts)
 
 
 def _sure(facts: Facts, entry: float) -> bool:
     """Whether enough was seen to speak: a clear loss of signal at once, a weak one only beside a stalled loss."""
     if facts.adaptive and not _suppressed(facts):
-        return facts.learning.unmoved and facts.learning.steps >= MASKED
+        tried = facts.learning.steps >= MASKED and facts.motion.path > MOVED
+        return facts.learning.unmoved and tried
     if entry < CLEAR and len(facts.recent) >= 2:
         return True
     return facts.learning.unmoved and facts.learning.steps >= FEWEST
@@ -92,7 +105,7 @@ def _finding(facts: Facts, since: int) -> Finding:
         )
         for layer in starved[:5]
     ]
-    severity, confidence = _severity(facts, target.starvation)
+    severity, confidence = _severity(facts, profile.entry)
     return Finding(
         kind="vanishing_gradients",
         cause=cause,
@@ -110,19 +123,23 @@ def _finding(facts: Facts, since: int) -> Finding:
 
 def _since_when(facts: Facts, since: int, cause: Cause) -> Cause:
     """What came up in mid-training is not the initialisation's doing: a giant step before it is, or saturation."""
-    if since <= facts.profiles[0].step or not cause.startswith(("init", "saturating")):
+    fed = facts.profiles[0].entry > FED
+    if since <= facts.profiles[0].step or not fed or not cause.startswith(("init", "saturating")):
         return cause
     if facts.heaviest_step(last=since + 1)[0] > GIANT_STEP:
         return "learning_rate"
     return "saturating_activation"
 
 
-def _severity(facts: Facts, starvation: float) -> tuple[Severity, float]:
-    """(severity, confidence)."""
-    if facts.learning.unmoved:
-        clear = starvation < CLEAR and not facts.adaptive
-        return "critical", 0.97 if clear else 0.85 if facts.learning.steps >= 2 * FEWEST else 0.75
-    return "warning", 0.8  # too few steps for the loss to say anything
+def _severity(facts: Facts, entry: float) -> tuple[Severity, float]:
+    """(severity, confidence): the further below the threshold the surer, and less sure where the scale is masked."""
+    if not facts.learning.unmoved:
+        return "warning", 0.8  # too few steps for the loss to say anything
+    masked = facts.adaptive and not _suppressed(facts)
+    if entry < CLEAR:
+        return "critical", 0.85 if masked else 0.97
+    depth = (THRESHOLD - entry) / (THRESHOLD - CLEAR)  # 0 .. 1
+    return "critical", round(0.7 + 0.2 * depth - (0.1 if masked else 0.0), 2)
 
 
 def _blame(cause: Cause, factors: Sequence[Factor], parts: Attribution) -> str:
@@ -144,35 +161,58 @@ def _blame(cause: Cause, factors: Sequence[Factor], parts: Attribution) -> str:
     return ", ".join(words) or f"{layers} layers took a little each"
 
 
-def _through_time(profile: Profile) -> tuple[float, int] | None:
-    """(decades along the repeated weight from its last use to its first, the operation of the first)."""
+def _through_time(profile: Profile) -> _Faded | None:
+    """The recurrence that loses most between its last step and its first."""
+    fused = [
+        _Faded(_fused_name(t.module), decades(t.norms[0], max(t.norms)), None)
+        for t in profile.traced.trace.through_time
+        if len(t.norms) >= RECURRENT and not t.reverse
+    ]
+    known = [f for f in (*fused, _unrolled(profile)) if f is not None and f.decades == f.decades]
+    return min(known, key=lambda f: f.decades, default=None)
+
+
+def _fused_name(module: str) -> str:
+    return module or "the recurrent layer"
+
+
+def _unrolled(profile: Profile) -> _Faded | None:
+    """The same where the time steps are operations of their own: along the repeated weight, last use to first."""
     traced = profile.traced
     for signal in profile.layers:
         path = traced.path_to(signal.operation)
         weight = recurrent_weight(traced, path)
         if weight is not None:
             uses = [i for i in path if weight in traced.operations[i].parameters]
-            return decades(traced.stats[uses[-1]].norm, traced.stats[uses[0]].norm), uses[-1]
+            lost = decades(traced.stats[uses[-1]].norm, traced.stats[uses[0]].norm)
+            layer = next(s.layer for s in profile.layers if s.operation == uses[-1])
+            return _Faded(layer, lost, uses[-1])
     return None
 
 
-def _recurrent_finding(facts: Facts, since: int) -> Finding:
-    profile = facts.recent[-1]
-    lost, first_use = _through_time(profile) or (0.0, profile.layers[0].operation)
-    _, parts, _ = cause_of_loss(profile.traced, first_use)
-    layer = next(s.layer for s in profile.layers if s.operation == first_use)
-    return Finding(
+def _fades_through_time(facts: Facts) -> Iterable[Finding]:
+    # not every trace looks between the time steps of a fused layer
+    looked = [(p, faded) for p in facts.profiles if (faded := _through_time(p)) is not None]
+    since = lasting_since([p for p, _ in looked], [faded.decades < THRESHOLD for _, faded in looked])
+    if since is None:
+        return
+    profile, faded = looked[-1]
+    lost = max(faded.decades, -300.0)
+    parts = Attribution(other=lost)
+    if faded.first_use is not None:
+        _, parts, _ = cause_of_loss(profile.traced, faded.first_use)
+    yield Finding(
         kind="vanishing_gradients",
         cause="recurrence",
         severity="critical",
         confidence=0.85,
-        layers=(layer,),
+        layers=(faded.layer,),
         first_step=since,
-        summary=f"going back through time, {place(layer)} loses {-lost:.1f} decades of signal between "
+        summary=f"going back through time, {place(faded.layer)} loses {-lost:.1f} decades of signal between "
         f"its last step and its first: what happened early can't be learned; {facts.learning.sentence}.",
         evidence=(
             Evidence(
-                layer=layer,
+                layer=faded.layer,
                 statistic="backprop signal at the first time step over the last, log10",
                 value=lost,
                 threshold=THRESHOLD,
