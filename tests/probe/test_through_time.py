@@ -464,6 +464,16 @@ def test_sequences_beyond_reason_are_left_out_and_said(monkeypatch: pytest.Monke
     assert measured(seen) == {} and seen.skipped[0].what == WHAT
 
 
+def test_of_very_many_calls_the_last_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(through_time, "MOST_CALLS", 2)
+    seen = one_step(
+        Reader(), torch.randn(12, 4, 5), lambda net, x: sum(loss_of(net, part) for part in x.split(3))
+    )
+    assert not seen.incidents
+    assert [t.call for t in seen.model.traces[0].through_time] == [2, 3]
+    assert [s.why for s in seen.skipped] == [through_time.MANY_CALLS]
+
+
 @pytest.mark.parametrize("anomaly", [False, True])
 def test_the_training_is_bit_identical(anomaly: bool) -> None:
     def train(watch: bool) -> tuple[list[bytes], Any]:

@@ -38,7 +38,11 @@ NO_MEMORY = "there is not enough memory for it"
 # takes 6 ms on one core, beside 10 for its own two passes over a batch of 32; with 16 it took 13.
 MOST_SAMPLES = 8
 MOST_STATES = 2**19  # T x N x H; an array of so many float64 has 4 MB, and an LSTM needs some twenty-five
+MOST_CALLS = (
+    64  # of fused layers in one pass: a script may call them chunk by chunk, and each has rows in the record
+)
 MOST_STEPS = 4096  # beyond, T rounds of half a dozen small operations would be felt even at a traced step
+MANY_CALLS = f"of more than {MOST_CALLS} calls in one backward pass, the last {MOST_CALLS} were looked at"
 _KINDS: tuple[CellKind, ...] = ("RNN_RELU", "RNN_TANH", "LSTM", "GRU")  # as cuDNN and oneDNN number them
 _DOUBLE = ("cpu", "cuda")  # where float64 is: what underflows in float32 keeps its size then
 _SUFFIX = re.compile(r"_l(\d+)(_reverse)?$")
@@ -54,7 +58,10 @@ def arm(tracing: Tracing) -> None:
         if call is not None and isinstance(call.module, nn.RNNBase):
             by_call.setdefault(id(call), (call, []))[1].append(node)
     most = MOST_SAMPLES if tracing.size <= TRACE_SAMPLE else None
-    for call, nodes in by_call.values():
+    calls = list(by_call.values())
+    for _, nodes in calls[:-MOST_CALLS]:
+        nodes[0].in_time = InTime(why=MANY_CALLS)
+    for call, nodes in calls[-MOST_CALLS:]:  # nearest to the loss
         for node, layer in zip(nodes, _layers(call.module, nodes), strict=True):
             if call.hooked:
                 node.in_time = InTime(why=PACKED_AWAY)
