@@ -474,6 +474,23 @@ def test_of_very_many_calls_the_last_are_looked_at(monkeypatch: pytest.MonkeyPat
     assert [s.why for s in seen.skipped] == [through_time.MANY_CALLS]
 
 
+def test_calls_of_one_step_have_nothing_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(through_time, "MOST_CALLS", 2)
+    seen = one_step(
+        Reader(), torch.randn(12, 4, 5), lambda net, x: sum(loss_of(net, part) for part in x.split(1))
+    )
+    assert measured(seen) == {} and not seen.skipped
+
+
+def test_inside_of_a_compiled_model() -> None:
+    net = Reader(num_layers=2)
+    x = torch.randn(12, 4, 5)
+    plain = measured(one_step(net, x))
+    compiled: Any = torch.compile(net, backend="eager")
+    assert measured(one_step(compiled, x)) == plain
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize("anomaly", [False, True])
 def test_the_training_is_bit_identical(anomaly: bool) -> None:
     def train(watch: bool) -> tuple[list[bytes], Any]:

@@ -39,7 +39,7 @@ NO_MEMORY = "there is not enough memory for it"
 MOST_SAMPLES = 8
 MOST_STATES = 2**19  # T x N x H; an array of so many float64 has 4 MB, and an LSTM needs some twenty-five
 MOST_CALLS = (
-    64  # of fused layers in one pass: a script may call them chunk by chunk, and each has rows in the record
+    64  # in one pass: a script may call its layers chunk by chunk, and each call has rows in the record
 )
 MOST_STEPS = 4096  # beyond, T rounds of half a dozen small operations would be felt even at a traced step
 MANY_CALLS = f"of more than {MOST_CALLS} calls in one backward pass, the last {MOST_CALLS} were looked at"
@@ -58,15 +58,14 @@ def arm(tracing: Tracing) -> None:
         if call is not None and isinstance(call.module, nn.RNNBase):
             by_call.setdefault(id(call), (call, []))[1].append(node)
     most = MOST_SAMPLES if tracing.size <= TRACE_SAMPLE else None
-    calls = list(by_call.values())
-    for _, nodes in calls[:-MOST_CALLS]:
-        nodes[0].in_time = InTime(why=MANY_CALLS)
-    for call, nodes in calls[-MOST_CALLS:]:  # nearest to the loss
+    done: set[int] = set()
+    for call, nodes in by_call.values():
         for node, layer in zip(nodes, _layers(call.module, nodes), strict=True):
             if call.hooked:
                 node.in_time = InTime(why=PACKED_AWAY)
             elif layer is not None:
-                handle = node.handle.register_prehook(_prehook(node, layer, most, tracing.on_fault))
+                prehook = _prehook(node, call, layer, most, done, tracing.on_fault)
+                handle = node.handle.register_prehook(prehook)
                 tracing.handles.append(handle)
 
 
@@ -93,11 +92,23 @@ def _layers(module: nn.Module, nodes: Sequence[Node]) -> list[int | None]:
 
 
 def _prehook(
-    node: Node, layer: int, most: int | None, on_fault: Callable[[str, Exception], None]
+    node: Node,
+    call: Call,
+    layer: int,
+    most: int | None,
+    done: set[int],
+    on_fault: Callable[[str, Exception], None],
 ) -> Callable[[Any], None]:
+    """`done`: the calls (by id) of this pass that were measured, the last ones first, as the gradient comes."""
+
     def prehook(grad_outputs: Sequence[Tensor | None]) -> None:
         try:
+            if len(done) >= MOST_CALLS and id(call) not in done:
+                node.in_time = InTime(why=MANY_CALLS)
+                return
             node.in_time = measure(node.name, node.handle, grad_outputs, layer, most)
+            if node.in_time is not None and node.in_time.states:
+                done.add(id(call))
         except Exception as error:
             if out_of_memory(error):
                 node.in_time = InTime(why=NO_MEMORY)
