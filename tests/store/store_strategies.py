@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from unvanish.schema.architecture import LayerSpec
-from unvanish.schema.graph import Graph, Operation, OperationStats, Trace
+from unvanish.schema.graph import Graph, Operation, OperationStats, ThroughTime, Trace
 from unvanish.schema.run import (
     PARAMETER_STATISTICS,
     SNAPSHOT_QUANTILES,
@@ -102,6 +102,15 @@ operation_stats = st.builds(
     units=maybe_counts,
     closed_units=maybe_counts,
 )
+through_times = st.builds(
+    ThroughTime,
+    module=names,
+    layer=st.integers(0, 9),
+    reverse=st.booleans(),
+    norms=st.lists(numbers, max_size=4).map(tuple),
+    call=st.integers(0, 3),
+    samples=maybe_counts,
+)
 traces = st.builds(
     Trace,
     model=st.just(0),
@@ -112,6 +121,7 @@ traces = st.builds(
     stats=st.lists(operation_stats, max_size=3).map(tuple),
     output=st.none() | st.integers(0, 99),
     chance=maybe_numbers,
+    through_time=st.lists(through_times, max_size=2).map(tuple),
 )
 snapshots = st.builds(
     Snapshot,
@@ -159,4 +169,7 @@ def small_trace(step: int) -> Trace:
         )
         for i in range(3)
     )
-    return Trace(model=0, step=step, backward=0, graph="g", loss=1.0, stats=stats, output=2)
+    in_time = ThroughTime(module="rnn", layer=0, reverse=False, norms=(float(step), step / 3))
+    return Trace(
+        model=0, step=step, backward=0, graph="g", loss=1.0, stats=stats, output=2, through_time=(in_time,)
+    )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from merge_cases import Floats, Spread, Whole, model_run, operation, parameter, run_of, signal_stats
 from test_round_trip import same
 
-from unvanish.schema.graph import Graph, Trace
+from unvanish.schema.graph import Graph, ThroughTime, Trace
 from unvanish.schema.run import PARAMETER_STATISTICS, Run, Shard, Snapshot
 from unvanish.store import merge_ranks
 
@@ -196,6 +196,33 @@ def test_passes_that_only_some_ranks_traced_stand_for_all() -> None:
     assert stats.count == signal.size and stats.sampled == signal.size // 2
     expected = math.sqrt(2 * float((signal[[1, 3]] ** 2).sum()))
     assert stats.norm == pytest.approx(expected, rel=EXACT)
+
+
+def test_signals_through_time_are_those_of_the_mean_loss_over_all_ranks() -> None:
+    rng = np.random.default_rng(2)
+    signal = rng.standard_normal((3, 7, 4, 5))  # rank, step, sample, unit
+    one = np.ones((1, 3))
+    row = [[0.5] * len(PARAMETER_STATISTICS)] * 2
+    runs = []
+    for r, infos in enumerate(replicated(3)):
+        own = [float(np.linalg.norm(3 * step)) for step in signal[r]]
+        through_time = (
+            ThroughTime(module="rnn", layer=0, reverse=False, norms=tuple(own), samples=None if r else 4),
+            ThroughTime(module="rnn", layer=0, reverse=True, norms=tuple(own[: 7 - (r == 2)])),
+        )
+        trace = replace(traced(one, one, (one, one), 1.0), through_time=through_time)
+        runs.append(run_of(r, 3, [model_run("net", infos, [row], traces=[trace], graphs=[NET])]))
+    (trace,) = merge_ranks(runs).models[0].traces
+    forwards, backwards = trace.through_time
+    assert (forwards.reverse, forwards.samples, backwards.reverse, backwards.samples) == (
+        False,
+        4,
+        True,
+        None,
+    )
+    assert forwards.norms == pytest.approx([float(np.linalg.norm(signal[:, t])) for t in range(7)], rel=EXACT)
+    known = [math.sqrt(1.5) * float(np.linalg.norm(signal[:2, t])) for t in range(7)]
+    assert backwards.norms == pytest.approx(known, rel=EXACT)  # of the ranks whose sequences are as long
 
 
 def test_a_unit_is_closed_where_it_is_on_all_ranks() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from store_helpers import model_event, run_info
+from store_strategies import small_trace
 
 from unvanish.errors import RecordError
-from unvanish.schema.run import PARAMETER_STATISTICS
+from unvanish.schema.run import PARAMETER_STATISTICS, TraceEvent
 from unvanish.session import diagnose, load
-from unvanish.store import list_runs, read_run
+from unvanish.store import RunWriter, list_runs, read_run
 
 DUMP = Path(__file__).parent / "format_1.sql"
 
@@ -40,6 +43,7 @@ def test_it_opens_with_all_that_it_has(folder: Path) -> None:
     assert model.traces[0].stats[0].norm > 0 and model.traces[0].stats[0].sampled is None
     assert {o.name for o in model.graphs[model.traces[0].graph].operations} >= {"Addmm", "Sigmoid"}
     assert [layer.name for layer in model.architecture] == ["0", "2"]
+    assert all(t.through_time == () for t in model.traces)
 
 
 def test_what_it_does_not_have_is_not_a_number(folder: Path) -> None:
@@ -55,6 +59,18 @@ def test_a_window_the_list_and_the_diagnosis_work_too(folder: Path) -> None:
     assert list(model.steps) == list(model.parameter_steps) == [1, 2]
     assert [i.id for _, i, _ in list_runs(folder.parent)] == ["old"]
     assert diagnose(load(folder)).models[0].steps == 4
+
+
+def test_one_of_format_2_from_before_time_steps_were_measured(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "r", run_info())
+    writer.write([model_event(1), TraceEvent(trace=small_trace(3))])
+    writer.close("finished")
+    assert read_run(tmp_path / "r").models[0].traces == (small_trace(3),)
+    record = sqlite3.connect(tmp_path / "r" / "run.sqlite")
+    record.execute("DROP TABLE through_time")
+    record.commit()
+    record.close()
+    assert read_run(tmp_path / "r").models[0].traces == (replace(small_trace(3), through_time=()),)
 
 
 def test_one_that_lacks_what_every_record_had_is_refused_in_one_line(folder: Path) -> None:

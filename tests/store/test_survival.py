@@ -158,7 +158,7 @@ from unvanish.store import RunWriter, read_run
 writer = RunWriter({folder!r}, run_info())
 writer.write([model_event(3), step_event(0, 3)])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 for step in range(1, 100_000):
     try:
         writer.write([step_event(step, 3)])

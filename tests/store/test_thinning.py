@@ -491,7 +491,7 @@ def test_traces_that_are_given_up_leave_no_rows_behind(tmp_path: Path) -> None:
     assert 20 < len(traces) < 400
     assert all(t == small_trace(t.step) for t in traces)
     record = sqlite3.connect(tmp_path / "r" / "run.sqlite")
-    for table in ("traces_packed", "trace_operations", "trace_edges"):
+    for table in ("traces_packed", "through_time", "trace_operations", "trace_edges"):
         strays = f"SELECT count(*) FROM {table} WHERE trace NOT IN (SELECT trace FROM traces)"  # noqa: S608
         assert record.execute(strays).fetchone() == (0,)
     assert record.execute("SELECT count(*) FROM trace_operations").fetchone()[0] > 0

@@ -41,6 +41,27 @@ class Leaf:
     whole: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateNorms:
+    """L2 norms [T] of dL/dh_t of one layer and direction of a fused recurrent operation, by time step of the data.
+
+    They are those of the whole batch, scaled up where only `samples` of it were looked at (None = all).
+    """
+
+    layer: int
+    reverse: bool
+    norms: Tensor
+    samples: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InTime:
+    """What was measured between the time steps of a fused recurrent operation, and why not all."""
+
+    states: tuple[StateNorms, ...] = ()
+    why: str | None = None
+
+
 @dataclass(slots=True)
 class Node:
     """One operation of the graph while it is measured. Edges are positions in autograd's next_functions."""
@@ -57,6 +78,7 @@ class Node:
     arrived: list[Sample] = field(default_factory=list)  # dL/d(output), one for each output
     edges: dict[int, Sample] = field(default_factory=dict)  # position -> what was handed on there
     gate: tuple[Tensor, Tensor] | None = None  # (arriving, passed on) by unit
+    in_time: InTime | None = None  # of a fused recurrent operation
 
     @property
     def count(self) -> int:

@@ -20,14 +20,13 @@ from unvanish.probe.backward import Leaf, Node, Tracing, _unit_dim
 from unvanish.probe.discover import unwrap
 from unvanish.probe.forward import ForwardWatch
 from unvanish.probe.hidden import hidden
-from unvanish.probe.incidents import words
+from unvanish.probe.incidents import out_of_memory, words
 from unvanish.probe.noted import CompiledCall, Source, note, number_of, returned
 from unvanish.probe.second_pass import (
     Fault,
     Pass,
     SecondPassError,
     compiled_backward_graphs,
-    out_of_memory,
     run_again,
     why_not,
 )

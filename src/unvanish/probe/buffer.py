@@ -225,7 +225,10 @@ def _size(event: Event) -> int:
     """About the bytes that it takes."""
     if isinstance(event, BlockEvent):
         return 600 + 64 * len(event.steps) + event.stats.itemsize * len(event.stats)
-    return 600 + 900 * len(event.trace.stats) if isinstance(event, TraceEvent) else 600
+    if isinstance(event, TraceEvent):
+        in_time = sum(200 + 32 * len(t.norms) for t in event.trace.through_time)
+        return 600 + 900 * len(event.trace.stats) + in_time
+    return 600
 
 
 def _says_dropped(event: Event) -> bool:

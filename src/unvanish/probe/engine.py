@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import optimizer as optim_module
 
 from unvanish.errors import CaptureError
-from unvanish.probe import chance
+from unvanish.probe import chance, through_time
 from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, Walker, index_of
 from unvanish.probe.beside import Beside
@@ -276,6 +276,7 @@ class Probe:
                         if tracing.targets is not None:
                             tracing.targets_at = index_of(tracing, tracing.targets.number)
                         tracing.arm()
+                        through_time.arm(tracing)
         except Exception as error:
             self._fault("backward", error)
         self._forward.in_backward = True
@@ -293,6 +294,8 @@ class Probe:
                 measured = self._beside.end(tracing, done=done, retained=bool(keeps))
                 if measured is not None:
                     self._tracings.append(measured)
+                    for why in through_time.untold(measured):
+                        self._say(through_time.WHAT, why)
             if self._awaiting:
                 self._trace_late()
         except Exception as error:
@@ -511,6 +514,7 @@ class Probe:
                 stats=numbers.stats,
                 output=output_operation(sited.graph, [node.count for node in sited.nodes]),
                 chance=_chance(targets, targets_at, numbers.stats),
+                through_time=sited.through_time(factor),
             )
             return [*out, TraceEvent(trace=trace)]
 

@@ -31,6 +31,9 @@ class Call:
     output: Sample | None = None  # of the module's (first) output
     entry: Sample | None = None  # of its first input
     rows: Tensor | None = None  # some of that input's samples, some features of each
+    hooked: bool = (
+        False  # a recurrent layer whose saved tensors go through hooks of the script's or of torch's
+    )
 
 
 def sequence_number() -> int:
@@ -165,6 +168,8 @@ class ForwardWatch:
         if len(self.calls) >= MOST_CALLS or self._held > MOST_BYTES:
             self._keep(self.calls[len(self.calls) // 2 :])
         call = Call(module, sequence_number(), -1, self._depth)
+        if isinstance(module, nn.RNNBase):
+            call.hooked = _saving_is_hooked()
         self.calls.append(call)
         self._depth += 1
         return call
@@ -195,6 +200,12 @@ class ForwardWatch:
                 self._held += call.entry.part.nbytes
                 if entry.dim() > 1 and entry.layout is torch.strided:
                     call.rows = _rows(entry)
+
+
+def _saving_is_hooked() -> bool:
+    """Whether what operations save just now goes through hooks; True where torch is too old to say."""
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return top is None or top(True) is not None
 
 
 def _rows(entry: Tensor) -> Tensor:

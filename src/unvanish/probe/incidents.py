@@ -7,6 +7,8 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 
+import torch
+
 from unvanish.schema.run import DROPPED, Event, Incident, Skipped
 
 MOST_KINDS = 20  # that are kept; more are counted together
@@ -88,6 +90,12 @@ def words(error: BaseException) -> str:
     """An error on one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out, on a device or in the process."""
+    kind = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+    return isinstance(error, kind | MemoryError) or "not enough memory" in str(error)
 
 
 def _times(count: int) -> str:

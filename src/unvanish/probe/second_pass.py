@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from unvanish.probe import through_time
 from unvanish.probe.backward import Leaf, Node, Tracing, Walker, index_of
 from unvanish.probe.chance import Targets, targets_of
 from unvanish.probe.forward import Call, ForwardWatch
@@ -164,6 +165,7 @@ def _backward(noted: CompiledCall, tracing: Tracing, root: Tensor, leaves: list[
         for hooks, _ in hooked:
             hooks.clear()
         tracing.arm()
+        through_time.arm(tracing)
         torch.autograd.grad(root, list(wanted.values()), allow_unused=True)
     finally:
         tracing.disarm()
@@ -319,12 +321,6 @@ def _home(hook: Any) -> str:
 
 def _alone() -> bool:
     return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory has run out, on a device or in the process."""
-    kind = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
-    return isinstance(error, kind | MemoryError) or "not enough memory" in str(error)
 
 
 def compiled_backward_graphs() -> bool:

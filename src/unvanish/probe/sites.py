@@ -12,8 +12,8 @@ from unvanish.probe.backward import Node, Tracing, graph_key
 from unvanish.probe.forward import Call
 from unvanish.probe.local import class_name
 from unvanish.probe.numbers import stats_of
-from unvanish.probe.samples import Sample, moments
-from unvanish.schema.graph import Graph, Operation, OperationKind, OperationStats
+from unvanish.probe.samples import Sample, moments, to_numpy
+from unvanish.schema.graph import Graph, Operation, OperationKind, OperationStats, ThroughTime
 from unvanish.schema.moments import Moments
 
 
@@ -55,6 +55,28 @@ class Sited:
         """
         stats = stats_of(self.nodes, [output for output, _ in self.modules], factor, exponents=exponents)
         return Numbers(stats, [entry for _, entry in self.modules])
+
+    def through_time(self, factor: float = 1.0) -> tuple[ThroughTime, ...]:
+        """What was measured between the time steps of fused recurrent layers of the model."""
+        found = [
+            (operation.module, operation.call, state)
+            for operation, node in zip(self.graph.operations, self.nodes, strict=True)
+            if node.in_time is not None and operation.module is not None
+            for state in node.in_time.states
+        ]
+        norms = to_numpy([state.norms for _, _, state in found])
+        made = [
+            ThroughTime(
+                module=module,
+                layer=state.layer,
+                reverse=state.reverse,
+                norms=tuple((own * abs(factor)).tolist()),
+                call=call,
+                samples=state.samples,
+            )
+            for (module, call, state), own in zip(found, norms, strict=True)
+        ]
+        return tuple(sorted(made, key=lambda t: (t.module, t.call, t.layer, t.reverse)))
 
 
 MOST_KNOWN = 32  # graphs of one model

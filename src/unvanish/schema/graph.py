@@ -86,13 +86,33 @@ class OperationStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThroughTime:
+    """The backprop signal at every time step of one layer and direction of a fused nn.LSTM, nn.GRU or nn.RNN.
+
+    `norms[t]` is the L2 norm over batch and hidden units of dL/dh_t, h_t being what the layer emits at time step t,
+    in the order of the data (also where `reverse`, the direction that runs from the last step to the first). It is
+    the whole gradient: what comes from the layers above and what comes back through other steps. In float64, so that
+    what underflows in the training keeps its size. `call` as in Operation.
+    `samples` of the batch were looked at (norms are scaled up then), None = all. Of merged ranks: the fewest on any.
+    """
+
+    module: str  # dotted path, "" = the model itself
+    layer: int  # from 0, nearest to the data
+    reverse: bool
+    norms: tuple[float, ...]
+    call: int = 0
+    samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """One backward pass of one model, measured operation by operation.
 
     `backward` counts the backward passes since the step before (0 for the first; more under accumulation).
     `chance` is the loss of the best constant prediction for the targets of all traced batches so far (label
     entropy, target variance, in the units of the loss), where the loss is a plain cross-entropy or squared
-    error; None = not known.
+    error; None = not known. `through_time`: of the fused recurrent layers, which are one operation each; only in
+    traces that were measured in full, and empty in records from before it was measured.
     """
 
     model: int
@@ -103,3 +123,4 @@ class Trace:
     stats: tuple[OperationStats, ...]
     output: int | None  # the operation that made the model's output (the end of the model, before the loss)
     chance: float | None = None
+    through_time: tuple[ThroughTime, ...] = ()

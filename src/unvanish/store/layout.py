@@ -87,6 +87,11 @@ TABLES: dict[str, tuple[str, ...]] = {
         "rows INTEGER", "parameters INTEGER", "dtype TEXT", "steps BLOB", "until BLOB", "counts BLOB",
         "mean BLOB", "smallest BLOB", "largest BLOB",
     ),
+    # `norms`: float64, one for each time step
+    "through_time": (
+        "trace INTEGER", "position INTEGER", "module TEXT", "call INTEGER", "layer INTEGER", "reverse INTEGER",
+        "samples INTEGER", "norms BLOB",
+    ),
     "traces_packed": (
         "trace INTEGER PRIMARY KEY", "operations INTEGER", "integers BLOB", "floats BLOB", "unknown BLOB",
         "lengths BLOB", "edges BLOB", "edges_unknown BLOB", "exponents BLOB", "unit_bits BLOB",
@@ -100,6 +105,7 @@ KEYS: dict[str, str] = {
     "graphs": "model, graph",
     "trace_operations": "trace, position",
     "trace_edges": "trace, position, towards, slot",
+    "through_time": "trace, position",
 }
 
 INDEXES: dict[str, str] = {

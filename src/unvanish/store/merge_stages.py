@@ -183,7 +183,12 @@ def _prefixed(stage: ModelRun, prefix: str) -> ModelRun:
     }
     parameters = tuple(replace(p, name=named(p.name)) for p in stage.info.parameters)
     layers = tuple(replace(layer, name=named(layer.name)) for layer in stage.architecture)
-    return replace(stage, info=replace(stage.info, parameters=parameters), graphs=graphs, architecture=layers)
+    traces = tuple(
+        replace(t, through_time=tuple(replace(one, module=named(one.module)) for one in t.through_time))
+        for t in stage.traces
+    )
+    info = replace(stage.info, parameters=parameters)
+    return replace(stage, info=info, graphs=graphs, traces=traces, architecture=layers)
 
 
 def _info(stages: Sequence[ModelRun]) -> ModelInfo:
@@ -238,7 +243,11 @@ def _trace(passes: Sequence[Trace], graphs: Sequence[Graph], entries: Sequence[S
             stats.append(replace(s, operation=s.operation + offset, edge_norms=edges, parameter_norms=norms))
     last, offset = passes[-1], len(stats) - len(graphs[-1].operations)
     return replace(
-        last, graph=key, stats=tuple(stats), output=None if last.output is None else last.output + offset
+        last,
+        graph=key,
+        stats=tuple(stats),
+        output=None if last.output is None else last.output + offset,
+        through_time=tuple(t for one in passes for t in one.through_time),
     )
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unvanish.schema.graph import Graph, OperationStats, Trace
+from unvanish.schema.graph import Graph, OperationStats, ThroughTime, Trace
 from unvanish.schema.moments import Moments, combined, hypot
 from unvanish.schema.run import ModelRun
 from unvanish.store.merge_teams import Team
@@ -120,7 +120,24 @@ def _merged(traces: Sequence[Trace], common: _Common, graph: Graph, gradients: _
         stats=tuple(stats),
         output=next((t.output for t in traces if t.output is not None), None),
         chance=_mean(chances) if all(c is not None for c in chances) else None,
+        through_time=_through_time(traces, common),
     )
+
+
+def _through_time(traces: Sequence[Trace], common: _Common) -> tuple[ThroughTime, ...]:
+    """By layer; of the ranks, those whose sequences are as long as the first one's, scaled up to all."""
+    same: dict[tuple[str, int, int, bool], list[ThroughTime]] = {}
+    for one in (t for trace in traces for t in trace.through_time):
+        parts = same.setdefault((one.module, one.call, one.layer, one.reverse), [])
+        if not parts or len(parts[0].norms) == len(one.norms):
+            parts.append(one)
+    out = []
+    for parts in same.values():
+        factor = common.factor * math.sqrt(common.streams / len(parts))
+        norms = tuple(hypot(step) * factor for step in zip(*(p.norms for p in parts), strict=True))
+        samples = min((p.samples for p in parts if p.samples is not None), default=None)
+        out.append(replace(parts[0], norms=norms, samples=samples))
+    return tuple(out)
 
 
 def _handed(name: str, samples: float | None, gradient: float | None) -> float | None:

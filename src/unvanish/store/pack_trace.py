@@ -1,4 +1,4 @@
-"""One traced backward pass as a few arrays, and back: the row of traces_packed.
+"""One traced backward pass as a few arrays, and back: the row of traces_packed, and those of through_time.
 
 Arrays are little-endian, one after the other; n operations, in the order of the trace:
 `integers` int64 [8 x n]: operation, count, zeros, nonfinite, output_count, units, closed_units, sampled (-1 = None)
@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unvanish.schema.columns import from_columns
-from unvanish.schema.graph import OperationStats, Trace
+from unvanish.schema.graph import OperationStats, ThroughTime, Trace
+from unvanish.store.encode import Row, text, untext
 
 _INTEGERS = ("operation", "count", "zeros", "nonfinite", "output_count", "units", "closed_units", "sampled")
 _FLOATS = ("norm", "absmax", "output_std", "output_rms", "total", "output_mean")
@@ -66,6 +67,32 @@ def unpack_trace(row: Sequence[Any]) -> tuple[OperationStats, ...]:
     bits = row[9].decode().split(" ")
     columns = dict(zip(_NAMES, (*integers, *floats, *lists, bits), strict=True))
     return from_columns(OperationStats, n, columns)
+
+
+def pack_through_time(number: int, trace: Trace) -> list[Row]:
+    """The rows of through_time, in the order of layout.TABLES."""
+    return [
+        (
+            *(number, i, text(t.module), t.call, t.layer, int(t.reverse), t.samples),
+            np.array(t.norms, "<f8").tobytes(),
+        )
+        for i, t in enumerate(trace.through_time)
+    ]
+
+
+def unpack_through_time(rows: Sequence[Row]) -> tuple[ThroughTime, ...]:
+    """The inverse."""
+    return tuple(
+        ThroughTime(
+            module=untext(module),
+            layer=layer,
+            reverse=bool(reverse),
+            norms=tuple(np.frombuffer(norms, "<f8").tolist()),
+            call=call,
+            samples=samples,
+        )
+        for _, _, module, call, layer, reverse, samples, norms in rows
+    )
 
 
 def _cut(values: Any, lengths: NDArray[np.int32]) -> list[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from unvanish.schema.graph import Trace
 from unvanish.schema.run import BlockEvent
 from unvanish.store.encode import Batch, block_rows, trace_rows
 from unvanish.store.ladder import Ladder, Limits, Shelf
-from unvanish.store.pack_trace import norms_of, pack_trace
+from unvanish.store.pack_trace import norms_of, pack_through_time, pack_trace
 from unvanish.store.spaced import log_spaced
 from unvanish.store.stat_rows import StatRows
 from unvanish.store.step_rows import StepRows
@@ -22,7 +22,7 @@ from unvanish.store.trace_choice import Kept, change, to_give_up
 _STEPS_AN_OCTAVE = 64
 _MOST_AN_OCTAVE = 8  # of the steps whose parameters, and of the traces whose operations, stand in the tables
 _ROWS_AN_OCTAVE = 8_000  # in parameter_stats and in trace_operations, where that allows one at all
-_TRACE_TABLES = ("traces", "traces_packed", "trace_operations", "trace_edges")
+_TRACE_TABLES = ("traces", "traces_packed", "through_time", "trace_operations", "trace_edges")
 _GRAPHS_COMPARED = 16  # whose last trace is remembered
 _SNAPSHOT_BYTES = 120  # of a row in the table and its index
 
@@ -90,7 +90,7 @@ class Packed:
             if not gone.any():
                 continue
             for number, in_tables in traces.rows[["number", "in_tables"]][gone].tolist():
-                for table in _TRACE_TABLES[: 4 if in_tables else 2]:
+                for table in _TRACE_TABLES[: None if in_tables else 3]:
                     connection.execute(f"DELETE FROM {table} WHERE trace = ?", (number,))  # noqa: S608 - ours
             self._traces[model] = Kept(traces.rows[~gone])
 
@@ -116,6 +116,9 @@ class Packed:
     def _trace(self, batch: Batch, number: int, trace: Trace) -> None:
         row = pack_trace(number, trace)
         batch.table("traces_packed").append(row)
+        in_time = pack_through_time(number, trace)
+        if in_time:
+            batch.table("through_time").extend(in_time)
         traced = self._traced.get(trace.model, 0)
         self._traced[trace.model] = traced + 1
         an_octave = max(1, min(_MOST_AN_OCTAVE, _ROWS_AN_OCTAVE // max(1, len(trace.stats))))
@@ -130,7 +133,7 @@ class Packed:
         self._traces.setdefault(trace.model, Kept()).add(
             number=number,
             step=trace.step,
-            size=sum(len(memoryview(part).cast("B")) for part in row[2:]),
+            size=sum(len(memoryview(part).cast("B")) for part in (*row[2:], *(r[-1] for r in in_time))),
             change=change(before, norms),
             in_tables=in_tables,
         )

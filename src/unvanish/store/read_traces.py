@@ -6,10 +6,10 @@ import math
 import sqlite3
 from collections.abc import Iterator
 
-from unvanish.schema.graph import OperationStats, Trace
+from unvanish.schema.graph import OperationStats, ThroughTime, Trace
 from unvanish.store.encode import Row, untext
 from unvanish.store.layout import columns, present, select_statement
-from unvanish.store.pack_trace import unpack_trace
+from unvanish.store.pack_trace import unpack_through_time, unpack_trace
 
 # what a record of format 1 has, where traces were kept as rows only
 _OPERATION_COLUMNS_1 = tuple(
@@ -30,6 +30,7 @@ def known(name: str, value: float | None, not_measured: str) -> float | None:
 def read_traces(connection: sqlite3.Connection, where: str) -> Iterator[Trace]:
     """The traces that the SQL `where` is true of, by step, then by backward."""
     packed = bool(present(connection, "traces_packed"))
+    in_time = bool(present(connection, "through_time"))  # not in the first records of format 2
     for row in connection.execute(select_statement("traces", where, "step, backward, trace")).fetchall():
         trace, model, step, backward, graph, loss, output, chance, not_measured = row
         stats = _packed_stats(connection, trace) if packed else tuple(_row_stats(connection, trace))
@@ -42,7 +43,14 @@ def read_traces(connection: sqlite3.Connection, where: str) -> Iterator[Trace]:
             stats=stats,
             output=output,
             chance=known("chance", chance, not_measured),
+            through_time=_through_time(connection, trace) if in_time else (),
         )
+
+
+def _through_time(connection: sqlite3.Connection, trace: int) -> tuple[ThroughTime, ...]:
+    return unpack_through_time(
+        connection.execute(select_statement("through_time", f"trace = {trace}", "position")).fetchall()
+    )
 
 
 def _packed_stats(connection: sqlite3.Connection, trace: int) -> tuple[OperationStats, ...]:
