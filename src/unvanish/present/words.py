@@ -59,7 +59,7 @@ ADVICE = {
     "simplify": "take layers out until the signal reaches the first one",
     "learning_rate": "change the learning rate (try a factor of 3 and of 10)",
     "clip": "clip the gradient norm, and lower the learning rate",
-    "gated_rnn": "use a GRU or an LSTM in place of the plain RNN",
+    "gated_rnn": "use a GRU or an LSTM, with a bias that lets its gates remember (forget gate: 1 or more)",
     "precision": "train in float32 or bfloat16, or scale the loss",
     "reconnect": "reconnect the parameters: look for detach(), no_grad, frozen or forgotten parameters",
     "inputs": "normalise the inputs, and check that they differ from sample to sample",

@@ -81,11 +81,22 @@ def _time_growth(profile: Profile) -> tuple[str, float, str, int] | None:
     path = traced.path_to(first.operation)
     weight = recurrent_weight(traced, path)
     if weight is None:
-        return None
+        return _fused_growth(profile)
     uses = [i for i in path if weight in traced.operations[i].parameters]  # from the loss back in time
     top = max(uses, key=lambda i: traced.stats[i].norm)
     grown = decades(traced.stats[top].norm, traced.stats[uses[0]].norm)
     return (layer_name(traced.operations[top]), grown, "backward", top) if grown > -THRESHOLD else None
+
+
+def _fused_growth(profile: Profile) -> tuple[str, float, str, int] | None:
+    found: list[tuple[str, float, str, int]] = []
+    for t in profile.traced.trace.through_time:
+        at = [o.index for o in profile.traced.operations if o.module == t.module and o.kind == "weight"]
+        norms = t.norms[::-1] if t.reverse else t.norms
+        grown = decades(max(norms, default=0.0), norms[-1]) if norms else math.nan
+        if at and grown > -THRESHOLD:
+            found.append((layer_name(profile.traced.operations[at[0]]), grown, "backward", at[0]))
+    return max(found, key=lambda f: f[1], default=None)
 
 
 def _peak(facts: Facts) -> float:
@@ -141,6 +152,8 @@ def _leap(facts: Facts) -> tuple[str, float, int] | None:
 def _by_init(facts: Facts, start: Profile, grown: tuple[str, float, str, int]) -> Finding:
     layer, amount, way, operation = grown
     cause, parts = cause_of_growth(start.traced, operation)
+    if _fused_growth(start) == grown:
+        cause = "recurrence"
     if way == "forward" and cause == "too_deep":
         cause = "init_too_large"
     layers = _from_the_start(start, layer, way)

@@ -30,6 +30,7 @@ CLEAR = (
 )  # decades: so little that no further steps are needed to be sure, under an optimizer that keeps scale
 MASKED = 100  # steps; under an adaptive optimizer, which divides the scale away until its epsilon
 MOVED = 1.0  # |dw| / |w| summed over the steps: before that an adaptive optimizer has not had its chance
+TRIED = 0.05  # the same: a net that has not been moved has not failed at anything yet
 FED = (
     THRESHOLD + 0.5
 )  # decades: so much at the start, and what is lost later was not lost by the initialisation
@@ -56,7 +57,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
     if since is not None and _sure(facts, facts.recent[-1].entry):
         yield _finding(facts, since)
         return
-    if facts.learning.unmoved and facts.learning.steps >= FEWEST:
+    if facts.learning.unmoved and facts.learning.steps >= FEWEST and facts.motion.path > TRIED:
         yield from _fades_through_time(facts)
 
 
@@ -205,7 +206,7 @@ def _fades_through_time(facts: Facts) -> Iterable[Finding]:
         kind="vanishing_gradients",
         cause="recurrence",
         severity="critical",
-        confidence=0.85,
+        confidence=0.75,  # all gates forget: what the task asks for may lie within their reach
         layers=(faded.layer,),
         first_step=since,
         summary=f"going back through time, {place(faded.layer)} loses {-lost:.1f} decades of signal between "
