@@ -11,6 +11,7 @@ from unvanish.schema.finding import Evidence, Finding
 from unvanish.schema.graph import place
 
 LONG = 100  # steps
+TRIED = 0.1  # |dw| / |w| summed over the steps: what has hardly been moved has not failed yet
 LOST = 0.003  # of what differs between samples at the first layer is left at the last
 _SOURCE = "none: all that is known is what it is not"
 _DEPTH = "Schoenholz et al. 2016: over the depth, all inputs come to look alike (their correlation goes to 1)"
@@ -18,7 +19,7 @@ _DEPTH = "Schoenholz et al. 2016: over the depth, all inputs come to look alike 
 
 def _check(facts: Facts) -> Iterable[Finding]:
     learning = facts.learning
-    if learning.status != "stuck" or learning.falling or not facts.recent:
+    if learning.status != "stuck" or learning.falling or not facts.recent or facts.motion.path < TRIED:
         return
     left = facts.told_apart
     if left is not None and left < LOST and learning.steps >= 2 * FEWEST:

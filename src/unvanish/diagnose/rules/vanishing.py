@@ -50,7 +50,9 @@ def _check(facts: Facts) -> Iterable[Finding]:
     learning = facts.learning
     # the last layers alone may get the loss down a little, and no further
     halted = learning.hardly and not learning.falling
-    if (learning.learns and not halted) or not facts.recent or learning.status == "non_finite":
+    # and a bad start alone is soon undone: nothing is learned before the loss is below that of guessing
+    undone = learning.chance is not None and learning.last is not None and learning.last > learning.chance
+    if (learning.learns and not halted and not undone) or not facts.recent or learning.status == "non_finite":
         return
     starved = [p.entry < THRESHOLD and math.isfinite(p.entry) for p in facts.profiles]
     since = lasting_since(facts.profiles, starved)
@@ -138,7 +140,7 @@ def _severity(facts: Facts, entry: float) -> tuple[Severity, float]:
         return "warning", 0.8  # too few steps for the loss to say anything
     masked = facts.adaptive and not _suppressed(facts)
     if entry < CLEAR:
-        return "critical", 0.85 if masked else 0.97
+        return "critical", 0.75 if masked else 0.97
     depth = (THRESHOLD - entry) / (THRESHOLD - CLEAR)  # 0 .. 1
     return "critical", round(0.7 + 0.2 * depth - (0.1 if masked else 0.0), 2)
 
