@@ -30,7 +30,7 @@ REARRANGE = frozenset(
     "View UnsafeView ReshapeAlias Reshape T Transpose Permute Squeeze Unsqueeze Clone ToCopy Alias Copy "
     "Detach Movedim Flatten RegisterPostBackwardFunction".split()  # the last: where FSDP2 hooks itself in
 )
-SOFTMAXES = frozenset("Softmax LogSoftmax".split())
+SOFTMAXES = frozenset("Softmax LogSoftmax SafeSoftmax MaskedSoftmax".split())
 
 
 @lru_cache(maxsize=1024)

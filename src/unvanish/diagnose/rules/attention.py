@@ -16,10 +16,12 @@ from unvanish.schema.graph import place
 # Decades. A softmax over n equal entries hands back 1/n of what it gets (its Jacobian is (I - 1/n)/n), and does so
 # batch after batch; a one-hot one hands back what the rare undecided rows hold, which differs from batch to batch.
 NOTHING = -4.0  # decades: less than this on the median is no uniform softmax's
-LITTLE = -3.0  # decades: less than this, where it is erratic
+LITTLE = -2.0  # decades: less than this, where it is erratic
 ERRATIC = 1.0  # between the lower and the upper quarter of the traces
 FEW = 4  # traces that the quarters are taken of
 EARLY = 8  # traces
+SOFTMAXES = ("Softmax", "SafeSoftmax", "MaskedSoftmax")
+FUSED = ("ScaledDotProduct", "EfficientAttention", "FlashAttention")  # autograd's names begin with
 _SOURCE = (
     "Vaswani et al. 2017, 3.2.1: large products push the softmax to where its gradient is next to nothing"
 )
@@ -70,7 +72,7 @@ def _is_attention(profile: Profile, index: int) -> bool:
     traced, output = profile.traced, profile.traced.trace.output
     operation = traced.operations[index]
     inside = operation.module is not None and output is not None and index < output
-    return inside and (operation.name == "Softmax" or operation.name.startswith("ScaledDotProduct"))
+    return inside and (operation.name in SOFTMAXES or operation.name.startswith(FUSED))
 
 
 def _gains(profile: Profile) -> dict[tuple[str, int], float]:
@@ -81,7 +83,7 @@ def _gains(profile: Profile) -> dict[tuple[str, int], float]:
         if not _is_attention(profile, operation.index) or not stats.edge_norms:
             continue
         known = [e if e is not None else math.nan for e in stats.edge_norms]
-        if operation.name == "Softmax":
+        if operation.name in SOFTMAXES:
             gain = decades(known[0], stats.norm)
         elif len(known) >= 3:  # fused: queries and keys beside the values
             gain = decades(max(known[:2]), known[2])
@@ -105,7 +107,7 @@ def _shut(values: list[float]) -> bool:
 def _scorers(traced: Traced, index: int) -> list[tuple[int, str]]:
     """(operation, layer) of the weights that the scores come from, nearest first: queries, then keys."""
     operation = traced.operations[index]
-    fused = operation.name != "Softmax"
+    fused = operation.name not in SOFTMAXES
     ahead = list(operation.parents[:2] if fused else operation.parents)
     found: list[tuple[int, str]] = []
     seen: set[int] = set()
