@@ -1,14 +1,17 @@
 """How often is the diagnosis right? Every case of the clinic, watched by `unvanish run`, beside fixed thresholds.
 
     python benchmarks/clinic/run.py [NAME ...] [--half tune|report] [--seeds 3] [--jobs 2] [--write docs/clinic.md]
+        [--torchmortem PYTHON]
 
 Rules are tuned on the half called `tune`, and figures are reported for the other. A case's half follows from its name
-alone (labels.Case.half). What each label rests on: prove.py.
+alone (labels.Case.half). What each label rests on: prove.py. With the python of an environment that has torchmortem,
+that is asked, too (mortem.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -19,7 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ from unvanish.schema.run import Run
 from unvanish.store import read_run
 
 TIMEOUT = 300  # seconds
+MORTEM = ("torchmortem 0.1.1, critical", "torchmortem 0.1.1, any warning")
 WINDOWS = (10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
 BINS = ((0.0, 0.6), (0.6, 0.75), (0.75, 0.85), (0.85, 0.92), (0.92, 1.01))  # of confidence
 
@@ -83,8 +87,8 @@ class Seen:
         return self.layer in self.case.first_layers or bool(within)
 
 
-def watch(case: Case, seed: int) -> Seen:
-    """Run a case as a stranger would, and read what is said."""
+def watch(case: Case, seed: int, torchmortem: str | None = None) -> Seen:
+    """Run a case as a stranger would, and read what is said. `torchmortem`: the python to ask that by."""
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder) / "said.json"
         done = subprocess.run(
@@ -96,7 +100,22 @@ def watch(case: Case, seed: int) -> Seen:
             return Seen(case=case, seed=seed, verdict="none", reason=done.stderr[-300:])
         told = json.loads(said.read_text())
         run = session.load(told["run"])
-        return _judge(case, seed, told, run)
+        seen = _judge(case, seed, told, run)
+        return replace(seen, alarms={**seen.alarms, **_torchmortem(case, seed, Path(folder), torchmortem)})
+
+
+def _torchmortem(case: Case, seed: int, folder: Path, python: str | None) -> dict[str, bool]:
+    """Its alarms: a finding that is critical, and one that is a warning at least."""
+    if python is None:
+        return {}
+    said = folder / "mortem.json"
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            [python, str(Path(__file__).parent / "mortem.py"), str(case.script), str(seed), str(said)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=False, timeout=TIMEOUT,
+        )  # fmt: skip
+    levels = {severity for severity, _ in json.loads(said.read_text())} if said.exists() else set()
+    return {MORTEM[0]: "CRITICAL" in levels, MORTEM[1]: bool(levels & {"CRITICAL", "WARNING"})}
 
 
 def _judge(case: Case, seed: int, told: dict[str, Any], run: Run) -> Seen:
@@ -174,7 +193,7 @@ def figures(seen: Sequence[Seen]) -> list[tuple[str, str]]:
 def beside(seen: Sequence[Seen]) -> list[list[str]]:
     """Sick or not: recall, precision, F1 and false alarms of ours and of the fixed thresholds."""
     said: dict[str, Callable[[Seen], bool]] = {"**unvanish**": lambda s: s.verdict == "sick"}
-    for name in THRESHOLDS:
+    for name in dict.fromkeys(name for s in seen for name in s.alarms):
         said[name] = lambda s, name=name: s.alarms.get(name, False)  # type: ignore[misc]
     rows = [["", "recall", "precision", "F1", "false alarms on healthy cases"]]
     for name, alarm in said.items():
@@ -269,6 +288,7 @@ def main() -> None:
     parser.add_argument("--family")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--torchmortem", metavar="PYTHON")
     parser.add_argument("--write", type=Path, metavar="FILE")
     options = parser.parse_args()
     chosen = [
@@ -277,7 +297,11 @@ def main() -> None:
         and options.family in (None, c.family)
     ]  # fmt: skip
     with ThreadPoolExecutor(options.jobs) as pool:
-        jobs = [pool.submit(watch, case, seed) for case in chosen for seed in range(options.seeds)]
+        jobs = [
+            pool.submit(watch, case, seed, options.torchmortem)
+            for case in chosen
+            for seed in range(options.seeds)
+        ]
         seen = []
         for job in jobs:
             s = job.result()

@@ -20,6 +20,7 @@ LITTLE = -2.0  # decades: less than this, where it is erratic
 ERRATIC = 1.0  # between the lower and the upper quarter of the traces
 FEW = 4  # traces that the quarters are taken of
 EARLY = 8  # traces
+POOR = 0.75  # of the chance loss: what is learned beside the attention gets the loss down a little
 SOFTMAXES = ("Softmax", "SafeSoftmax", "MaskedSoftmax")
 FUSED = ("ScaledDotProduct", "EfficientAttention", "FlashAttention")  # autograd's names begin with
 _SOURCE = (
@@ -29,7 +30,10 @@ _SOURCE = (
 
 def _check(facts: Facts) -> Iterable[Finding]:
     learning = facts.learning
-    if not (facts.stalled or (learning.hardly and learning.steps >= FEWEST)) or not facts.recent:
+    poor = (
+        learning.chance is not None and learning.last is not None and learning.last > POOR * learning.chance
+    )
+    if not (facts.stalled or (poor and learning.steps >= FEWEST)) or not facts.recent:
         return
     gains: dict[tuple[str, int], list[float]] = {}
     for profile in facts.profiles:
