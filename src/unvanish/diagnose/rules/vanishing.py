@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unvanish.diagnose.causes import RECURRENT, TREATMENTS, cause_of_loss, recurrent_weight
+from unvanish.diagnose.causes import RECURRENT, TREATMENTS, cause_of_loss
 from unvanish.diagnose.facts import (
     FEWEST,
     GIANT_STEP,
@@ -19,7 +19,7 @@ from unvanish.diagnose.facts import (
     median_starvation,
     most_starved_first,
 )
-from unvanish.diagnose.path import decades
+from unvanish.diagnose.path import Traced, decades, layer_name
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.chain import Factor
 from unvanish.schema.finding import Attribution, Cause, Evidence, Finding, Severity
@@ -30,6 +30,8 @@ CLEAR = (
 )  # decades: so little that no further steps are needed to be sure, under an optimizer that keeps scale
 MASKED = 100  # steps; under an adaptive optimizer, which divides the scale away until its epsilon
 MOVED = 1.0  # |dw| / |w| summed over the steps: before that an adaptive optimizer has not had its chance
+# Decades between time steps: healthy gates halve the signal at each, and what happened lately may be all that counts.
+FORGOTTEN = -4.0  # decades
 TRIED = 0.05  # the same: a net that has not been moved has not failed at anything yet
 FED = (
     THRESHOLD + 0.5
@@ -164,39 +166,61 @@ def _blame(cause: Cause, factors: Sequence[Factor], parts: Attribution) -> str:
     return ", ".join(words) or f"{layers} layers took a little each"
 
 
-def _through_time(profile: Profile) -> _Faded | None:
-    """The recurrence that loses most between its last step and its first."""
+def _through_time(profile: Profile, sequences: Sequence[tuple[int, ...]]) -> _Faded | None:
+    """The recurrence that loses most between where the signal is largest and the first time step."""
+    traced = profile.traced
     fused = [
-        _Faded(_fused_name(t.module), decades(t.norms[0], max(t.norms)), None)
-        for t in profile.traced.trace.through_time
+        _Faded(t.module or "the recurrent layer", decades(t.norms[0], max(t.norms)), None)
+        for t in traced.trace.through_time
         if len(t.norms) >= RECURRENT and not t.reverse
     ]
-    known = [f for f in (*fused, _unrolled(profile)) if f is not None and f.decades == f.decades]
+    unrolled = [
+        _Faded(
+            layer_name(traced.operations[uses[0]]),
+            decades(traced.stats[uses[0]].norm, max(traced.stats[i].norm for i in uses)),
+            uses[0],
+        )
+        for uses in sequences
+    ]
+    known = [f for f in (*fused, *unrolled) if f.decades == f.decades]
     return min(known, key=lambda f: f.decades, default=None)
 
 
-def _fused_name(module: str) -> str:
-    return module or "the recurrent layer"
+def _sequences(traced: Traced) -> list[tuple[int, ...]]:
+    """The uses of each weight that is used again and again, one after another, in order of execution."""
+    uses: dict[str, list[int]] = {}
+    for index in traced.weighted():
+        for name in traced.operations[index].parameters:
+            if name and not name.rsplit(".", 1)[-1].startswith("bias"):
+                uses.setdefault(name, []).append(index)
+    often = {tuple(found) for found in uses.values() if len(found) >= RECURRENT}
+    return sorted(found for found in often if _follows(traced, found[0], found[-1]))
 
 
-def _unrolled(profile: Profile) -> _Faded | None:
-    """The same where the time steps are operations of their own: along the repeated weight, last use to first."""
-    traced = profile.traced
-    for signal in profile.layers:
-        path = traced.path_to(signal.operation)
-        weight = recurrent_weight(traced, path)
-        if weight is not None:
-            uses = [i for i in path if weight in traced.operations[i].parameters]
-            lost = decades(traced.stats[uses[-1]].norm, traced.stats[uses[0]].norm)
-            layer = next(s.layer for s in profile.layers if s.operation == uses[-1])
-            return _Faded(layer, lost, uses[-1])
-    return None
+def _follows(traced: Traced, first: int, last: int) -> bool:
+    """Whether the operation `last` depends on the operation `first`: time steps do, elements of a set do not."""
+    ahead, seen = [last], {last}
+    while ahead:
+        for parent in traced.operations[ahead.pop()].parents:
+            if parent == first:
+                return True
+            if parent > first and parent not in seen:
+                seen.add(parent)
+                ahead.append(parent)
+    return False
 
 
 def _fades_through_time(facts: Facts) -> Iterable[Finding]:
     # not every trace looks between the time steps of a fused layer
-    looked = [(p, faded) for p in facts.profiles if (faded := _through_time(p)) is not None]
-    since = lasting_since([p for p, _ in looked], [faded.decades < THRESHOLD for _, faded in looked])
+    sequences: dict[str, list[tuple[int, ...]]] = {}
+    looked = []
+    for p in facts.profiles:
+        if p.traced.graph.key not in sequences:
+            sequences[p.traced.graph.key] = _sequences(p.traced)
+        lost_here = _through_time(p, sequences[p.traced.graph.key])
+        if lost_here is not None:
+            looked.append((p, lost_here))
+    since = lasting_since([p for p, _ in looked], [faded.decades < FORGOTTEN for _, faded in looked])
     if since is None:
         return
     profile, faded = looked[-1]
@@ -218,7 +242,7 @@ def _fades_through_time(facts: Facts) -> Iterable[Finding]:
                 layer=faded.layer,
                 statistic="backprop signal at the first time step over the last, log10",
                 value=lost,
-                threshold=THRESHOLD,
+                threshold=FORGOTTEN,
                 steps=(since, profile.step),
                 source=_SOURCE,
             ),
