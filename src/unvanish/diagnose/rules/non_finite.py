@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from unvanish.diagnose.facts import Facts
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
@@ -48,13 +50,13 @@ def _check(facts: Facts) -> Iterable[Finding]:
 def _first_gradient(facts: Facts) -> tuple[int | None, tuple[str, ...]]:
     """(first step at which a gradient is not finite, the layers it is not finite in, nearest to the loss first)."""
     names = [p.name.removesuffix(".weight").removesuffix(".bias") for p in facts.model.info.parameters]
-    shares = facts.model.parameter_stats["gradient_nonfinite"]
-    for row, step in enumerate(facts.model.parameter_steps):
-        values = shares[row * len(names) : (row + 1) * len(names)]
-        hit = [name for name, share in zip(names, values, strict=True) if math.isfinite(share) and share > 0]
-        if hit:
-            return step, tuple(dict.fromkeys(reversed(hit)))
-    return None, ()
+    shares = facts.motion.column("gradient_nonfinite")
+    broken = np.isfinite(shares) & (shares > 0)
+    rows = np.flatnonzero(broken.any(axis=1))
+    if not len(rows):
+        return None, ()
+    hit = [names[column] for column in np.flatnonzero(broken[rows[0]])]
+    return facts.model.parameter_steps[int(rows[0])], tuple(dict.fromkeys(reversed(hit)))
 
 
 def _share(facts: Facts, step: int, layers: tuple[str, ...]) -> float:

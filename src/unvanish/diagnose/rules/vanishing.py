@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from unvanish.diagnose.causes import TREATMENTS, cause_of_loss, recurrent_weight
+from unvanish.diagnose.causes import RECURRENT, TREATMENTS, cause_of_loss, recurrent_weight
 from unvanish.diagnose.facts import (
     FEWEST,
     GIANT_STEP,
@@ -144,7 +144,8 @@ def _blame(cause: Cause, factors: Sequence[Factor], parts: Attribution) -> str:
 def _through_time(profile: Profile) -> tuple[float, int] | None:
     """(decades along the repeated weight from its last use to its first, the operation of the first)."""
     traced = profile.traced
-    for signal in profile.layers:
+    recurring = traced.repeated_ahead(RECURRENT)  # elsewhere no path need be followed: there may be thousands
+    for signal in (s for s in profile.layers if s.operation in recurring):
         path = traced.path_to(signal.operation)
         weight = recurrent_weight(traced, path)
         if weight is not None:
