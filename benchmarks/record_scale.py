@@ -118,17 +118,18 @@ class Stream:
         """(steps so far, events of one write)."""
         for first in range(0, self.plan.steps, STEPS_A_WRITE):
             last = min(first + STEPS_A_WRITE, self.plan.steps)
-            events: list[Event] = [self._block(first, last)]
+            events: list[Event] = [self.block(first, last)]
             for step in range(first, last) if self.plan.traced else ():
                 if self.traces.due(step):
                     self.traces.done(step)
-                    events.append(TraceEvent(trace=self._trace(step)))
+                    events.append(TraceEvent(trace=self.trace(step)))
                 if step % self.plan.every == 0 and self.shots.due(step):
                     self.shots.done(step)
                     events += self._snapshots(step)
             yield last, events
 
-    def _block(self, first: int, last: int) -> BlockEvent:
+    def block(self, first: int, last: int) -> BlockEvent:
+        """Steps `first` up to before `last`."""
         plan = self.plan
         steps = np.arange(first, last)
         measured = steps[steps % plan.every == 0]
@@ -148,7 +149,8 @@ class Stream:
             stats=array("f", stats.tobytes()),
         )
 
-    def _trace(self, step: int) -> Trace:
+    def trace(self, step: int) -> Trace:
+        """The trace of one step."""
         return Trace(model=0, step=step, backward=0, graph="g", loss=2.0, stats=self.stats, output=0)
 
     def _snapshots(self, step: int) -> list[Snapshot]:

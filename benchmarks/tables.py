@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -13,3 +15,17 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(lines)
+
+
+def put_between(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Put a section between its marks, and leave the rest of the page as it is."""
+    before = page.read_text(encoding="utf-8")
+    section = between(before, marks)
+    assert section is not None, f"{page} has no marks"
+    page.write_text(before.replace(section, f"{marks[0]}\n\n{text}\n\n{marks[1]}"), encoding="utf-8")
+
+
+def between(page: str, marks: tuple[str, str]) -> str | None:
+    """A section of a page with its marks; None where it has none."""
+    found = re.search(re.escape(marks[0]) + ".*?" + re.escape(marks[1]), page, re.DOTALL)
+    return found[0] if found else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unvanish.diagnose.path import Traced, attribution
+from unvanish.diagnose.path import Traced, attribution, is_weight
 from unvanish.schema.chain import Factor
 from unvanish.schema.finding import Attribution, Cause, TreatmentName
 
@@ -43,7 +43,7 @@ def recurrent_weight(traced: Traced, path: tuple[int, ...] | list[int]) -> str |
         operation = traced.operations[index]
         if operation.kind == "weight":
             for name in operation.parameters:
-                if name and not name.rsplit(".", 1)[-1].startswith("bias"):
+                if is_weight(name):
                     counts[name] = counts.get(name, 0) + 1
     often = [name for name, count in counts.items() if count >= RECURRENT]
     return max(often, key=lambda n: counts[n], default=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from unvanish.schema.chain import Factor
@@ -27,7 +28,7 @@ BOUNDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Traced:
     """A trace with its graph: every look-up that the rules and the explanation need."""
 
@@ -48,6 +49,7 @@ class Traced:
         """Operations where a weight of the model enters, in execution order."""
         return [o.index for o in self.operations if o.kind == "weight" and any(o.parameters)]
 
+    @cached_property
     def consumers(self) -> list[list[tuple[int, float]]]:
         """Per operation: (operation that uses its result, L2 norm of the signal that it hands back)."""
         users: list[list[tuple[int, float]]] = [[] for _ in self.operations]
@@ -58,15 +60,21 @@ class Traced:
 
     def path_to(self, target: int) -> list[int]:
         """Operations from the model's output to `target`, along the largest contributions, both included."""
-        users = self.consumers()
         path = [target]
-        while path[-1] != self.trace.output and users[path[-1]]:
-            # of equal contributions (all zero, say) the one nearest to the loss
-            path.append(max(users[path[-1]], key=lambda u: (_order(u[1]), u[0]))[0])
+        while path[-1] != self.trace.output and (onward := self._onward[path[-1]]) is not None:
+            path.append(onward)
         if path[-1] != self.trace.output:
             while len(path) > 1 and not self._inside(path[-1]):
                 path.pop()
         return path[::-1]
+
+    @cached_property
+    def _onward(self) -> list[int | None]:
+        """Per operation the one that hands most of the signal back to it: all paths end in one another's tails."""
+        # of equal contributions (all zero, say) the one nearest to the loss
+        return [
+            max(users, key=lambda u: (_order(u[1]), u[0]))[0] if users else None for users in self.consumers
+        ]
 
     def _inside(self, index: int) -> bool:
         operation = self.operations[index]
@@ -74,7 +82,7 @@ class Traced:
 
     def factors(self, path: Sequence[int]) -> tuple[Factor, ...]:
         """One factor per operation of the path, and one where several paths add up. Their product telescopes."""
-        users = self.consumers()
+        users = self.consumers
         out: list[Factor] = []
         for current, parent in pairwise(path):
             operation = self.operations[current]
@@ -100,6 +108,11 @@ class Traced:
                     )
                 )
         return tuple(out)
+
+
+def is_weight(name: str) -> bool:
+    """Whether a parameter of this name may carry the signal; "" is one that the model does not hold."""
+    return bool(name) and not name.rsplit(".", 1)[-1].startswith("bias")
 
 
 def _title(operation: Operation) -> str:

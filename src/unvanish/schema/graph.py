@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,7 +83,7 @@ class OperationStats:
     unit_bits: str = ""
     total: float | None = None
     sampled: int | None = None
-    exponents: tuple[int, ...] = ()
+    exponents: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

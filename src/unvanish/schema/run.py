@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -244,6 +245,7 @@ class ModelRun:
     `parameter_steps[i]` to `parameter_until[i]`, `parameter_stats` is the mean over them, and
     `parameter_extremes[name]` = (smallest, largest) in the same layout. A recent row stands for one step.
     `clips` and `learning_rates` belong to `steps` (see BlockEvent); empty = not recorded.
+    Of a large record the statistics and the snapshots are unpacked when they are asked for.
     """
 
     info: ModelInfo
@@ -251,8 +253,8 @@ class ModelRun:
     seconds: array[float]
     losses: array[float]
     parameter_steps: array[int]
-    parameter_stats: dict[str, array[float]]
-    snapshots: tuple[Snapshot, ...]
+    parameter_stats: Mapping[str, array[float]]
+    snapshots: Sequence[Snapshot]
     graphs: dict[str, Graph]
     traces: tuple[Trace, ...]  # by step, then by backward
     architecture: tuple[LayerSpec, ...] = ()
@@ -260,7 +262,7 @@ class ModelRun:
     clips: array[float] = field(default_factory=lambda: array("d"))
     learning_rates: array[float] = field(default_factory=lambda: array("d"))
     parameter_until: array[int] = field(default_factory=lambda: array("q"))  # empty = every row is one step
-    parameter_extremes: dict[str, tuple[array[float], array[float]]] = field(default_factory=dict)
+    parameter_extremes: Mapping[str, tuple[array[float], array[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

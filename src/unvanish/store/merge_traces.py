@@ -190,7 +190,7 @@ def _signal(stats: OperationStats) -> Moments | None:
         deviation=0.0,  # not asked for
         zeros=stats.zeros,
         nonfinite=stats.nonfinite,
-        exponents=stats.exponents,
+        exponents=tuple(stats.exponents),
     )
 
 

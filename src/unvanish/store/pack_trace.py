@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 import zlib
 from array import array
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from operator import attrgetter
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,12 +95,56 @@ def unpack_through_time(rows: Sequence[Row]) -> tuple[ThroughTime, ...]:
     )
 
 
-def _cut(values: Any, lengths: NDArray[np.int32]) -> list[tuple[Any, ...]]:
+class _Counts(Sequence[int]):
+    """A histogram as a row of a table, equal to the tuple of its counts.
+
+    Those of a trace are hundreds of thousands of numbers, which are seldom asked for.
+    """
+
+    __slots__ = ("_row", "_table")
+
+    def __init__(self, table: NDArray[np.integer[Any]], row: int) -> None:
+        self._table, self._row = table, row
+
+    def _tuple(self) -> tuple[int, ...]:
+        return tuple(self._table[self._row].tolist())
+
+    def __len__(self) -> int:
+        return int(self._table.shape[1])
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[int, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> int | tuple[int, ...]:
+        return self._tuple()[at]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._tuple())
+
+    def __eq__(self, other: object) -> bool:
+        return self._tuple() == (other._tuple() if isinstance(other, _Counts) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._tuple())
+
+    def __repr__(self) -> str:
+        return repr(self._tuple())
+
+
+def _cut(values: Any, lengths: NDArray[np.int32]) -> Sequence[Sequence[Any]]:
     """A row of numbers in pieces of these lengths."""
     if isinstance(values, np.ndarray):
         width = len(values) // len(lengths)
         if (lengths == width).all():  # the usual case, a histogram each
-            return list(map(tuple, values.reshape(-1, width).tolist())) if width else [()] * len(lengths)
+            if not width:
+                return [()] * len(lengths)
+            # a quarter of the bytes, as a rule
+            kind = np.min_scalar_type(int(values.max())) if values.min() >= 0 else values.dtype
+            table = values.astype(kind).reshape(-1, width)
+            return list(map(_Counts, repeat(table), range(len(lengths))))
         values = values.tolist()
     ends = np.cumsum(lengths).tolist()
     return [tuple(values[end - length : end]) for end, length in zip(ends, lengths.tolist(), strict=True)]

@@ -6,7 +6,8 @@ Index legend: rows [n] of the record, groups [g] that are given back, statistics
 from __future__ import annotations
 
 from array import array
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,11 @@ from unvanish.schema.run import PARAMETER_STATISTICS
 from unvanish.store.stat_rows import StatRows
 
 _EACH_END = 8  # one group in so many is for the first rows, each alone, and one for the last
+_KEPT_BYTES = (
+    48 * 1024**2
+)  # of arrays that were asked for; who goes through many of a large record keeps none twice
+
+V = TypeVar("V")
 
 
 def groups_of(rows: int, most: int) -> NDArray[np.int64]:
@@ -30,11 +36,16 @@ def groups_of(rows: int, most: int) -> NDArray[np.int64]:
 class Planes:
     """Arrays to be filled row by row: for each plane and statistic one of [rows x parameters]."""
 
-    def __init__(self, rows: int, parameters: int, planes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        rows: int,
+        parameters: int,
+        planes: tuple[str, ...],
+        names: tuple[str, ...] = PARAMETER_STATISTICS,
+    ) -> None:
         self._shape = (rows, parameters)
         self.arrays = {
-            plane: {name: array("d", [np.nan]) * (rows * parameters) for name in PARAMETER_STATISTICS}
-            for plane in planes
+            plane: {name: array("d", [np.nan]) * (rows * parameters) for name in names} for plane in planes
         }
 
     def fill(self, places: NDArray[np.int64], rows: StatRows) -> None:
@@ -45,8 +56,9 @@ class Planes:
         to: Any = slice(int(places[0]), int(places[-1]) + 1) if whole else places[inside]
         for plane, arrays in self.arrays.items():
             values = getattr(rows, plane)
-            for s, name in enumerate(PARAMETER_STATISTICS):
-                table = np.frombuffer(arrays[name]).reshape(self._shape) if len(arrays[name]) else None
+            for name, array_of in arrays.items():
+                s = PARAMETER_STATISTICS.index(name)
+                table = np.frombuffer(array_of).reshape(self._shape) if len(array_of) else None
                 if table is not None:
                     table[to, :width] = values[:, s, :width] if whole else values[inside, s, :width]
 
@@ -58,6 +70,64 @@ class Planes:
             for s, name in enumerate(names):
                 if name in arrays and len(arrays[name]):
                     np.frombuffer(arrays[name]).reshape(self._shape)[rows, parameters] = values[keep, s]
+
+
+class PackedPlanes:
+    """The blocks of a record as they are in it, float32 as a rule: arrays are made of them when they are asked for.
+
+    As wide arrays all planes of a large record together take several times what the blocks do, and who reads one
+    statistic needs one of them.
+    """
+
+    def __init__(
+        self, rows: int, parameters: int, blocks: Sequence[tuple[NDArray[np.int64], StatRows]]
+    ) -> None:
+        """`blocks`: the places of a block's rows (-1: nowhere), and these."""
+        self._shape = (rows, parameters)
+        self._blocks = blocks
+
+    def table(self, plane: str, name: str) -> array[float]:
+        """[rows x parameters] of one plane and statistic, NaN where a row has none."""
+        planes = Planes(*self._shape, (plane,), (name,))
+        for places, rows in self._blocks:
+            planes.fill(places, rows)
+        return planes.arrays[plane][name]
+
+    def means(self) -> Mapping[str, array[float]]:
+        """By statistic."""
+        return ByStatistic(lambda name: self.table("mean", name), 8 * self._shape[0] * self._shape[1])
+
+    def extremes(self) -> Mapping[str, tuple[array[float], array[float]]]:
+        """(smallest, largest) by statistic."""
+        return ByStatistic(
+            lambda name: (self.table("smallest", name), self.table("largest", name)),
+            16 * self._shape[0] * self._shape[1],
+        )
+
+
+class ByStatistic(Mapping[str, V]):
+    """What is made for each of PARAMETER_STATISTICS when it is asked for. Those asked for last are kept."""
+
+    def __init__(self, make: Callable[[str], V], size: int) -> None:
+        """`size`: bytes of one."""
+        self._make = make
+        self._most = max(1, _KEPT_BYTES // max(1, size))
+        self._made: dict[str, V] = {}
+
+    def __getitem__(self, name: str) -> V:
+        if name not in PARAMETER_STATISTICS:
+            raise KeyError(name)
+        value = self._made.pop(name) if name in self._made else self._make(name)
+        self._made[name] = value
+        while len(self._made) > self._most:
+            del self._made[next(iter(self._made))]
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(PARAMETER_STATISTICS)
+
+    def __len__(self) -> int:
+        return len(PARAMETER_STATISTICS)
 
 
 class MergedPlanes:

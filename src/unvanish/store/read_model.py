@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from itertools import chain
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unvanish.schema.architecture import LayerSpec
 from unvanish.schema.columns import from_columns
@@ -58,20 +62,56 @@ def read_model(connection: sqlite3.Connection, info: ModelInfo, wanted: Wanted) 
     )
 
 
-def _snapshots(connection: sqlite3.Connection, where: str) -> tuple[Snapshot, ...]:
-    rows = connection.execute(select_statement("snapshots", where, "rowid")).fetchall()
-    if not rows:
+class _Snapshots(Sequence[Snapshot]):
+    """As numbers, which become nouns when one is asked for: of large models there are a hundred thousand."""
+
+    def __init__(self, places: NDArray[np.int64], numbers: NDArray[np.float64]) -> None:
+        """`places`: model, step and parameter of each; `numbers`: its norm and its quantiles."""
+        self._places, self._numbers = places, numbers
+
+    @cached_property
+    def _all(self) -> tuple[Snapshot, ...]:
+        model, step, parameter = self._places.T.tolist()
+        norm, *levels = self._numbers.T.tolist()
+        made = {"model": model, "step": step, "parameter": parameter, "norm": norm}
+        return from_columns(Snapshot, len(self), {**made, "quantiles": zip(*levels, strict=True)})
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, at: int) -> Snapshot: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Snapshot, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> Snapshot | tuple[Snapshot, ...]:
+        return self._all[at]
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        return iter(self._all)
+
+    def __eq__(self, other: object) -> bool:
+        return self._all == (other._all if isinstance(other, _Snapshots) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._all)
+
+    def __repr__(self) -> str:
+        return repr(self._all)
+
+
+def _snapshots(connection: sqlite3.Connection, where: str) -> Sequence[Snapshot]:
+    names = columns("snapshots")
+    places, numbers = (
+        chain.from_iterable(connection.execute(select_statement("snapshots", where, "rowid", part)))
+        for part in (names[:3], names[3:])
+    )
+    found = np.fromiter(places, np.int64).reshape(-1, 3)
+    if not len(found):
         return ()
-    model, step, parameter, *numbers = zip(*rows, strict=True)
-    norm, *levels = (map(number, column) if None in column else column for column in numbers)
-    columns = {
-        "model": model,
-        "step": step,
-        "parameter": parameter,
-        "norm": norm,
-        "quantiles": zip(*levels, strict=True),
-    }
-    return from_columns(Snapshot, len(rows), columns)
+    values = np.fromiter(numbers, np.float64)  # None, a NaN in SQLite, becomes NaN
+    return _Snapshots(found, values.reshape(len(found), -1))
 
 
 def _graphs(connection: sqlite3.Connection, model: int) -> dict[str, Graph]:

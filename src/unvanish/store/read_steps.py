@@ -1,13 +1,14 @@
 """The steps of one model out of the record, packed ones and single ones together, as arrays.
 
-Memory: what is given back, and one block of it at a time. Every array is made once, in its full length.
+Memory: what is given back, and one block of it at a time. Every array is made once, in its full length; those of the
+statistics when they are asked for, save where some steps came singly or rows are merged.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from unvanish.schema.run import PARAMETER_STATISTICS
 from unvanish.store.layout import present, select_statement
-from unvanish.store.planes import MergedPlanes, Planes, groups_of
+from unvanish.store.planes import MergedPlanes, PackedPlanes, Planes, groups_of
 from unvanish.store.series import Statistics, as_array
 from unvanish.store.stat_rows import StatRows
 from unvanish.store.step_rows import StepRows
@@ -87,35 +88,57 @@ def read_statistics(
     places = np.full(len(first), -1)
     places[order] = np.arange(len(order))
     firsts_there, untils_there = first[order], until[order]
-    planes: Planes | MergedPlanes
     if most is not None and len(order) > most and not len(single):
         groups = groups_of(len(order), most)
         places[order] = groups
         heads = np.flatnonzero(np.diff(groups, prepend=-1))
         firsts_there, untils_there = firsts_there[heads], np.maximum.reduceat(untils_there, heads)
-        thinned = True
-        planes = MergedPlanes(most, parameters)
+        thinned, merged = True, True
     else:
-        thinned = bool((firsts_there != untils_there).any())
-        planes = Planes(len(order), parameters, ("mean", "smallest", "largest") if thinned else ("mean",))
-        _fill_single(connection, planes, wanted, single, places[: len(single)])
-    at = len(single)
+        thinned, merged = bool((firsts_there != untils_there).any()), False
+    there = _placed(connection, blocks, places[len(single) :], counted=merged)
+    means: Mapping[str, array[float]]
+    extremes: Mapping[str, tuple[array[float], array[float]]] = {}
+    if not merged and not len(single):
+        packed = PackedPlanes(len(order), parameters, list(there))
+        means = packed.means()
+        extremes = packed.extremes() if thinned else extremes
+    else:
+        planes: Planes | MergedPlanes
+        if merged and most is not None:
+            planes = MergedPlanes(most, parameters)
+        else:
+            planes = Planes(len(order), parameters, ("mean", "smallest", "largest") if thinned else ("mean",))
+            _fill_single(connection, planes, wanted, single, places[: len(single)])
+        for inside, block_rows in there:
+            planes.fill(inside, block_rows)
+        if isinstance(planes, MergedPlanes):
+            planes.finish()
+        means = planes.arrays["mean"]
+        if thinned:
+            extremes = {n: (planes.arrays["smallest"][n], planes.arrays["largest"][n]) for n in means}
+    return Statistics(
+        steps=as_array("q", firsts_there),
+        until=as_array("q", untils_there) if thinned else array("q"),
+        means=means,
+        extremes=extremes,
+    )
+
+
+def _placed(
+    connection: sqlite3.Connection,
+    blocks: Sequence[tuple[int, int, int]],
+    places: NDArray[np.int64],
+    *,
+    counted: bool,
+) -> Iterator[tuple[NDArray[np.int64], StatRows]]:
+    """The blocks of which some row is wanted, each with the places of its rows. `blocks`: (number, rows, level)."""
+    at = 0
     for block, rows, _ in blocks:
         inside = places[at : at + rows]
         at += rows
         if (inside >= 0).any():
-            planes.fill(inside, _one_block(connection, block))
-    if isinstance(planes, MergedPlanes):
-        planes.finish()
-    return Statistics(
-        steps=as_array("q", firsts_there),
-        until=as_array("q", untils_there) if thinned else array("q"),
-        means=planes.arrays["mean"],
-        extremes={
-            name: (planes.arrays["smallest"][name], planes.arrays["largest"][name])
-            for name in (PARAMETER_STATISTICS if thinned else ())
-        },
-    )
+            yield inside, _one_block(connection, block, counted=counted)
 
 
 def _single_steps(
@@ -213,10 +236,10 @@ def _blocks(
         yield dict(zip(names, row, strict=True))
 
 
-def _one_block(connection: sqlite3.Connection, block: int) -> StatRows:
+def _one_block(connection: sqlite3.Connection, block: int, *, counted: bool) -> StatRows:
     names = StatRows.needs()
     row = connection.execute(select_statement(StatRows.TABLE, f"block = {block}", names=names)).fetchone()
-    return StatRows.read(dict(zip(names, row, strict=True)))
+    return StatRows.read(dict(zip(names, row, strict=True)), counted=counted)
 
 
 def _any_packed(connection: sqlite3.Connection, model: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,8 @@ class Statistics:
 
     steps: array[int]
     until: array[int]
-    means: dict[str, array[float]]
-    extremes: dict[str, tuple[array[float], array[float]]]
+    means: Mapping[str, array[float]]
+    extremes: Mapping[str, tuple[array[float], array[float]]]
     estimated: array[int] = field(default_factory=lambda: array("q"))
 
 

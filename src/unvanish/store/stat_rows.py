@@ -48,8 +48,8 @@ class StatRows:
         return cls(steps, steps, values, values, values, None)
 
     @classmethod
-    def read(cls, row: dict[str, Any]) -> StatRows:
-        """From a row of the table, by the names of its columns."""
+    def read(cls, row: dict[str, Any], *, counted: bool = True) -> StatRows:
+        """From a row of the table, by the names of its columns. `counted=False`: without the counts, for reading."""
         shape = (row["rows"], len(PARAMETER_STATISTICS), row["parameters"])
         steps = np.frombuffer(row["steps"], "<i8")
         mean = np.frombuffer(row["mean"] or b"", row["dtype"]).reshape(shape)
@@ -58,7 +58,7 @@ class StatRows:
         smallest, largest = (
             np.frombuffer(row[name] or b"", row["dtype"]).reshape(shape) for name in ("smallest", "largest")
         )
-        counts = np.frombuffer(zlib.decompress(row["counts"]), "<u4").reshape(shape)
+        counts = np.frombuffer(zlib.decompress(row["counts"]), "<u4").reshape(shape) if counted else None
         return cls(steps, np.frombuffer(row["until"], "<i8"), mean, smallest, largest, counts)
 
     @classmethod

@@ -19,7 +19,7 @@ from unvanish.diagnose.facts import (
     median_starvation,
     most_starved_first,
 )
-from unvanish.diagnose.path import Traced, decades, layer_name
+from unvanish.diagnose.path import Traced, decades, is_weight, layer_name
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.chain import Factor
 from unvanish.schema.finding import Attribution, Cause, Evidence, Finding, Severity
@@ -191,7 +191,7 @@ def _sequences(traced: Traced) -> list[tuple[int, ...]]:
     uses: dict[str, list[int]] = {}
     for index in traced.weighted():
         for name in traced.operations[index].parameters:
-            if name and not name.rsplit(".", 1)[-1].startswith("bias"):
+            if is_weight(name):
                 uses.setdefault(name, []).append(index)
     often = {tuple(found) for found in uses.values() if len(found) >= RECURRENT}
     return sorted(found for found in often if _follows(traced, found[0], found[-1]))
