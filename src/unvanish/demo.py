@@ -23,8 +23,8 @@ from unvanish.present.text import print_diagnosis, print_treatment
 from unvanish.schema.run import ModelInfo
 from unvanish.schema.treatment import TreatmentResult
 from unvanish.store import list_runs, save_result
-from unvanish.treat.catalogue import seed_candidates
-from unvanish.treat.recipe import Recipe, fingerprint_of, save_recipe
+from unvanish.treatment.catalogue import seed_candidates
+from unvanish.treatment.recipe import Recipe, fingerprint_of, save_recipe
 from unvanish.verify.engines.local import LocalEngine
 from unvanish.verify.experiment import Plan, run_experiment
 from unvanish.verify.experiment import Progress as TrialProgress

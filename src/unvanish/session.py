@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 
 from unvanish.diagnose.engine import diagnose_run
 from unvanish.errors import CaptureError, RecordError, UnvanishWarning, UsageError
-from unvanish.explain.chain import chain_for, most_starved_parameter
+from unvanish.explanation.chain import chain_for, most_starved_parameter
 from unvanish.family import ATTEMPT, FIRST_STEP, await_children, read_family
 from unvanish.present.html import render_html
 from unvanish.present.view import build_view

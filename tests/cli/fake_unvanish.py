@@ -18,7 +18,7 @@ from unvanish.schema.finding import Diagnosis, Evidence, Finding, LossSummary, M
 ENGINE = types.ModuleType("unvanish.probe.engine")
 SESSION = types.ModuleType("unvanish.session")
 TEXT = types.ModuleType("unvanish.present.text")
-TOY = types.ModuleType("unvanish.explain.toy")
+TOY = types.ModuleType("unvanish.explanation.toy")
 
 
 class StopTraining(BaseException):

@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from unvanish.treat.anatomy import read_anatomy
-from unvanish.treat.operate import apply_when_ready
+from unvanish.treatment.anatomy import read_anatomy
+from unvanish.treatment.operate import apply_when_ready
 from unvanish.verify.trial import TrialOutcome, TrialSpec
 
 DEPTH, WIDTH, BATCH, RATE = 12, 64, 64, 0.1

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 from unvanish.schema.treatment import TreatmentResult
-from unvanish.treat.catalogue import seed_candidates
+from unvanish.treatment.catalogue import seed_candidates
 from unvanish.verify.engines.local import LocalEngine
 from unvanish.verify.experiment import Plan, run_experiment
 from unvanish.verify.trial import Target

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from unvanish import session
 from unvanish.errors import RecordError, UnvanishError, UsageError
-from unvanish.explain.toy import explain_toy, toy_text
+from unvanish.explanation.toy import explain_toy, toy_text
 from unvanish.present.text import print_chain, print_diagnosis
 from unvanish.schema.chain import Chain
 from unvanish.schema.finding import SCHEMA_VERSION, Diagnosis

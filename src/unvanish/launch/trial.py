@@ -20,14 +20,14 @@ from torch import nn
 from torch.nn.modules import module as nn_module
 
 from unvanish.errors import UnvanishError
-from unvanish.explain.gains import measured_gain_per_layer, predicted_gain_per_layer
+from unvanish.explanation.gains import measured_gain_per_layer, predicted_gain_per_layer
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.schema.assemble import assemble
 from unvanish.schema.run import Event, ModelRun
 from unvanish.schema.treatment import Prescription
-from unvanish.treat.operate import Undo, apply
-from unvanish.treat.treatment import Batch
+from unvanish.treatment.operate import Undo, apply
+from unvanish.treatment.treatment import Batch
 from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
 
 

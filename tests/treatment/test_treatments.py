@@ -13,14 +13,14 @@ from treat_models import Attributes, Block, BlockLoop, Conv, FunctionalLoop, Gat
 
 from unvanish.errors import SurgeryError, UsageError
 from unvanish.schema.treatment import Prescription, Safety
-from unvanish.treat.anatomy import read_anatomy
-from unvanish.treat.blocks import Residual
-from unvanish.treat.catalogue import pick, seed_candidates
-from unvanish.treat.draw import fan_in
-from unvanish.treat.operate import apply, needs_batch, safety_of
-from unvanish.treat.parameters import Number, Spec
-from unvanish.treat.registry import TREATMENTS, Registry
-from unvanish.treat.treatment import Operation, Treatment
+from unvanish.treatment.anatomy import read_anatomy
+from unvanish.treatment.blocks import Residual
+from unvanish.treatment.catalogue import pick, seed_candidates
+from unvanish.treatment.draw import fan_in
+from unvanish.treatment.operate import apply, needs_batch, safety_of
+from unvanish.treatment.parameters import Number, Spec
+from unvanish.treatment.registry import TREATMENTS, Registry
+from unvanish.treatment.treatment import Operation, Treatment
 
 
 def of(treatment: str, target: str = "*", **parameters: object) -> tuple[Prescription, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from unvanish.treat.anatomy import TRANSPOSED, weight_of
+from unvanish.treatment.anatomy import TRANSPOSED, weight_of
 
 
 def generator_for(seed: int, path: str) -> torch.Generator:

@@ -10,10 +10,10 @@ from torch import nn
 from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
-from unvanish.treat import activations
-from unvanish.treat.anatomy import within
-from unvanish.treat.parameters import Choice, Number, Spec
-from unvanish.treat.treatment import Operation, Treatment
+from unvanish.treatment import activations
+from unvanish.treatment.anatomy import within
+from unvanish.treatment.parameters import Choice, Number, Spec
+from unvanish.treatment.treatment import Operation, Treatment
 
 
 @final

@@ -9,10 +9,10 @@ from torch import nn
 
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
-from unvanish.treat.anatomy import Layer
-from unvanish.treat.parameters import Spec
-from unvanish.treat.placement import norm_everywhere
-from unvanish.treat.treatment import Operation, Treatment
+from unvanish.treatment.anatomy import Layer
+from unvanish.treatment.parameters import Spec
+from unvanish.treatment.placement import norm_everywhere
+from unvanish.treatment.treatment import Operation, Treatment
 
 
 @final

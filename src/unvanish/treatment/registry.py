@@ -9,15 +9,15 @@ from typing import Any, get_args
 from unvanish.errors import SurgeryError, UsageError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Prescription, Safety
-from unvanish.treat.parameters import Choice, Number, Settings
-from unvanish.treat.treatment import Treatment
-from unvanish.treat.treatments.activation import Activation
-from unvanish.treat.treatments.batchnorm import BatchNorm
-from unvanish.treat.treatments.init import Init
-from unvanish.treat.treatments.layernorm import LayerNorm
-from unvanish.treat.treatments.learning_rate import LearningRate
-from unvanish.treat.treatments.residual import Residual
-from unvanish.treat.treatments.simplify import Simplify
+from unvanish.treatment.parameters import Choice, Number, Settings
+from unvanish.treatment.treatment import Treatment
+from unvanish.treatment.treatments.activation import Activation
+from unvanish.treatment.treatments.batchnorm import BatchNorm
+from unvanish.treatment.treatments.init import Init
+from unvanish.treatment.treatments.layernorm import LayerNorm
+from unvanish.treatment.treatments.learning_rate import LearningRate
+from unvanish.treatment.treatments.residual import Residual
+from unvanish.treatment.treatments.simplify import Simplify
 
 
 class Registry:

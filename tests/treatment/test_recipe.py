@@ -17,9 +17,9 @@ from torch import nn
 from treat_models import chain
 
 from unvanish.errors import RecipeError, SurgeryError
-from unvanish.treat.catalogue import seed_candidates
-from unvanish.treat.operate import apply
-from unvanish.treat.recipe import (
+from unvanish.treatment.catalogue import seed_candidates
+from unvanish.treatment.operate import apply
+from unvanish.treatment.recipe import (
     Recipe,
     apply_recipe,
     load_recipe,

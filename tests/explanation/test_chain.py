@@ -16,8 +16,8 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent / "probe"))
 from watching import norm, watched
 
-from unvanish.explain.chain import chain_for, most_starved_parameter
-from unvanish.explain.gains import measured_gain_per_layer, predicted_gain_per_layer
+from unvanish.explanation.chain import chain_for, most_starved_parameter
+from unvanish.explanation.gains import measured_gain_per_layer, predicted_gain_per_layer
 
 
 class Residual(nn.Module):

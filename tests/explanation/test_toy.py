@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unvanish.errors import UsageError
-from unvanish.explain.toy import INPUTS, WEIGHTS, explain_toy, toy_text
+from unvanish.explanation.toy import INPUTS, WEIGHTS, explain_toy, toy_text
 
 
 def autograd(activation: str) -> tuple[dict[str, float], float]:

@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 from unvanish.errors import SurgeryError
 from unvanish.schema.treatment import Prescription, Safety
-from unvanish.treat.draw import current_seed, quiet_rng
-from unvanish.treat.registry import TREATMENTS
-from unvanish.treat.surgery import Surgery
-from unvanish.treat.treatment import Batch, Operation
+from unvanish.treatment.draw import current_seed, quiet_rng
+from unvanish.treatment.registry import TREATMENTS
+from unvanish.treatment.surgery import Surgery
+from unvanish.treatment.treatment import Batch, Operation
 
 Optimizers = Optimizer | Sequence[Optimizer] | None
 

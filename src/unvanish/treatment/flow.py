@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from unvanish.treat.activations import FUNCTIONS, name_of
+from unvanish.treatment.activations import FUNCTIONS, name_of
 
 _SHAPE_QUERIES = frozenset({"size", "dim", "numel", "getattr", "ndimension"})
 _SHAPE_CHANGES = frozenset(

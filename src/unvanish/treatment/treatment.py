@@ -12,9 +12,9 @@ from torch import nn
 from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Prescription, Safety
-from unvanish.treat.anatomy import Anatomy, Layer, read_anatomy, within
-from unvanish.treat.parameters import Settings, Spec
-from unvanish.treat.surgery import Surgery
+from unvanish.treatment.anatomy import Anatomy, Layer, read_anatomy, within
+from unvanish.treatment.parameters import Settings, Spec
+from unvanish.treatment.surgery import Surgery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ from torch import nn
 from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
-from unvanish.treat.blocks import Residual as ResidualBlock
-from unvanish.treat.parameters import Number, Spec
-from unvanish.treat.spans import Span, span_of
-from unvanish.treat.treatment import Operation, Treatment
+from unvanish.treatment.blocks import Residual as ResidualBlock
+from unvanish.treatment.parameters import Number, Spec
+from unvanish.treatment.spans import Span, span_of
+from unvanish.treatment.treatment import Operation, Treatment
 
 
 @final

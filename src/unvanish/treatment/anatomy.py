@@ -14,8 +14,8 @@ from typing import Literal, cast
 import torch
 from torch import nn
 
-from unvanish.treat import activations
-from unvanish.treat.flow import Flow, Stage, trace_flow
+from unvanish.treatment import activations
+from unvanish.treatment.flow import Flow, Stage, trace_flow
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)

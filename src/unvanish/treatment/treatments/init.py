@@ -12,12 +12,12 @@ from torch import nn
 from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
-from unvanish.treat import activations, draw
-from unvanish.treat.anatomy import Anatomy, Layer, weight_of, weighted_modules
-from unvanish.treat.lsuv import scale_to_unit_variance
-from unvanish.treat.parameters import Choice, Number, Settings, Spec
-from unvanish.treat.refuse import refuse_reparametrised
-from unvanish.treat.treatment import Operation, Treatment
+from unvanish.treatment import activations, draw
+from unvanish.treatment.anatomy import Anatomy, Layer, weight_of, weighted_modules
+from unvanish.treatment.lsuv import scale_to_unit_variance
+from unvanish.treatment.parameters import Choice, Number, Settings, Spec
+from unvanish.treatment.refuse import refuse_reparametrised
+from unvanish.treatment.treatment import Operation, Treatment
 
 Site = tuple[str, nn.Module, Layer | None]
 

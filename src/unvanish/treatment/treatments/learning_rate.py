@@ -8,8 +8,8 @@ from typing import ClassVar, final
 from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
-from unvanish.treat.parameters import Number, Spec
-from unvanish.treat.treatment import Operation, Treatment
+from unvanish.treatment.parameters import Number, Spec
+from unvanish.treatment.treatment import Operation, Treatment
 
 
 @final

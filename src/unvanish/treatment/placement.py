@@ -7,9 +7,9 @@ from collections.abc import Callable
 from torch import nn
 
 from unvanish.errors import SurgeryError
-from unvanish.treat.anatomy import Layer
-from unvanish.treat.surgery import Surgery
-from unvanish.treat.treatment import Operation
+from unvanish.treatment.anatomy import Layer
+from unvanish.treatment.surgery import Surgery
+from unvanish.treatment.treatment import Operation
 
 
 def norm_everywhere(operation: Operation, build: Callable[[Layer], nn.Module]) -> None:

@@ -10,9 +10,9 @@ from torch import nn
 from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
-from unvanish.treat.parameters import Number, Spec
-from unvanish.treat.spans import span_of
-from unvanish.treat.treatment import Operation, Treatment
+from unvanish.treatment.parameters import Number, Spec
+from unvanish.treatment.spans import span_of
+from unvanish.treatment.treatment import Operation, Treatment
 
 
 @final

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from unvanish.errors import UsageError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Prescription, Safety
-from unvanish.treat.operate import safety_of
+from unvanish.treatment.operate import safety_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

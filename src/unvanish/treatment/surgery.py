@@ -9,8 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from unvanish.errors import SurgeryError
-from unvanish.treat.refuse import refuse_wrappers
-from unvanish.treat.registers import OptimizerRegister
+from unvanish.treatment.refuse import refuse_wrappers
+from unvanish.treatment.registers import OptimizerRegister
 
 
 class Surgery:

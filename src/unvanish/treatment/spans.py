@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unvanish.treat.anatomy import Layer
-from unvanish.treat.surgery import Surgery
+from unvanish.treatment.anatomy import Layer
+from unvanish.treatment.surgery import Surgery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,8 @@ from torch import nn
 from unvanish.errors import RecipeError, SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import JsonValue, Prescription
-from unvanish.treat.operate import Optimizers, Undo, apply_when_ready
-from unvanish.treat.registry import TREATMENTS
+from unvanish.treatment.operate import Optimizers, Undo, apply_when_ready
+from unvanish.treatment.registry import TREATMENTS
 
 RECIPE_SCHEMA = 1
 KIND = "unvanish recipe"

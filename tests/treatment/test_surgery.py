@@ -13,8 +13,8 @@ from treat_models import Attributes, Block, BlockLoop, Branches, Conv, Functiona
 
 from unvanish.errors import SurgeryError
 from unvanish.schema.treatment import Prescription
-from unvanish.treat.operate import apply, apply_when_ready
-from unvanish.treat.surgery import Surgery
+from unvanish.treatment.operate import apply, apply_when_ready
+from unvanish.treatment.surgery import Surgery
 
 RELU = Prescription(treatment="activation", parameters={"kind": "relu"})
 PLANS = {
