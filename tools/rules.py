@@ -44,6 +44,11 @@ def _is_its(name: str, case: Case) -> bool:
     """Where two rules find the same kind, the one that is called as a cause has the cases with that cause."""
     if name in get_args(Cause):
         return name in case.causes
+    narrower = {"attention": "attention_saturation"}
+    if name in narrower:
+        return narrower[name] in case.causes
+    if name == "vanishing":
+        return case.causes[0] not in narrower.values()
     return name != "plateau" or "symmetry" not in case.causes
 
 
@@ -70,7 +75,7 @@ def page(name: str, module: ModuleType, rule: Rule, cases: list[Case]) -> str:
         lines += ["## Cases of the clinic with this kind", ""]
         lines += [f"- `{c.name}` ({', '.join(c.causes)}): {c.what} Cure: {c.cure}" for c in own] + [""]
     lines += [
-        "The healthy scripts that it must not be fooled by are all of those in [the clinic](../../benchmarks/clinic)."
+        "The healthy scripts that it must not be fooled by are those of [the clinic](../clinic.md)."
     ]
     return "\n".join(lines) + "\n"
 
