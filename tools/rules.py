@@ -74,9 +74,7 @@ def page(name: str, module: ModuleType, rule: Rule, cases: list[Case]) -> str:
     if own:
         lines += ["## Cases of the clinic with this kind", ""]
         lines += [f"- `{c.name}` ({', '.join(c.causes)}): {c.what} Cure: {c.cure}" for c in own] + [""]
-    lines += [
-        "The healthy scripts that it must not be fooled by are those of [the clinic](../clinic.md)."
-    ]
+    lines += ["The healthy scripts that it must not be fooled by are those of [the clinic](../clinic.md)."]
     return "\n".join(lines) + "\n"
 
 

@@ -16,7 +16,8 @@ LearningStatus = Literal["learns", "stuck", "worse", "non_finite", "too_short", 
 FEWEST_STEPS = 10
 BELOW_CHANCE = 0.05  # share of the chance loss
 ABOVE = 1.5  # times the chance loss
-CREEPING = 0.02  # share of the chance loss: less than this is the labels' own unevenness
+CREEPING = 0.005  # share of the chance loss, which is itself known from some batches only
+CROSSINGS = 0.1  # of the steps: a loss that changes its sign so often is no height to come down from
 HARDLY = 0.15  # share of the chance loss
 FALLEN = 0.10  # share of the first loss, where chance is not known
 STILL_FALLING = 0.02  # share, from the second third of the run to the last
@@ -34,6 +35,7 @@ class Learning:
     chance: float | None
     noise: float
     falling: bool = False  # from the second third of the run to the last
+    drifting: bool = False  # downwards, by however little, as long as it is no accident
     first_bad_step: int | None = None  # the first step with a loss that is not finite
     sentence: str = ""
 
@@ -98,13 +100,17 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
     # of the second half: a fall from far above would count as noise
     noise = _noise(values[len(values) // 2 :]) / math.sqrt(min(window, len(values)))
     falling = len(values) >= FEWEST_STEPS and _still_falling(values, noise)
-    creeping = len(values) >= FEWEST_STEPS and _creeping(values, last, chance, noise)
+    drifting = len(values) >= FEWEST_STEPS and _still_falling(values, noise, least=0.0)
+    creeping = drifting and _creeping(last, chance, noise)
     status: LearningStatus
     if len(values) < FEWEST_STEPS:
         status, sentence = (
             "too_short",
             f"only {len(values)} step{'s' if len(values) != 1 else ''} {'were' if len(values) != 1 else 'was'} seen",
         )
+    elif chance is None and _crosses_zero(values):
+        status = "contested"
+        sentence = "the loss changes its sign from step to step, so how high it stands says little"
     elif _below_chance(last, chance, noise) or (chance is None and _fallen(first, last, noise)):
         status, sentence = "learns", f"the loss fell from {first:.4g} to {last:.4g}"
     elif last > first + max(3 * noise, RISEN * abs(first)):
@@ -114,10 +120,16 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
         sentence = f"the loss is falling, but still at {last:.4g} where guessing gives {chance:.4g}"
     elif falling or creeping:
         status, sentence = "learns", f"the loss is falling, {first:.4g} to {last:.4g} so far"
+    elif chance is None and last < 0:
+        # a policy gradient's surrogate, say: better policies have no lower one
+        status, sentence = (
+            "contested",
+            f"the loss stays at {last:.4g}; below zero, how high it stands says little",
+        )
     else:
         at = f" (guessing the label frequencies gives {chance:.4g})" if chance is not None else ""
         status, sentence = "stuck", f"the loss stays at {last:.4g}{at} after {steps} steps"
-    return Learning(status=status, steps=steps, first=first, last=last, chance=chance, noise=noise,
+    return Learning(status=status, steps=steps, first=first, last=last, chance=chance, noise=noise, drifting=drifting,
                     first_bad_step=bad, falling=falling or creeping, sentence=sentence)  # fmt: skip
 
 
@@ -142,11 +154,16 @@ def _still_falling(values: Sequence[float], noise: float, least: float = STILL_F
     return middle - end > max(3 * error, least * abs(middle))
 
 
-def _creeping(values: Sequence[float], last: float, chance: float | None, noise: float) -> bool:
-    """Whether it is below chance by a little that is no accident, and still on its way down: slow is not stuck."""
-    if chance is None or last > chance - max(3 * noise, CREEPING * abs(chance)):
-        return False
-    return _still_falling(values, noise, least=0.0)
+def _creeping(last: float, chance: float | None, noise: float) -> bool:
+    """Whether a loss on its way down is below chance by a little that is no accident: slow is not stuck."""
+    return chance is not None and last < chance - max(3 * noise, CREEPING * abs(chance))
+
+
+def _crosses_zero(values: Sequence[float]) -> bool:
+    """Whether the loss changes its sign again and again in some third of the run, as surrogates do."""
+    third = len(values) // 3
+    parts = (values[:third], values[third : 2 * third], values[-third:]) if third else ()
+    return any(sum(a * b < 0 for a, b in pairwise(p)) > CROSSINGS * len(p) for p in parts)
 
 
 def _noise(values: Sequence[float]) -> float:

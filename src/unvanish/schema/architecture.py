@@ -14,8 +14,8 @@ class LayerSpec:
     """One weighted layer (Linear or Conv) on the path from the data to the output, with what comes after it.
 
     z = W h + b, then norm, then activation, then (skip = "identity") + the layer's own input.
-    `weight_variance` is fan_in * E[W^2] ("sw2"), measured; `bias_variance` is E[b^2] ("sb2"), measured: variances, where
-    the mean is zero, as an initialisation draws them.
+    `weight_variance` is fan_in * E[W^2] ("sw2"), measured; `bias_variance` is E[b^2] ("sb2"), measured: variances,
+    where the mean is zero, as an initialisation draws them.
     `input_variety` is the share of the input's mean square that differs from sample to sample (0 = all samples are
     alike), `input_disparity` log10 of its largest feature's rms over its smallest's (features that are all zero left
     out), `unit_variety` the share of the weights' mean square that differs from unit to unit (0 = all units are

@@ -26,7 +26,9 @@ def _check(facts: Facts) -> Iterable[Finding]:
         return
     if any(o.name in _FUSED for p in facts.recent[-1:] for o in p.traced.operations):
         return  # what happens between the time steps of a fused layer is not seen
-    if learning.last < learning.chance - max(3 * learning.noise, BELOW * abs(learning.chance)):
+    if learning.drifting or learning.last < learning.chance - max(
+        3 * learning.noise, BELOW * learning.chance
+    ):
         return  # what it has found is no accident
     if facts.told_apart is not None and facts.told_apart < LOST:
         return  # by the output all samples look alike: it is not the labels that say nothing

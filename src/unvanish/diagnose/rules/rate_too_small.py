@@ -11,13 +11,15 @@ from unvanish.schema.finding import Evidence, Finding
 
 TOO_LITTLE = 0.05  # of the loss's scale: all that the steps so far could have brought, to first order
 STIFF = 0.02  # |g| |w| over the loss's scale below which the loss hardly asks for a change
+PATIENCE = 60  # steps, of a loss that creeps
 SHORT_PATH = 0.05  # |dw| / |w| of a whole tensor, summed over all steps
 _SOURCE = "first-order Taylor expansion: the loss falls by <-g, dw>"
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    motion = facts.motion
-    if not facts.stalled or not motion.weights or not math.isfinite(motion.predicted):
+    motion, learning = facts.motion, facts.learning
+    creeps = learning.hardly and learning.steps >= PATIENCE
+    if not (facts.stalled or creeps) or not motion.weights or not math.isfinite(motion.predicted):
         return
     if abs(motion.predicted) < TOO_LITTLE and motion.elasticity > STIFF and motion.path < SHORT_PATH:
         most, last = motion.rates
