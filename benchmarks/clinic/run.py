@@ -39,7 +39,11 @@ from unvanish import session
 from unvanish.schema.run import Run
 from unvanish.store import read_run
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 TIMEOUT = 300  # seconds
+RECALL, PRECISION = "recall: sick cases called sick", "precision: called sick and sick"
+CAUSE, LAYER = "cause right, sick cases", "a right layer first, sick cases"
+ALARMS = "healthy cases with a critical finding"
 MORTEM = ("torchmortem 0.1.1, critical", "torchmortem 0.1.1, any warning")
 WINDOWS = (10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
 BINS = ((0.0, 0.6), (0.6, 0.75), (0.75, 0.85), (0.85, 0.92), (0.92, 1.01))  # of confidence
@@ -173,17 +177,17 @@ def figures(seen: Sequence[Seen]) -> list[tuple[str, str]]:
     for s in seen:
         by_case.setdefault(f"{s.case.family}/{s.case.name}", set()).add(s.verdict)
     return [
-        ("recall: sick cases called sick", share([s.verdict == "sick" for s in ill])),
+        (RECALL, share([s.verdict == "sick" for s in ill])),
         (
-            "precision: called sick and sick",
+            PRECISION,
             share([s.case.verdict == "sick" or s.kind in s.case.kinds for s in said_sick]),
         ),
         ("kind right, sick cases", share([s.kind_right for s in ill])),
-        ("cause right, sick cases", share([s.cause_right for s in ill])),
-        ("a right layer first, sick cases", share([bool(s.layer_right) for s in layered])),
+        (CAUSE, share([s.cause_right for s in ill])),
+        (LAYER, share([bool(s.layer_right) for s in layered])),
         ("other faults named by their kind", share([s.kind_right for s in other])),
         ("healthy cases called healthy", share([s.verdict == "healthy" for s in well])),
-        ("healthy cases with a critical finding", share([s.severity == "critical" for s in well])),
+        (ALARMS, share([s.severity == "critical" for s in well])),
         ("verdict the same on every seed", share([len(v) == 1 for v in by_case.values()])),
         ("steps from onset to detection, median", f"{statistics.median(steps):.0f}" if steps else "-"),
         ("found within 20 steps of the onset", share([n <= 20 for n in steps]) if steps else "-"),
@@ -279,6 +283,33 @@ def page(seen: Sequence[Seen]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def headline(seen: Sequence[Seen]) -> str:
+    """What README says of it: the reported half, in a paragraph."""
+    report = [s for s in seen if s.case.half == "report"]
+    said = dict(figures(report))
+    ours, *others = beside(report)[1:]
+    rivals = "; ".join(f"{name} {f1}" for name, _, _, f1, _ in others)
+    date = datetime.now(timezone.utc).date().isoformat()
+    cases, seeds = len({s.case.name for s in report}), len({s.seed for s in report})
+    return (
+        f"On the half of [the clinic](docs/clinic.md) that nothing was tuned on ({cases} ordinary scripts whose labels "
+        f"training itself has proved, {seeds} seeds each, {date}): "
+        f"sick nets called sick {said[RECALL]}, called sick and sick {said[PRECISION]}, "
+        f"the cause right {said[CAUSE]}, a right layer first {said[LAYER]}, "
+        f"critical findings on healthy nets {said[ALARMS]}. "
+        f"F1 {ours[3]}, beside fixed thresholds and torchmortem on the same runs: {rivals}."
+    )
+
+
+def into_readme(text: str) -> None:
+    """Put the paragraph between its marks."""
+    begin, end = "<!-- clinic: begin (written by benchmarks/clinic/run.py) -->", "<!-- clinic: end -->"
+    readme = README.read_text(encoding="utf-8")
+    head, _, rest = readme.partition(begin)
+    _, _, tail = rest.partition(end)
+    README.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
+
+
 def main() -> None:
     """Read the command line, run, print."""
     parser = argparse.ArgumentParser(
@@ -327,6 +358,7 @@ def main() -> None:
     print(table(reliability(seen)))
     if options.write:
         options.write.write_text(page(seen), encoding="utf-8")
+        into_readme(headline(seen))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ CASES = {
     "a loss of 1e8 that falls": (noisy([1e8 * 0.95**i for i in range(60)], 1e5), None, "learns"),
     "creeps below chance": (noisy([LN10 + 0.1 - 0.001 * i for i in range(160)], 0.01), LN10, "learns"),
     "a little below chance, and flat": (noisy([LN10 - 0.03] * 160, 0.01), LN10, "stuck"),
-    "low, with a spike at the end": (noisy([0.5] * 100, 0.02)[:-2] + [9.0, 0.5], LN10, "learns"),
+    "low, with a spike at the end": ([*noisy([0.5] * 98, 0.02), 9.0, 0.5], LN10, "learns"),
     "a policy's surrogate": (noisy([0.0] * 200, 0.1), None, "contested"),
     "a negative surrogate": (noisy([-0.09] * 200, 0.02), None, "contested"),
     "negative and rising": (noisy([-2.0 + 0.02 * i for i in range(80)], 0.02), None, "worse"),
