@@ -292,8 +292,8 @@ def headline(seen: Sequence[Seen]) -> str:
     date = datetime.now(timezone.utc).date().isoformat()
     cases, seeds = len({s.case.name for s in report}), len({s.seed for s in report})
     return (
-        f"On the half of [the clinic](docs/clinic.md) that nothing was tuned on ({cases} ordinary scripts whose labels "
-        f"training itself has proved, {seeds} seeds each, {date}): "
+        f"On the half of [the clinic](docs/clinic.md) that nothing was tuned on ({cases} scripts, their labels "
+        f"proved by training itself, {seeds} seeds each, {date}): "
         f"sick nets called sick {said[RECALL]}, called sick and sick {said[PRECISION]}, "
         f"the cause right {said[CAUSE]}, a right layer first {said[LAYER]}, "
         f"critical findings on healthy nets {said[ALARMS]}. "
