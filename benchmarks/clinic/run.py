@@ -256,7 +256,7 @@ def page(seen: Sequence[Seen]) -> str:
     tune = [s for s in seen if s.case.half == "tune"]
     date = datetime.now(timezone.utc).date().isoformat()
     machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
-    seeds = len({s.seed for s in seen})
+    seeds = len({s.seed for s in report})
     both = [
         ["", "reported half", "tuned half"],
         *([n, a, b] for (n, a), (_, b) in zip(figures(report), figures(tune), strict=True)),
@@ -267,7 +267,8 @@ def page(seen: Sequence[Seen]) -> str:
     }
     how = (
         f"Measured on {date} by `python benchmarks/clinic/run.py --write docs/clinic.md`, on {machine}, torch "
-        f"{torch.__version__.partition('+')[0]}, unvanish {unvanish.__version__}; {seeds} seeds a case."
+        f"{torch.__version__.partition('+')[0]}, unvanish {unvanish.__version__}; {seeds} seeds a case "
+        f"of the reported half, {len({s.seed for s in tune})} of the other."
     )
     what = (
         f"{sum(count.values())} ordinary training scripts in benchmarks/clinic: {count['sick']} sick, "
@@ -320,6 +321,7 @@ def main() -> None:
     parser.add_argument("--family")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tune-seeds", type=int, help="the same for the half that is not reported")
+    parser.add_argument("--tune-seeds", type=int, help="the same for the half that is not reported")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--torchmortem", metavar="PYTHON")
     parser.add_argument("--write", type=Path, metavar="FILE")
@@ -329,11 +331,12 @@ def main() -> None:
         if (not options.names or c.name in options.names) and options.half in (None, c.half)
         and options.family in (None, c.family)
     ]  # fmt: skip
+    count = {"report": options.seeds, "tune": options.tune_seeds or options.seeds}
     with ThreadPoolExecutor(options.jobs) as pool:
         jobs = [
             pool.submit(watch, case, seed, options.torchmortem)
             for case in chosen
-            for seed in range(options.seeds)
+            for seed in range(count[case.half])
         ]
         seen = []
         for job in jobs:
