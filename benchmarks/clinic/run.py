@@ -321,7 +321,6 @@ def main() -> None:
     parser.add_argument("--family")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tune-seeds", type=int, help="the same for the half that is not reported")
-    parser.add_argument("--tune-seeds", type=int, help="the same for the half that is not reported")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--torchmortem", metavar="PYTHON")
     parser.add_argument("--write", type=Path, metavar="FILE")
