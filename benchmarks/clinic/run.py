@@ -333,7 +333,7 @@ def main() -> None:
     count = {"report": options.seeds, "tune": options.tune_seeds or options.seeds}
     with ThreadPoolExecutor(options.jobs) as pool:
         jobs = [
-            pool.submit(watch, case, seed, options.torchmortem)
+            pool.submit(watch, case, seed, None if seed or case.half == "tune" else options.torchmortem)
             for case in chosen
             for seed in range(count[case.half])
         ]
