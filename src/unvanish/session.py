@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.metadata
 import json
 import os
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     import torch
 
     from unvanish.probe.buffer import Buffer
-    from unvanish.probe.engine import Probe
+    from unvanish.probe.engine import Explain, Probe
     from unvanish.probe.trigger import Trigger
 
 __version__ = sys.modules["unvanish"].__version__
@@ -79,12 +80,14 @@ class Session:
         exact: bool = False,
         tell: Callable[[str], None] | None = None,
         role: Role = Role(),
+        explain: Explain | None = None,
     ) -> None:
         """`every`: trace each so many steps; `stop_after`: end training after so many optimizer steps.
 
         `exact`: look at every element instead of at samples of large tensors. `tell` shows the user the first
-        fault of unvanish, in one line; by default as a warning.
+        fault of unvanish, in one line; by default as a warning. `explain`: as of the probe.
         """
+        self._explain = explain
         self._tell = tell or _warn
         self._every = every
         self._exact = exact
@@ -132,7 +135,12 @@ class Session:
 
         self._buffer = Buffer(self._write, self._tell)
         self._probe = Probe(
-            self._buffer, every=self._every, stop_after=self._stop_after, only=only, exact=self._exact
+            self._buffer,
+            every=self._every,
+            stop_after=self._stop_after,
+            only=only,
+            exact=self._exact,
+            explain=self._explain,
         )
         try:
             self._buffer.start()
@@ -458,10 +466,17 @@ def chains(run: Run, model: str | None = None, parameter: str | None = None) -> 
         if chain is not None:
             found.append(chain)
     if parameter is not None and parameter not in known:
-        raise UsageError(
-            f"no model of the run has a parameter {parameter!r}", f"there are: {', '.join(known[:12])}"
-        )
+        raise unknown_parameter(parameter, known, "no model of the run has")
     return tuple(found)
+
+
+def unknown_parameter(name: str, known: Sequence[str], said: str) -> UsageError:
+    """The error for a name that is not there, with those that are like it."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near += [k for k in known if name in k and k not in near][: 3 - len(near)]
+    there = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
+    mend = f"did you mean {' or '.join(near)}?" if near else f"there are: {there}"
+    return UsageError(f"{said} a parameter {name!r}", mend)
 
 
 def write_report(path: str | Path, out: Path | None = None) -> Path:

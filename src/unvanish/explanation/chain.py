@@ -6,11 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from unvanish.diagnose.facts import facts_of
+from unvanish.diagnose.causes import TREATMENTS, cause_of_growth, cause_of_loss
+from unvanish.diagnose.facts import THRESHOLD, facts_of
 from unvanish.diagnose.path import Traced, attribution, layer_name
+from unvanish.explanation.forks import forks_of
+from unvanish.explanation.time import recurrences_of
 from unvanish.schema.chain import Chain, Factor
+from unvanish.schema.finding import Cause
 from unvanish.schema.run import ModelRun
 from unvanish.theory.predict import LayerPrediction, predict_gains
+_NOT_DESCRIBED = ("Embedding", "RnnLayer", "Rnn")  # as probe.architecture.weigh leaves them out
 
 
 def most_starved_parameter(model: ModelRun) -> str | None:
@@ -55,10 +60,12 @@ def _chain(model: ModelRun, parameter: str, traced: Traced, target: int) -> Chai
     path = traced.path_to(target)
     at_start = traced.trace.step == min(t.step for t in model.traces)
     measured = traced.factors(path)
-    factors = _with_theory(measured, model) if at_start else measured  # theory speaks of the init alone
+    # theory speaks of the init alone
+    factors = _with_theory(measured, model, traced) if at_start else measured
     operation, stats = traced.operations[target], traced.stats[target]
     known = _gradient(traced, target, parameter)
     gradient = math.nan if known is None else known
+    cause = _cause(model, traced, path)
     return Chain(
         model=model.info.name,
         parameter=parameter,
@@ -74,7 +81,28 @@ def _chain(model: ModelRun, parameter: str, traced: Traced, target: int) -> Chai
         attribution=attribution(factors),
         depth=sum(traced.operations[i].kind == "weight" for i in path),
         sampled=min((n for i in path if (n := traced.stats[i].sampled) is not None), default=None),
+        uses=sum(o.parameters.count(parameter) for o in traced.operations),
+        cause=cause,
+        treatments=TREATMENTS[cause] if cause is not None else (),
+        forks=forks_of(traced, path),
+        recurrences=recurrences_of(traced, path),
     )
+
+
+def _cause(model: ModelRun, traced: Traced, path: Sequence[int]) -> Cause | None:
+    """What is to blame where the signal is lost or blown up on the path, beyond what rescaling a layer would do."""
+    target = path[-1]
+    total = sum(max(-300.0, f.decades) for f in traced.factors(path))
+    profile = next(iter(facts_of(replace(model, traces=(traced.trace,))).profiles), None)
+    signals = profile.layers if profile is not None else ()
+    level = next((s.starvation for s in signals if s.operation == target), total)
+    if math.isnan(level) or math.isnan(total):
+        return None
+    if level < THRESHOLD and total < THRESHOLD / 2:
+        return cause_of_loss(traced, target)[0]
+    if level > -THRESHOLD and total > -THRESHOLD / 2:
+        return cause_of_growth(traced, target)[0]
+    return None
 
 
 def _gradient(traced: Traced, target: int, parameter: str) -> float | None:
@@ -83,14 +111,17 @@ def _gradient(traced: Traced, target: int, parameter: str) -> float | None:
     return next((norm for name, norm in pairs if name == parameter and norm is not None), None)
 
 
-def _with_theory(factors: Sequence[Factor], model: ModelRun) -> tuple[Factor, ...]:
+def _with_theory(factors: Sequence[Factor], model: ModelRun, traced: Traced) -> tuple[Factor, ...]:
     """Theory's gain beside each factor: a layer's prediction covers its weights and what lies just before it."""
-    predictions = {p.name: p for p in predict_gains(model.architecture)}
+    made = predict_gains(model.architecture)
+    predictions = {p.name: p for p in made}
+    described = [i for i in traced.weighted() if not traced.operations[i].name.endswith(_NOT_DESCRIBED)]
+    by_place = dict(zip(described, made, strict=False)) if len(described) == len(made) else {}
     current: LayerPrediction | None = None
     out: list[Factor] = []
     for factor in factors:
         if factor.kind == "weight":
-            current = predictions.get(factor.module or "")
+            current = by_place.get(factor.operation) or predictions.get(factor.module or "")
         known = {
             "weight": current.weight_factor,
             "activation": current.activation_factor,
