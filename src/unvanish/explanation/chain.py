@@ -8,23 +8,40 @@ from dataclasses import replace
 
 from unvanish.diagnose.causes import TREATMENTS, cause_of_growth, cause_of_loss
 from unvanish.diagnose.facts import THRESHOLD, facts_of
-from unvanish.diagnose.path import Traced, attribution, layer_name
+from unvanish.diagnose.path import Traced, attribution, decades, layer_name
 from unvanish.explanation.forks import forks_of
 from unvanish.explanation.time import recurrences_of
-from unvanish.schema.chain import Chain, Factor
+from unvanish.schema.chain import Chain, Factor, Recurrence
 from unvanish.schema.finding import Cause
+from unvanish.schema.graph import ThroughTime
 from unvanish.schema.run import ModelRun
 from unvanish.theory.predict import LayerPrediction, predict_gains
+
 _NOT_DESCRIBED = ("Embedding", "RnnLayer", "Rnn")  # as probe.architecture.weigh leaves them out
 
 
+FORGOTTEN = -4.0  # decades between time steps, as the diagnosis has it
+
+
 def most_starved_parameter(model: ModelRun) -> str | None:
-    """The weight that gets the least of the signal (first traced backward pass with a finite signal)."""
+    """The weight that gets the least of the signal (first traced backward pass with a finite signal).
+
+    Where a fused recurrent layer forgets what came early, it is that layer's: its single operation looks well fed.
+    """
     facts = facts_of(model)
     for profile in facts.profiles:
         if any(s.nonfinite for s in profile.layers):
             continue
         target = profile.most_starved
+        fading = min(profile.traced.trace.through_time, key=_forgotten, default=None)
+        if fading is not None and _forgotten(fading) < min(FORGOTTEN, target.starvation):
+            inside = (
+                f"{fading.module}.weight_hh_l{fading.layer}"
+                if fading.module
+                else f"weight_hh_l{fading.layer}"
+            )
+            if any(inside in o.parameters for o in profile.traced.operations):
+                return inside
         names = [p for p in profile.traced.operations[target.operation].parameters if p]
         heavy = [p for p in names if not p.rsplit(".", 1)[-1].startswith("bias")]
         if heavy or names:
@@ -95,14 +112,34 @@ def _cause(model: ModelRun, traced: Traced, path: Sequence[int]) -> Cause | None
     total = sum(max(-300.0, f.decades) for f in traced.factors(path))
     profile = next(iter(facts_of(replace(model, traces=(traced.trace,))).profiles), None)
     signals = profile.layers if profile is not None else ()
+    if any(_faded(r) for r in recurrences_of(traced, path)):
+        return "recurrence"
+    if any(f.kind == "softmax" and decades(f.gain, 1.0) < THRESHOLD for f in traced.factors(path)):
+        return (
+            "attention_saturation"  # whatever large keys and queries make up for: what is lost there is lost
+        )
     level = next((s.starvation for s in signals if s.operation == target), total)
     if math.isnan(level) or math.isnan(total):
         return None
     if level < THRESHOLD and total < THRESHOLD / 2:
-        return cause_of_loss(traced, target)[0]
+        cause, parts, _ = cause_of_loss(traced, target)
+        usual = (parts.activation, parts.weight, parts.norm, parts.skip)
+        # an activation that is written out by hand, say: no kind of factor that there is a name for
+        return "unknown" if cause.startswith(("init", "saturating")) and parts.other < min(usual) else cause
     if level > -THRESHOLD and total > -THRESHOLD / 2:
         return cause_of_growth(traced, target)[0]
     return None
+
+
+def _forgotten(part: ThroughTime) -> float:
+    """Decades between the time step that hears most and the first."""
+    value = decades(part.norms[0], max(part.norms)) if part.norms and not part.reverse else 0.0
+    return value if value == value else 0.0
+
+
+def _faded(recurrence: Recurrence) -> bool:
+    norms = [t.signal_norm for t in recurrence.steps]
+    return decades(norms[0], max(norms)) < FORGOTTEN
 
 
 def _gradient(traced: Traced, target: int, parameter: str) -> float | None:

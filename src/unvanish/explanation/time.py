@@ -17,9 +17,7 @@ def recurrences_of(traced: Traced, path: Sequence[int]) -> tuple[Recurrence, ...
     weight = recurrent_weight(traced, list(path))
     if weight is not None:
         found.append(_unrolled(traced, weight))
-    modules = {
-        traced.operations[i].module for i in path if traced.operations[i].name.endswith(_FUSED)
-    }
+    modules = {traced.operations[i].module for i in path if traced.operations[i].name.endswith(_FUSED)}
     for part in traced.trace.through_time:
         if part.module in modules and len(part.norms) >= RECURRENT:
             direction = ", backwards" if part.reverse else ""
@@ -27,7 +25,8 @@ def recurrences_of(traced: Traced, path: Sequence[int]) -> tuple[Recurrence, ...
                 Recurrence(
                     layer=f"{part.module} (layer {part.layer}{direction})",
                     steps=tuple(
-                        TimeStep(step=t, signal_norm=norm, gradient_norm=None) for t, norm in enumerate(part.norms)
+                        TimeStep(step=t, signal_norm=norm, gradient_norm=None)
+                        for t, norm in enumerate(part.norms)
                     ),
                     fused=True,
                 )

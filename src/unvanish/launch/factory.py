@@ -1,4 +1,4 @@
-"""``FILE.py:FACTORY``: a function of the user's that builds a model, and perhaps a batch and a loss, without training."""
+"""``FILE.py:FACTORY``: a function of the user's that builds a model, and perhaps a batch and a loss."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def load_factory(spec: str) -> Built:
     """
     match = _SPEC.match(spec)
     if match is None:
-        raise UsageError(f"{spec!r} is not FILE.py:FACTORY", "name a function in a file, such as nets.py:build")
+        raise UsageError(
+            f"{spec!r} is not FILE.py:FACTORY", "name a function in a file, such as nets.py:build"
+        )
     path, name = Path(match["file"]), match["name"]
     if not path.is_file():
         raise UsageError(f"there is no file {path}", "check the path before the colon")
@@ -86,24 +88,34 @@ def _module(path: Path) -> Any:
 
 def _function(module: Any, path: Path, name: str) -> Callable[[], Any]:
     found = getattr(module, name, None)
-    if callable(found):
-        return found  # type: ignore[no-any-return]
     if isinstance(found, nn.Module):  # a model is callable, too, but that is not meant
         return lambda: found
-    there = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == module.__name__]
+    if callable(found):
+        return found  # type: ignore[no-any-return]
+    there = [
+        n
+        for n, v in vars(module).items()
+        if callable(v) and getattr(v, "__module__", None) == module.__name__
+    ]
     near = difflib.get_close_matches(name, there, n=2)
-    mend = f"did you mean {' or '.join(near)}?" if near else f"functions there: {', '.join(there[:8]) or 'none'}"
+    mend = (
+        f"did you mean {' or '.join(near)}?" if near else f"functions there: {', '.join(there[:8]) or 'none'}"
+    )
     raise UsageError(f"{path} has no function {name!r}", mend)
 
 
 def _called(factory: Any, spec: str) -> Any:
-    if isinstance(factory, nn.Module):
-        return factory
     needed: list[str] = []
     with contextlib.suppress(TypeError, ValueError):
-        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        kinds = (
+            inspect.Parameter.POSITIONAL_ONLY,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.KEYWORD_ONLY,
+        )
         needed = [
-            p.name for p in inspect.signature(factory).parameters.values() if p.default is p.empty and p.kind in kinds
+            p.name
+            for p in inspect.signature(factory).parameters.values()
+            if p.default is p.empty and p.kind in kinds
         ]
     if needed:
         raise UsageError(
@@ -113,7 +125,9 @@ def _called(factory: Any, spec: str) -> Any:
     try:
         return factory()
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{spec} raised {_said(error)}", "call it by itself first: it has to run without training") from error
+        raise UsageError(
+            f"{spec} raised {_said(error)}", "call it by itself first: it has to run without training"
+        ) from error
 
 
 def _built(given: Any, spec: str) -> Built:
@@ -121,12 +135,18 @@ def _built(given: Any, spec: str) -> Built:
     if not parts or len(parts) > 3 or not isinstance(parts[0], nn.Module):
         what = type(parts[0]).__name__ if isinstance(given, tuple | list) and parts else type(given).__name__
         place = "its first value" if isinstance(given, tuple | list) else "it"
-        said = f"{spec} gave {len(parts)} values" if len(parts) > 3 else f"{spec}: {place} is a {what}, not an nn.Module"
+        said = (
+            f"{spec} gave {len(parts)} values"
+            if len(parts) > 3
+            else f"{spec}: {place} is a {what}, not an nn.Module"
+        )
         raise UsageError(said, _WANTED)
     model = parts[0]
     loss_fn = parts[2] if len(parts) == 3 else None
     if loss_fn is not None and not callable(loss_fn):
-        raise UsageError(f"{spec}: the loss is a {type(loss_fn).__name__}, not a function", "return it as loss_fn")
+        raise UsageError(
+            f"{spec}: the loss is a {type(loss_fn).__name__}, not a function", "return it as loss_fn"
+        )
     if not any(True for _ in model.parameters()):
         raise UsageError(f"{spec}: the model has no parameters", "there is nothing to explain in it")
     batch = parts[1] if len(parts) > 1 else example_input(model)

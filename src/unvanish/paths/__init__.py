@@ -1,1 +1,1 @@
-"""Follow a single weight's gradient along all paths through the units of a net. Uses torch, the probe's way to see a graph."""
+"""A single weight's gradient, followed along all paths through the units of a net. Uses torch and the probe."""

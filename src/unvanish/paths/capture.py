@@ -1,9 +1,9 @@
 """From an autograd graph to a net of units: every operation's own derivatives, by calling its backward function.
 
 A node of autograd's graph is a function: given a gradient for its outputs it gives those for its inputs. Called with
-one unit's gradient at a time it gives the operation's derivatives, whatever the operation is. Those of a link are first
-tried in the forms that are small (unit by unit, rearranged, the same for all samples), and each is checked by one call
-with random numbers: what does not give the same is taken for another form, or refused.
+one unit's gradient at a time it gives the operation's derivatives, whatever the operation is. Those of a link are
+first tried in the forms that are small (unit by unit, rearranged, the same for all samples), and each is checked by
+one call with random numbers: what does not give the same is taken for another form, or refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from unvanish.probe.backward import Node, Tracing
 
 MOST_NUMBERS = 3e7  # derivatives that are held
 MOST_CALLS = 50_000  # of backward functions
+TOO_LARGE = "with this batch the net is too large to be followed unit by unit; a batch of one sample may do"
 _ACCUMULATE = "AccumulateGrad"
 
 
@@ -53,7 +54,10 @@ def backprop(nodes: Sequence[Node], root: Any) -> Backprop:
         given = [arrived.get((node.index, nr)) for nr in range(_outputs(node.handle))]
         if all(g is None for g in given):
             continue
-        out = call(node.handle, [_blank(node.handle, nr) if g is None else g for nr, g in enumerate(given)])
+        with torch.no_grad():
+            out = call(
+                node.handle, [_blank(node.handle, nr) if g is None else g for nr, g in enumerate(given)]
+            )
         handed[node.index] = out
         for position, parent in node.parents:
             part, nr = out[position], int(node.handle.next_functions[position][1])
@@ -69,7 +73,9 @@ def call(handle: Any, gradients: Sequence[Tensor]) -> list[Tensor | None]:
     out = function(*gradients)
     return [
         _as_taken(part, above, nr)
-        for part, (above, nr) in zip(out if isinstance(out, tuple) else (out,), handle.next_functions, strict=False)
+        for part, (above, nr) in zip(
+            out if isinstance(out, tuple) else (out,), handle.next_functions, strict=False
+        )
     ]
 
 
@@ -108,7 +114,7 @@ def _local(node: Node, position: int, index: tuple[int, ...]) -> list[Tensor]:
         element = _to_leaf(node.handle, position, given)[index]
         if not element.requires_grad:
             raise NoPathsError(f"{node.name} does not say how its output depends on the weight")
-        parts = torch.autograd.grad(element, given, allow_unused=True)
+        parts: Sequence[Tensor | None] = torch.autograd.grad(element, given, allow_unused=True)
     return [torch.zeros_like(g) if p is None else p.detach() for p, g in zip(parts, given, strict=True)]
 
 
@@ -132,15 +138,20 @@ def captured(
 ) -> Net:
     """The net between the operations that the weight enters and the model's output.
 
-    `samples`: of the batch, which are followed one by one; 1: the batch as a whole is one sample. What the rest of the
-    graph hands to a place (the loss, as a rule) is its end.
+    `samples`: of the batch, which are followed one by one; 1: the batch as a whole is one sample. What the rest of
+    the graph hands to a place (the loss, as a rule) is its end.
     """
     return _Capture(tracing.nodes, done, starts, output, samples).net()
 
 
 class _Capture:
     def __init__(
-        self, nodes: Sequence[Node], done: Backprop, starts: dict[int, list[Tensor]], output: int | None, samples: int
+        self,
+        nodes: Sequence[Node],
+        done: Backprop,
+        starts: dict[int, list[Tensor]],
+        output: int | None,
+        samples: int,
     ) -> None:
         self.nodes = nodes
         self.done = done
@@ -160,7 +171,7 @@ class _Capture:
                 if (index, nr) in self.done.arrived:
                     shape = tuple(handle._input_metadata[nr].shape)
                     size = int(np.prod(shape))
-                    if size % self.samples or (len(shape) and shape[0] % self.samples):
+                    if size % self.samples or (shape and shape[0] % self.samples):
                         raise MixedError(self.nodes[index].name)
                     self.places[index, nr] = len(self.list)
                     self.list.append(Place(operation=index, shape=shape))
@@ -200,7 +211,7 @@ class _Capture:
         def back(gradient: Tensor) -> Array | None:
             self.calls += 1
             if self.calls > MOST_CALLS:
-                raise NoPathsError("the net is too large to be followed unit by unit")
+                raise NoPathsError(TOO_LARGE)
             meta = node.handle._input_metadata[nr]
             wanted = gradient.reshape(tuple(meta.shape)).to(meta.dtype).to(meta.device)
             given = [wanted if i == nr else _blank(node.handle, i) for i in range(_outputs(node.handle))]
@@ -217,28 +228,44 @@ class _Capture:
         signal = np.asarray(probe.numpy())
         eps = 1e-9 if node.handle._input_metadata[nr].dtype == torch.float64 else 1e-4
         for form in (self._each, self._chosen, self._shared, self._full):
-            link = form(back, parent, child, m, n)
+            link = form(back, (parent, child), m, n)
             if link is not None and _same(link.back(signal), truth, eps):
                 self.numbers += link.values.size
                 self.list[parent].onward.append(link)
                 return
         raise MixedError(node.name)
 
-    def _each(self, back: Callable[[Tensor], Array | None], parent: int, child: int, m: int, n: int) -> Link | None:
+    def _each(
+        self, back: Callable[[Tensor], Array | None], ends: tuple[int, int], m: int, n: int
+    ) -> Link | None:
         if m != n:
             return None
         values = back(torch.ones(self.samples, m, dtype=torch.float64))
-        return None if values is None else Link(parent=parent, child=child, kind="each", values=values)
+        return (
+            None
+            if values is None or values.shape[1] != n
+            else Link(parent=ends[0], child=ends[1], kind="each", values=values)
+        )
 
-    def _chosen(self, back: Callable[[Tensor], Array | None], parent: int, child: int, m: int, n: int) -> Link | None:
+    def _chosen(
+        self, back: Callable[[Tensor], Array | None], ends: tuple[int, int], m: int, n: int
+    ) -> Link | None:
         numbers = torch.arange(1, m + 1, dtype=torch.float64).expand(self.samples, m).contiguous()
         found = back(numbers)
-        if found is None or not np.array_equal(found, np.rint(found)) or (found < 0).any() or (found > m).any():
+        if (
+            found is None
+            or found.shape[1] != n
+            or not np.array_equal(found, np.rint(found))
+            or (found < 0).any()
+            or (found > m).any()
+        ):
             return None
         units = found[0].astype(np.int64) - 1
-        return Link(parent=parent, child=child, kind="chosen", values=np.ones((1, 1)), units=units)
+        return Link(parent=ends[0], child=ends[1], kind="chosen", values=np.ones((1, 1)), units=units)
 
-    def _shared(self, back: Callable[[Tensor], Array | None], parent: int, child: int, m: int, n: int) -> Link | None:
+    def _shared(
+        self, back: Callable[[Tensor], Array | None], ends: tuple[int, int], m: int, n: int
+    ) -> Link | None:
         """A sample each for as many units at once: the derivatives of a weight are the same for all samples."""
         if self.samples == 1:
             return None
@@ -252,9 +279,11 @@ class _Capture:
             if out is None:
                 return None
             values[0, first : first + len(units)] = out[: len(units)]
-        return Link(parent=parent, child=child, kind="full", values=values)
+        return Link(parent=ends[0], child=ends[1], kind="full", values=values)
 
-    def _full(self, back: Callable[[Tensor], Array | None], parent: int, child: int, m: int, n: int) -> Link | None:
+    def _full(
+        self, back: Callable[[Tensor], Array | None], ends: tuple[int, int], m: int, n: int
+    ) -> Link | None:
         self._room(self.samples * m * n)
         values = np.zeros((self.samples, m, n))
         for unit in range(m):
@@ -264,11 +293,11 @@ class _Capture:
             if out is None:
                 return None
             values[:, unit] = out
-        return Link(parent=parent, child=child, kind="full", values=values)
+        return Link(parent=ends[0], child=ends[1], kind="full", values=values)
 
     def _room(self, more: float) -> None:
         if self.numbers + more > MOST_NUMBERS:
-            raise NoPathsError("the net is too large to be followed unit by unit")
+            raise NoPathsError(TOO_LARGE)
 
 
 def _same(mine: Array, truth: Array, eps: float) -> bool:
@@ -287,4 +316,3 @@ def _inside(nodes: Sequence[Node], starts: set[int], output: int | None) -> set[
         if node.index in before:
             before.update(parent for _, parent in node.parents)
     return (after & before) | starts
-

@@ -35,14 +35,16 @@ class Link:
         if self.units is not None:
             return taken(signal, self.units)
         if self.kind == "each":
-            return signal * self.values
+            return np.asarray(signal * self.values)
         if len(self.values) == 1:
             return np.asarray(signal @ self.values[0])
         return np.asarray(np.einsum("sk,skn->sn", signal, self.values))
 
     def absolute(self) -> Link:
         """The same with the sizes of the derivatives."""
-        return Link(parent=self.parent, child=self.child, kind=self.kind, values=np.abs(self.values), units=self.units)
+        return Link(
+            parent=self.parent, child=self.child, kind=self.kind, values=np.abs(self.values), units=self.units
+        )
 
     def best(self, most: Array) -> Array:
         """Per parent's unit and sample, the largest size of derivative x `most` [S, m]."""
@@ -57,9 +59,9 @@ class Link:
     def counts(self, paths: Array) -> Array:
         """How many paths there are from each of the parent's units, given those from each of the child's."""
         if self.units is not None:
-            return taken(paths[None], self.units)[0]
+            return np.asarray(taken(paths[None], self.units)[0])
         if self.kind == "each":
-            return np.where((self.values != 0).any(0), paths, 0.0)
+            return np.asarray(np.where((self.values != 0).any(0), paths, 0.0))
         return np.asarray(paths @ (self.values != 0).any(0))
 
     def onward(self, unit: int, at: Array) -> tuple[NDArray[np.int64], Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Mapping, Sequence
@@ -28,16 +29,21 @@ SHOWN = 5
 
 
 def follow_model(
-    model: nn.Module, batch: Any, loss_fn: LossFn | None, parameter: str, index: tuple[int, ...], wanted: int = SHOWN
+    model: nn.Module,
+    batch: Any,
+    loss_fn: LossFn | None,
+    parameter: str,
+    index: tuple[int, ...],
+    wanted: int = SHOWN,
 ) -> ScalarPaths:
     """The paths to one weight of a model at hand: on a copy in float64, where one can be made."""
     model = unwrap(model)
     wide = _in_float64(model, batch, loss_fn)
     if wide is not None:
-        try:
+        with contextlib.suppress(
+            Exception
+        ):  # a net that can't run in float64; the call below says what is wrong
             return _follow_model(*wide, parameter, index, wanted)
-        except Exception:  # noqa: BLE001 - a net that can't run in float64; the one below says what is wrong
-            pass
     return _follow_model(model, batch, loss_fn, parameter, index, wanted)
 
 
@@ -81,7 +87,10 @@ def follow(
 ) -> ScalarPaths:
     """The same of a loss whose graph is there. `names`: paths by id of the module, names by id of the parameter."""
     name, parameter = target
-    (whole,) = torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True)
+    parts: Sequence[Tensor | None] = torch.autograd.grad(
+        loss, parameter, retain_graph=True, allow_unused=True
+    )
+    whole = parts[0]
     gradient = 0.0 if whole is None else float(whole[index])
     weight = float(parameter.detach()[index])
     plain = ScalarPaths(parameter=name, index=index, weight=weight, gradient=gradient, samples=1)
@@ -143,7 +152,9 @@ def _splits(nodes: Sequence[Node], starts: Mapping[int, Any], output: int | None
     return [several, 1] if several > 1 else [1]
 
 
-def _by_layers(done: Backprop, starts: Mapping[int, Sequence[Tensor]], gradient: float) -> tuple[PathStep, ...]:
+def _by_layers(
+    done: Backprop, starts: Mapping[int, Sequence[Tensor]], gradient: float
+) -> tuple[PathStep, ...]:
     """|dL/dz| of the layer, the part of it at the units that the weight feeds, and what enters there."""
     whole, part = 0.0, 0.0
     for index, parts in starts.items():
@@ -175,7 +186,8 @@ def _answer(plain: ScalarPaths, net: Net, labels: _Labels, wanted: int) -> Scala
     notes = []
     if mixed:
         notes.append(
-            "units are numbered by their place in the whole batch, sample first, as paths could not be told apart by sample"
+            "an operation mixes the samples of the batch (or their order changes), so that a unit's number has its "
+            "place in the batch first"
         )
     if not surely:
         notes.append("there may be stronger paths than these: not all that could be were looked at")
@@ -236,7 +248,12 @@ class _Labels:
         end = self.net.places[last.place].end
         if end is None:
             return ()
-        steps = [PathStep(label=f"dL/d({self._name(last.place)}[{self._unit(last.place, last.unit)}])", value=_rms(end[:, last.unit]))]
+        steps = [
+            PathStep(
+                label=f"dL/d({self._name(last.place)}[{self._unit(last.place, last.unit)}])",
+                value=_rms(end[:, last.unit]),
+            )
+        ]
         current: Partial | None = last
         while current is not None and current.before is not None and current.link is not None:
             values = current.link.derivative(current.before.unit, current.unit)
@@ -270,7 +287,11 @@ class _Labels:
             name = self._name(after.place)
             if "," in new + old:
                 return f"weight {name}[{new} <- {old}]"
-            return f"weight {name}[{old},{new}]" if operation.index in self.plain else f"weight {name}[{new},{old}]"
+            return (
+                f"weight {name}[{old},{new}]"
+                if operation.index in self.plain
+                else f"weight {name}[{new},{old}]"
+            )
         if operation.kind == "activation":
             return f"{operation.name}'[{new}]"
         where = f"{operation.module} " if operation.module else ""
@@ -285,7 +306,8 @@ def _plain(nodes: Sequence[Node]) -> frozenset[int]:
     return frozenset(
         node.index
         for node in nodes
-        if node.name in ("Mm", "Addmm", "Mv") and not any(x.transposed for x in node.leaves if x.parameter.dim() == 2)
+        if node.name in ("Mm", "Addmm", "Mv")
+        and not any(x.transposed for x in node.leaves if x.parameter.dim() == 2)
     )
 
 

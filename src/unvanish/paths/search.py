@@ -19,7 +19,8 @@ DIVES = 64  # of the best partial paths, carried to their ends when that many di
 class Totals:
     """Per place: sums over all paths from there to the loss.
 
-    `signed` [S, n] is the gradient itself, `absolute` the sum of sizes, `most` the largest size, `paths` [n] how many.
+    `signed` [S, n] is the gradient itself, `absolute` the sum of sizes, `most` the largest size, `paths` [n] their
+    number.
     """
 
     signed: list[Array]
@@ -32,7 +33,10 @@ def totals_of(net: Net) -> Totals:
     """From the loss backwards, place by place."""
     size = len(net.places)
     out = Totals(
-        signed=[np.zeros(0)] * size, absolute=[np.zeros(0)] * size, most=[np.zeros(0)] * size, paths=[np.zeros(0)] * size
+        signed=[np.zeros(0)] * size,
+        absolute=[np.zeros(0)] * size,
+        most=[np.zeros(0)] * size,
+        paths=[np.zeros(0)] * size,
     )
     for at in range(size - 1, -1, -1):
         place = net.places[at]
@@ -68,54 +72,63 @@ class Complete:
     product: float  # summed over the samples
 
 
+class _Best:
+    """The strongest complete paths so far."""
+
+    def __init__(self, net: Net, wanted: int) -> None:
+        self.net = net
+        self.wanted = wanted
+        self.held: list[tuple[float, int, Complete]] = []  # the smallest first
+        self.ties = count()
+
+    @property
+    def floor(self) -> float:
+        """What a path has to be larger than."""
+        return self.held[0][0] * (1 + 1e-12) if len(self.held) == self.wanted else 0.0
+
+    def finish(self, partial: Partial) -> None:
+        """Take a path that ends here, where the loss hands something to this place."""
+        end = self.net.places[partial.place].end
+        if end is None:
+            return
+        product = float((partial.value * end[:, partial.unit]).sum())
+        if abs(product) > self.floor:
+            entry = (abs(product), next(self.ties), Complete(partial, product))
+            if len(self.held) == self.wanted:
+                heapq.heapreplace(self.held, entry)
+            else:
+                heapq.heappush(self.held, entry)
+
+    @property
+    def ranked(self) -> list[Complete]:
+        """The largest first."""
+        return [complete for _, _, complete in sorted(self.held, key=lambda e: -e[0])]
+
+
 def strongest(net: Net, totals: Totals, wanted: int) -> tuple[list[Complete], bool]:
     """The `wanted` paths with the largest product, and whether it is sure that there is no larger one.
 
     Best first, by the most that a partial path can still come to: of one sample that is exact, so that nothing is
     looked at in vain. Of several, whose products may cancel, it is an upper bound.
     """
-    best: list[tuple[float, int, Complete]] = []  # the smallest first
-    ties = count()
+    best = _Best(net, wanted)
     heap: list[tuple[float, int, Partial]] = []
-
-    def floor() -> float:
-        return best[0][0] if len(best) == wanted else 0.0
-
-    def put(partial: Partial, bound: float) -> None:
-        if bound > floor():
-            heapq.heappush(heap, (-bound, next(ties), partial))
-
-    def finish(partial: Partial) -> None:
-        end = net.places[partial.place].end
-        if end is None:
-            return
-        product = float((partial.value * end[:, partial.unit]).sum())
-        if abs(product) > floor():
-            entry = (abs(product), next(ties), Complete(partial, product))
-            if len(best) == wanted:
-                heapq.heapreplace(best, entry)
-            else:
-                heapq.heappush(best, entry)
-
     for place, values in net.starts.items():
         for unit in np.flatnonzero((values != 0).any(0)):
             value = values[:, unit]
-            put(Partial(None, None, place, int(unit), value), float(np.abs(value) @ totals.most[place][:, unit]))
+            bound = float(np.abs(value) @ totals.most[place][:, unit])
+            heapq.heappush(heap, (-bound, next(best.ties), Partial(None, None, place, int(unit), value)))
     looks = 0
-    while heap and looks < MOST_LOOKS:
-        bound, _, partial = heapq.heappop(heap)
-        if -bound <= floor() * (1 + 1e-12):
-            heap = []
-            break
+    while heap and looks < MOST_LOOKS and -heap[0][0] > best.floor:
+        _, _, partial = heapq.heappop(heap)
         looks += 1
-        finish(partial)
+        best.finish(partial)
         for child, most in _carried_on(net, totals, partial):
-            put(child, most)
-    left = [p for _, _, p in heapq.nsmallest(DIVES, heap)]
-    for partial in left:
-        _dive(net, totals, partial, finish)
-    ranked = sorted(best, key=lambda e: -e[0])
-    return [complete for _, _, complete in ranked], not heap or -heap[0][0] <= floor() * (1 + 1e-12)
+            if most > best.floor:
+                heapq.heappush(heap, (-most, next(best.ties), child))
+    for _, _, partial in heapq.nsmallest(DIVES, heap):
+        _dive(net, totals, partial, best.finish)
+    return best.ranked, not heap or -heap[0][0] <= best.floor
 
 
 def _carried_on(net: Net, totals: Totals, partial: Partial) -> list[tuple[Partial, float]]:

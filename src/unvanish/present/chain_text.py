@@ -9,10 +9,11 @@ from itertools import groupby
 from rich.console import Console
 
 from unvanish.present import words
+from unvanish.present.blame import blame_sentence, mend_sentence
 from unvanish.present.paths_text import print_paths
 from unvanish.present.series import spread
 from unvanish.present.text import NAME, Page
-from unvanish.present.waterfall import TRIVIAL
+from unvanish.present.waterfall import TRIVIAL, power
 from unvanish.schema.chain import Chain, Factor, Fork, Recurrence
 from unvanish.schema.explanation import Explanation
 from unvanish.schema.graph import place
@@ -21,7 +22,6 @@ MOST_ROWS = 60
 MOST_FORKS = 8
 MOST_STEPS = 9  # time steps of a recurrence that are shown
 REPEATED = 4  # factors of one weight in a row that are told as one: the steps of a recurrence
-_GATES = ("Relu", "Threshold", "Hardtanh")
 _HEAD = ("Factor", "Gain", "Theory", "At most", "Decades", "So far")
 
 
@@ -42,9 +42,15 @@ def print_chain(chain: Chain, console: Console) -> None:
     """One product of factors: each factor's gain, theory's, the largest there can be, its decades; blame and mend."""
     page = Page(console=console)
     source = chain.output_layer or "the output"
-    page.line(f"From {place(source)} down to {chain.parameter}, step {chain.step}, loss {words.plain(chain.loss, 4)}", "bold")
+    page.line(
+        f"From {place(source)} down to {chain.parameter}, step {chain.step}, loss {words.plain(chain.loss, 4)}",
+        "bold",
+    )
     page.table(_HEAD, _table(chain), numbers=(1, 2, 3, 4, 5))
-    page.line("Gain: the L2 norm of the signal behind a factor over that before it; the gains multiply, the decades add up.", "dim")
+    page.line(
+        "Gain: the L2 norm of the signal behind a factor over that before it. Gains multiply, decades add up.",
+        "dim",
+    )
     page.line(words.chain_looked_at(chain), "dim")
     page.gap()
     page.labelled("Way", words.attribution_sentence(chain))
@@ -62,7 +68,14 @@ def print_chain(chain: Chain, console: Console) -> None:
 
 def _table(chain: Chain) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
-        (f"signal at the output, dL/d({chain.output_layer or 'output'})", words.plain(chain.output_norm, 3), "", "", "", "")
+        (
+            f"signal at the output, dL/d({chain.output_layer or 'output'})",
+            words.plain(chain.output_norm, 3),
+            "",
+            "",
+            "",
+            "",
+        )
     ]
     level = 0.0
     for group in _outer(_groups(chain), MOST_ROWS):
@@ -71,7 +84,7 @@ def _table(chain: Chain) -> list[tuple[str, ...]]:
         rows.append(
             (
                 words.shortened(_label(group), NAME),
-                words.plain(_power(lost), 3),
+                words.plain(power(lost), 3),
                 words.plain(_product([f.predicted for f in group]), 3),
                 _at_most(group),
                 words.decades(lost),
@@ -81,7 +94,16 @@ def _table(chain: Chain) -> list[tuple[str, ...]]:
     through = f"times what enters {place(chain.layer)}"
     rows.append((words.shortened(through, NAME), words.plain(chain.last_factor, 3), "", "", "", ""))
     gradient = "gradient" if chain.uses == 1 else "this use's gradient"
-    rows.append((words.shortened(f"= {gradient} of {chain.parameter}", NAME), words.plain(chain.gradient_norm, 3), "", "", "", ""))
+    rows.append(
+        (
+            words.shortened(f"= {gradient} of {chain.parameter}", NAME),
+            words.plain(chain.gradient_norm, 3),
+            "",
+            "",
+            "",
+            "",
+        )
+    )
     return rows
 
 
@@ -130,108 +152,14 @@ def _product(values: Sequence[float | None]) -> float | None:
     return math.prod(known) if len(known) == len(values) else None
 
 
-def _power(decades: float) -> float:
-    return math.inf if decades > 308 else 10.0**decades
-
-
-# --- blame and mend ----------------------------------------------------------------------------------------
-
-
-def blame_sentence(chain: Chain) -> str:
-    """Which factors are to blame, with their numbers; or that none is."""
-    stop = next((f for f in chain.factors if not f.gain > 0), None)
-    if stop is not None and stop.gain == 0:
-        return _stop_sentence(stop)
-    if not chain.output_norm > 0:
-        return "no signal leaves the loss: it is at its minimum, or flat where the output lies."
-    if chain.cause is None:
-        if chain.last_factor == 0 and chain.signal_norm > 0:
-            return f"none of the factors: what enters {place(chain.layer)} is zero, and so is the gradient."
-        return "none of the factors: the signal arrives within e^3 = 20 times of what its scale asks for."
-    worst = _worst(chain)
-    cause = words.CAUSE_WORDS[chain.cause]
-    if not worst:
-        return f"{cause}: many factors take a little each."
-    return f"{cause}: {_group_sentence(chain, worst)}"
-
-
-def mend_sentence(chain: Chain) -> str:
-    """What to change."""
-    stop = next((f for f in chain.factors if not f.gain > 0), None)
-    if stop is not None and stop.gain == 0:
-        if stop.name in _GATES:
-            return "Use LeakyReLU, lower the learning rate, and start the biases anew; a batch norm before it opens units, too."
-        if stop.kind == "weight":
-            return "Nothing, if it starts at zero on purpose and moves at the first step; else initialise it."
-        return "Look at this operation: it hands nothing back."
-    if chain.cause is None:
-        return "Nothing on this way."
-    advice = [words.ADVICE[name] for name in chain.treatments[:3]]
-    if not advice:
-        return "There is no standard treatment for this one."
-    first, *others = advice
-    return f"{words.capital(first)}{'; or ' if others else ''}{'; or '.join(others)}. `unvanish explain` again shows what it brought."
-
-
-def _stop_sentence(stop: Factor) -> str:
-    where = words.factor_label(stop)
-    if stop.name in _GATES:
-        return f"{where}: no unit that the signal comes to is open for any sample of the batch. It is dead, and nothing passes."
-    if stop.kind == "weight":
-        return f"{where}: its weight is zero where the signal arrives, so nothing passes until it has moved."
-    return f"{where} passes nothing on."
-
-
-def _worst(chain: Chain) -> list[Factor]:
-    """The kind of factor that takes (or gives) most, all of it."""
-    sign = -1.0 if chain.decades < 0 else 1.0
-    kinds: dict[str, list[Factor]] = {}
-    for factor in chain.factors:
-        kinds.setdefault(factor.kind, []).append(factor)
-    blamed = _BLAMED.get(chain.cause or "")
-    if blamed in kinds and sum(f.decades for f in kinds[blamed]) * sign > 0:
-        return kinds[blamed]
-    ranked = sorted(kinds.values(), key=lambda fs: -sign * sum(f.decades for f in fs))
-    return ranked[0] if ranked and sign * sum(f.decades for f in ranked[0]) > 0.05 else []
-
-
-_BLAMED = {
-    "saturating_activation": "activation",
-    "init_too_small": "weight",
-    "attention_saturation": "softmax",
-    "normalization": "norm",
-}
-
-
-def _group_sentence(chain: Chain, group: Sequence[Factor]) -> str:
-    total = sum(f.decades for f in group)
-    names = [f.name for f in group]
-    name = max(set(names), key=names.count)
-    each = _power(total / len(group))
-    thing = {"activation": f"{name} derivative", "weight": "weight", "norm": "norm", "skip": "sum"}.get(group[0].kind, name)
-    many = f"{len(group)} {thing}s" if len(group) > 1 else f"one {thing}"
-    verb = "take" if total < 0 else "give"
-    said = f"{many} {verb if len(group) > 1 else verb + 's'} {abs(total):.1f} decades"
-    said += f", {words.plain(each, 2)} each" if len(group) > 1 else f", a gain of {words.plain(each, 2)}"
-    bounds = [f.bound for f in group if f.bound is not None]
-    if group[0].kind == "activation" and len(bounds) == len(group) and max(bounds) < 1:
-        best = sum(math.log10(b) for b in bounds)
-        said += f" (none can pass more than {words.plain(max(bounds), 2)}: {abs(best):.1f} decades are lost at best)"
-    expected = [f.predicted for f in group if f.predicted is not None]
-    if len(expected) * 2 > len(group):
-        mean = math.exp(sum(math.log(p) for p in expected if p > 0) / len(expected)) if all(expected) else 0.0
-        said += f"; theory expects {words.plain(mean, 2)} of each at this initialisation"
-    worst = min(group, key=lambda f: f.decades) if total < 0 else max(group, key=lambda f: f.decades)
-    if len(group) > 1 and abs(worst.decades) > 2 * abs(total) / len(group) + 0.3:
-        said += f"; most at {words.factor_label(worst)} ({words.plain(worst.gain, 2)})"
-    return said + "."
-
-
 def _uses(chain: Chain) -> str:
-    return (
-        f"{chain.parameter} is used {chain.uses} times; this is the way to its first use, and its whole gradient is the sum "
-        "over all of them."
+    said = (
+        f"{chain.parameter} is used {chain.uses} times; this is the way to its first use, and its whole gradient is "
+        "the sum over all of them."
     )
+    if chain.last_factor == 0 and chain.signal_norm > 0:
+        said += " What enters the first use is zero (a first state of zeros), so that this one adds nothing."
+    return said
 
 
 # --- forks and time ----------------------------------------------------------------------------------------
@@ -266,10 +194,13 @@ def _recurrence(page: Page, recurrence: Recurrence) -> None:
     steps = recurrence.steps
     gain = recurrence.gain_per_step
     each = "" if gain is None else f": each step back multiplies it by {words.plain(gain, 2)}"
-    page.line(f"Back through the {len(steps)} time steps of {recurrence.layer or 'the recurrent layer'}{each}", "bold")
+    page.line(
+        f"Back through the {len(steps)} time steps of {recurrence.layer or 'the recurrent layer'}{each}",
+        "bold",
+    )
     last = steps[-1].signal_norm
     rows = []
-    for i in reversed(sorted(spread(len(steps), MOST_STEPS))):
+    for i in sorted(spread(len(steps), MOST_STEPS), reverse=True):
         step = steps[i]
         share = step.signal_norm / last if last > 0 else math.nan
         rows.append(

@@ -89,12 +89,15 @@ class Page:
 
     @property
     def drawn(self) -> bool:
+        """Whether it is a terminal that can be drawn on."""
         return self.console.is_terminal and not self.console.is_dumb_terminal
 
     def gap(self) -> None:
+        """An empty line."""
         self.console.print()
 
     def line(self, text: str, style: str = "") -> None:
+        """One paragraph."""
         self.console.print(Text(visible(text), style=style if self.drawn else ""), soft_wrap=not self.drawn)
 
     def labelled(self, label: str, text: str, style: str = "", label_style: str = "bold") -> None:

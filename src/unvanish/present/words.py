@@ -208,6 +208,8 @@ def status_line(run: Run) -> str:
 def attribution_sentence(chain: Chain) -> str:
     """Who took how much: "Of the 10.2 decades lost between 11 and 0, sigmoid derivatives took 9.1 ..."."""
     total = chain.decades
+    if not chain.factors:
+        return f"The output is made by {place(chain.layer) or 'this layer'} itself: what leaves the loss arrives."
     where = (
         f"between {place(chain.output_layer) or 'the output'} and {place(chain.layer)} at step {chain.step}"
     )

@@ -91,9 +91,9 @@ class Probe:
         """`every`: trace each so many steps. `only`: a model and its optimizers, all others are ignored.
 
         A trial needs less: at most `traces` traced steps, and with `parameters` False the losses alone.
-        `exact`: look at every element of everything, whatever it costs. `explain`: take the bounds of all operations as
-        well, and show every traced loss, before its backward pass, with the calls that it was made by and the modules that
-        the script called.
+        `exact`: look at every element of everything, whatever it costs. `explain`: take the bounds of all
+        operations as well, and show every traced loss, before its backward pass, with the calls that it was made by
+        and the modules that the script called.
         """
         self._buffer = buffer
         self._stop_after = stop_after
@@ -281,9 +281,7 @@ class Probe:
                             tracing.targets = chance.targets_of(loss)
                         if tracing.targets is not None:
                             tracing.targets_at = index_of(tracing, tracing.targets.number)
-                        if self._explain is not None:
-                            measure_bounds(tracing.nodes)
-                            self._explain(loss, list(self._forward.calls), self._forward.roots)
+                        self._show(loss, tracing)
                         tracing.arm()
                         through_time.arm(tracing)
         except Exception as error:
@@ -291,6 +289,11 @@ class Probe:
         self._forward.in_backward = True
         self._own += time.perf_counter() - began
         return tracing
+
+    def _show(self, loss: Tensor, tracing: Tracing) -> None:
+        if self._explain is not None:
+            measure_bounds(tracing.nodes)
+            self._explain(loss, list(self._forward.calls), self._forward.roots)
 
     @hidden
     def _end_backward(self, tracing: Tracing | None, args: Any, kwargs: Any, done: bool) -> None:

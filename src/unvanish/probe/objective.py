@@ -51,7 +51,8 @@ def _called(model: nn.Module, inputs: Any) -> Any:
         return model(inputs)
     except Exception as error:
         raise UsageError(
-            f"the model could not be called with this batch: {type(error).__name__}: {_first_line(error)}", _CALL
+            f"the model could not be called with this batch: {type(error).__name__}: {_first_line(error)}",
+            _CALL,
         ) from error
 
 
@@ -84,7 +85,9 @@ def _own_loss(output: Any) -> Any:
     parts = []
     for tensor in found:
         real = tensor.abs() if tensor.is_complex() else tensor
-        direction = torch.randn(real.shape, generator=generator, dtype=torch.float64) / max(1, real.numel()) ** 0.5
+        direction = (
+            torch.randn(real.shape, generator=generator, dtype=torch.float64) / max(1, real.numel()) ** 0.5
+        )
         parts.append((real * direction.to(real)).sum())
     return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
 
@@ -102,7 +105,9 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _checked(loss: Any) -> Tensor:
     if not isinstance(loss, Tensor):
-        raise UsageError(f"the loss is a {type(loss).__name__}, not a tensor", "return the loss itself, without .item()")
+        raise UsageError(
+            f"the loss is a {type(loss).__name__}, not a tensor", "return the loss itself, without .item()"
+        )
     if loss.numel() != 1:
         raise UsageError(
             f"the loss is not a single number, but of shape {tuple(loss.shape)}", "reduce it, e.g. by .mean()"

@@ -92,7 +92,9 @@ def walked(loss: Tensor, calls: list[Call]) -> tuple[Tracing, list[Exception]]:
     faults: list[Exception] = []
     tracing = Walker().walk(loss, calls, lambda _, error: faults.append(error), WHOLE)
     if tracing is None:
-        raise CaptureError("the graph behind the loss is too large", "explain a part of the model, or fewer time steps")
+        raise CaptureError(
+            "the graph behind the loss is too large", "explain a part of the model, or fewer time steps"
+        )
     return tracing, faults
 
 
@@ -146,5 +148,3 @@ def _raise_first(faults: list[Exception]) -> None:
         raise CaptureError(
             f"the backward pass could not be measured ({type(error).__name__}: {error})", "please report this"
         ) from error
-
-

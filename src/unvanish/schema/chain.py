@@ -39,7 +39,7 @@ class Factor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """One of several ways at a fork. `norm` is the L2 norm of the signal on it, `share` its part of all squared norms.
+    """One of several ways at a fork. `norm`: the L2 norm of the signal on it, `share`: its part of all squared norms.
 
     `followed`: the chain goes this way, the one with the largest norm.
     """

@@ -34,8 +34,8 @@ class ScalarPath:
 class ScalarPaths:
     """The gradient of one weight as a sum over paths.
 
-    `gradient` is autograd's, `total` the sum over all `count` paths (None: they could not be followed, and `note` says
-    why). `covered` is the sum of the `paths` shown, the strongest first, `remainder` what is left of the total;
+    `gradient` is autograd's, `total` the sum over all `count` paths (None: they could not be followed, and `note`
+    says why). `covered` is the sum of the `paths` shown, the strongest first, `remainder` what is left of the total;
     `absolute` the sum of all paths' sizes, sample by sample, and `share` the part of it that the shown ones have.
     `surely`: no other path is stronger than those shown. `unit` says what a path runs through: units of each sample,
     or of the whole batch where an operation mixes its samples.
@@ -81,7 +81,8 @@ class ScalarPaths:
             "mixed": self.mixed,
             "note": self.note,
             "paths": [
-                {"product": finite(p.product), "route": list(p.route), "steps": _steps(p.steps)} for p in self.paths
+                {"product": finite(p.product), "route": list(p.route), "steps": _steps(p.steps)}
+                for p in self.paths
             ],
             "steps": _steps(self.steps),
         }
@@ -91,9 +92,9 @@ def _steps(steps: tuple[PathStep, ...]) -> list[dict[str, Any]]:
     return [{"label": s.label, "value": finite(s.value)} for s in steps]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Explanation:
-    """The answer of `unvanish.explain`. Printed, it shows the table; `chain` is the first (as a rule the only) one."""
+    """The answer of `unvanish.explain`. Printed, it shows the table; `chain` is the first (as a rule the only)."""
 
     chains: tuple[Chain, ...]
     scalar: ScalarPaths | None = None
@@ -105,8 +106,8 @@ class Explanation:
         """The product of factors of the first model."""
         return self.chains[0]
 
-    def __str__(self) -> str:
-        return self.text or repr(self)
+    def __repr__(self) -> str:
+        return self.text or f"Explanation of {', '.join(c.parameter for c in self.chains)}"
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON holds it."""
