@@ -26,6 +26,7 @@ from unvanish.schema.explanation import PathStep, ScalarPath, ScalarPaths
 from unvanish.schema.graph import Operation
 
 SHOWN = 5
+_MATRICES = frozenset("Addmm Mm Mv Linear".split())
 
 
 def follow_model(
@@ -227,6 +228,7 @@ class _Labels:
     ) -> None:
         """`plain`: operations whose weight is [inputs, units], as in x @ w, and not turned round."""
         self.plain = plain
+        self.turns = _turns(operations)
         self.net = net
         self.operations = operations
         self.index = index
@@ -264,7 +266,7 @@ class _Labels:
             local = self.net.starts[current.place][:, current.unit]
             operation = self._operation(current.place)
             where = f"{self._name(current.place)}[{self._unit(current.place, current.unit)}]"
-            matrix = operation.kind == "weight" and len(self.index) == 2
+            matrix = operation.name in _MATRICES and len(self.index) == 2
             entry = self.index[0 if operation.index in self.plain else 1] if matrix else 0
             label = f"input[{entry}] of {self._name(current.place)}" if matrix else f"d({where})/dw"
             steps.append(PathStep(label=label, value=_rms(local)))
@@ -274,11 +276,14 @@ class _Labels:
         return self.operations[self.net.places[place].operation]
 
     def _name(self, place: int) -> str:
+        """The layer's, with "@t" behind it where its weight is used many times, at time step t."""
         operation = self._operation(place)
+        turn = self.turns.get(operation.index)
+        at = "" if turn is None else f"@{turn}"
         if operation.module:
-            return operation.module
+            return operation.module + at
         named = [p for p in operation.parameters if p and not p.rsplit(".", 1)[-1].startswith("bias")]
-        return named[0].removesuffix(".weight") if named else operation.name
+        return (named[0].removesuffix(".weight") if named else operation.name) + at
 
     def _hop(self, before: Partial, after: Partial) -> str:
         operation = self._operation(after.place)
@@ -300,6 +305,16 @@ class _Labels:
     def _unit(self, place: int, unit: int) -> str:
         shape = _unit_shape(self.net.places[place], self.net.samples)
         return ",".join(str(int(i)) for i in np.unravel_index(unit, shape)) if shape else "0"
+
+
+def _turns(operations: Sequence[Operation]) -> dict[int, int]:
+    """By operation, the how manieth use of its weight it is, from 1; of weights that are used more than once."""
+    uses: dict[str, list[int]] = {}
+    for operation in operations:
+        for name in operation.parameters[:1]:  # the weight comes first
+            if name and operation.kind == "weight":
+                uses.setdefault(name, []).append(operation.index)
+    return {index: n + 1 for found in uses.values() if len(found) > 1 for n, index in enumerate(found)}
 
 
 def _plain(nodes: Sequence[Node]) -> frozenset[int]:

@@ -34,7 +34,9 @@ def blame_sentence(chain: Chain) -> str:
         else "operations that are none of the usual kinds"
     )
     if chain.cause == "recurrence" and chain.recurrences:
-        return f"{cause}: {_forgetting(chain.recurrences[0])}"
+        clearest = max(chain.recurrences, key=_lost)
+        if _lost(clearest) > 1.0:
+            return f"{cause}: {_forgetting(clearest)}"
     worst = _worst(chain)
     if not worst:
         return f"{cause}: many factors take a little each."
@@ -67,6 +69,19 @@ def mend_sentence(chain: Chain) -> str:
     return f"{words.capital('; or '.join(advice))}. Then `unvanish explain` shows what it brought."
 
 
+def cancels(factor: Factor) -> bool:
+    """Whether the ways that meet at a sum undo one another."""
+    return factor.kind == "skip" and factor.name.startswith("sum") and factor.gain < 0.5
+
+
+def _lost(recurrence: Recurrence) -> float:
+    """How many decades lie between the last time step and the first, either way."""
+    first, last = recurrence.steps[0].signal_norm, recurrence.steps[-1].signal_norm
+    if not (math.isfinite(first) and math.isfinite(last)) or last <= 0:
+        return 0.0
+    return abs(math.log10(first / last)) if first > 0 else math.inf
+
+
 def _forgetting(recurrence: Recurrence) -> str:
     steps = recurrence.steps
     first, last, gain = steps[0].signal_norm, steps[-1].signal_norm, recurrence.gain_per_step
@@ -76,7 +91,7 @@ def _forgetting(recurrence: Recurrence) -> str:
     verb = "lose" if first < last else "gain"
     return (
         f"each time step back through {layer} multiplies the signal by {words.plain(gain, 2)}, and "
-        f"{len(steps)} of them {verb} {abs(math.log10(first / last)) if first > 0 else math.inf:.1f} decades."
+        f"{len(steps)} of them {verb} {_lost(recurrence):.1f} decades."
     )
 
 
@@ -115,7 +130,7 @@ _BLAMED = {
 def _group_sentence(group: Sequence[Factor]) -> str:
     total = sum(f.decades for f in group)
     names = [f.name for f in group]
-    name = max(set(names), key=names.count)
+    name = max(sorted(set(names)), key=names.count)
     each = power(total / len(group))
     thing = {"activation": f"{name} derivative", "weight": "weight", "norm": "norm", "skip": "sum"}.get(
         group[0].kind, name
@@ -137,4 +152,6 @@ def _group_sentence(group: Sequence[Factor]) -> str:
     worst = min(group, key=lambda f: f.decades) if total < 0 else max(group, key=lambda f: f.decades)
     if len(group) > 1 and abs(worst.decades) > 2 * abs(total) / len(group) + 0.3:
         said += f"; most at {words.factor_label(worst)} ({words.plain(worst.gain, 2)})"
+    if any(cancels(f) for f in group):
+        said += "; the ways that meet there cancel"
     return said + "."

@@ -9,7 +9,7 @@ from itertools import groupby
 from rich.console import Console
 
 from unvanish.present import words
-from unvanish.present.blame import blame_sentence, mend_sentence
+from unvanish.present.blame import blame_sentence, cancels, mend_sentence
 from unvanish.present.paths_text import print_paths
 from unvanish.present.series import spread
 from unvanish.present.text import NAME, Page
@@ -19,9 +19,9 @@ from unvanish.schema.explanation import Explanation
 from unvanish.schema.graph import place
 
 MOST_ROWS = 60
-MOST_FORKS = 8
+MOST_FORKS = 12
 MOST_STEPS = 9  # time steps of a recurrence that are shown
-REPEATED = 4  # factors of one weight in a row that are told as one: the steps of a recurrence
+REPEATED = 8  # factors of a recurrent layer in a row that are told as one
 _HEAD = ("Factor", "Gain", "Theory", "At most", "Decades", "So far")
 
 
@@ -58,9 +58,11 @@ def print_chain(chain: Chain, console: Console) -> None:
     page.labelled("Mend", mend_sentence(chain))
     if chain.uses > 1:
         page.labelled("Uses", _uses(chain))
-    if chain.forks:
+    repeated = {r.layer for r in chain.recurrences}
+    forks = [f for f in chain.forks if f.layer not in repeated]
+    if forks:
         page.gap()
-        _forks(page, chain.forks)
+        _forks(page, forks, len(chain.forks) - len(forks))
     for recurrence in chain.recurrences:
         page.gap()
         _recurrence(page, recurrence)
@@ -114,7 +116,7 @@ def _groups(chain: Chain) -> list[list[Factor]]:
     groups: list[list[Factor]] = []
     for module, run in groupby(kept, key=lambda f: f.module):
         factors = list(run)
-        if module in repeated and sum(f.kind == "weight" for f in factors) >= REPEATED:
+        if module in repeated and len(factors) >= REPEATED:
             groups.append(factors)
         else:
             groups += [[f] for f in factors]
@@ -132,10 +134,10 @@ def _outer(groups: list[list[Factor]], limit: int) -> list[list[Factor]]:
 
 def _label(group: Sequence[Factor]) -> str:
     if len(group) == 1:
-        return words.factor_label(group[0])
+        cancel = " (they cancel)" if cancels(group[0]) else ""
+        return words.factor_label(group[0]) + cancel
     if len({f.module for f in group}) == 1:
-        steps = sum(f.kind == "weight" for f in group)
-        return f"{group[0].module}, {steps} time steps back ({len(group)} factors)"
+        return f"{group[0].module}, back through time ({len(group)} factors)"
     return f"... {len(group)} factors between"
 
 
@@ -165,7 +167,8 @@ def _uses(chain: Chain) -> str:
 # --- forks and time ----------------------------------------------------------------------------------------
 
 
-def _forks(page: Page, forks: Sequence[Fork]) -> None:
+def _forks(page: Page, forks: Sequence[Fork], left: int) -> None:
+    """`left`: how many are left out already, those between time steps."""
     rows = []
     shown = sorted(spread(len(forks), MOST_FORKS))
     for number in shown:
@@ -185,8 +188,8 @@ def _forks(page: Page, forks: Sequence[Fork]) -> None:
         if len(fork.ways) > 4:
             rows.append(("", f"and {len(fork.ways) - 4} more", "", "", ""))
     page.table(("Where ways meet or part", "Way", "Signal", "Share", ""), rows, numbers=(2, 3))
-    left = len(forks) - len(shown)
-    more = f" {left} more are in the JSON." if left else ""
+    left += len(forks) - len(shown)
+    more = f" {left} more {'is' if left == 1 else 'are'} in the JSON." if left else ""
     page.line(f"Share: of the squared norms of all ways there.{more}", "dim")
 
 
