@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from unvanish.diagnose.causes import TREATMENTS, cause_of_growth, cause_of_loss
 from unvanish.diagnose.facts import THRESHOLD, facts_of
-from unvanish.diagnose.path import Traced, attribution, decades, layer_name
+from unvanish.diagnose.path import Traced, attribution, decades, is_weight, layer_name
 from unvanish.explanation.forks import forks_of
 from unvanish.explanation.time import recurrences_of
 from unvanish.schema.chain import Chain, Factor, Recurrence
@@ -46,7 +46,8 @@ def most_starved_parameter(model: ModelRun) -> str | None:
         heavy = [p for p in names if not p.rsplit(".", 1)[-1].startswith("bias")]
         if heavy or names:
             return (heavy or names)[0]
-    return None
+    used = [p for graph in model.graphs.values() for o in graph.operations for p in o.parameters if p]
+    return next(filter(is_weight, used), used[0] if used else None)  # no layer of a kind that is known
 
 
 def chain_for(model: ModelRun, parameter: str | None, *, step: int | None = None) -> Chain | None:

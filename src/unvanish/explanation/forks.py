@@ -132,7 +132,8 @@ def _attention_ways(traced: Traced, index: int, followed: set[tuple[int, int]]) 
     roles = _roles(traced, operation)
     if "values" not in roles:
         return ()
-    edges = list(zip(roles, operation.parents, _edges(traced, index), strict=False))
+    handed = [_layers_own(traced, index, edge) for edge in range(len(operation.parents))]
+    edges = list(zip(roles, operation.parents, handed, strict=False))
     value = [(p, n) for role, p, n in edges if role == "values"]
     other = [(p, n) for role, p, n in edges if role != "values"]
     beyond = [n for _, n in other] if len(other) == 2 else _beyond(traced, other[0][0])
@@ -154,11 +155,26 @@ def _beyond(traced: Traced, index: int) -> list[float]:
     for _ in range(_FAR):
         operation = traced.operations[current]
         if operation.name in _PRODUCTS and len(operation.parents) == 2:
-            return _edges(traced, current)
+            return [_layers_own(traced, current, edge) for edge in (0, 1)]
         if not operation.parents:
             break
         current = operation.parents[0]
     return _edges(traced, softmax)[:1] or [0.0]
+
+
+def _layers_own(traced: Traced, index: int, edge: int) -> float:
+    """What an operation hands on there, behind the scalings and views on the way to the layer that it came from."""
+    norm = _edges(traced, index)[edge]
+    current = traced.operations[index].parents[edge]
+    for _ in range(_FAR):
+        operation = traced.operations[current]
+        plain = (
+            operation.kind in ("shape", "other") and len(operation.parents) == 1 and not operation.parameters
+        )
+        if not plain or len(traced.consumers[current]) != 1:
+            break
+        norm, current = _edges(traced, current)[0], operation.parents[0]
+    return norm
 
 
 def _edges(traced: Traced, index: int) -> list[float]:
