@@ -54,12 +54,7 @@ class ExplainOptions:
 def explain_target(target: str, options: ExplainOptions) -> tuple[dict[str, Any], Show]:
     """What explains the target: as JSON holds it, and how to show it. UnvanishError where that can't be."""
     place = options.place
-    path = Path(target)
-    if (
-        target.endswith(".py")
-        or launch.Target(name=target).is_container
-        or (path.is_dir() and _is_package(path))
-    ):
+    if _is_script(Path(target)):
         explanation = _of_script(target, options, place)
     elif ".py:" in target:
         explanation = _of_factory(target, options, place)
@@ -76,8 +71,9 @@ def explain_target(target: str, options: ExplainOptions) -> tuple[dict[str, Any]
     return explanation.to_dict(), show
 
 
-def _is_package(path: Path) -> bool:
-    return (path / "__main__.py").exists()
+def _is_script(path: Path) -> bool:
+    """Whether python would run it; a run's folder is none."""
+    return path.suffix in (".py", ".pyc", ".pyz", ".zip") or (path / "__main__.py").exists()
 
 
 def _of_run(target: str, options: ExplainOptions, place: tuple[int, ...] | None) -> Explanation:

@@ -138,14 +138,14 @@ def _built(given: Any, spec: str) -> Built:
         said = (
             f"{spec} gave {len(parts)} values"
             if len(parts) > 3
-            else f"{spec}: {place} is a {what}, not an nn.Module"
+            else f"{spec}: {place} is of type {what}, not an nn.Module"
         )
         raise UsageError(said, _WANTED)
     model = parts[0]
     loss_fn = parts[2] if len(parts) == 3 else None
     if loss_fn is not None and not callable(loss_fn):
         raise UsageError(
-            f"{spec}: the loss is a {type(loss_fn).__name__}, not a function", "return it as loss_fn"
+            f"{spec}: the loss is of type {type(loss_fn).__name__}, not a function", "return it as loss_fn"
         )
     if not any(True for _ in model.parameters()):
         raise UsageError(f"{spec}: the model has no parameters", "there is nothing to explain in it")
