@@ -26,6 +26,7 @@ FORGOTTEN = -4.0  # decades between time steps, as the diagnosis has it
 def most_starved_parameter(model: ModelRun) -> str | None:
     """The weight that gets the least of the signal (first traced backward pass with a finite signal).
 
+    Where none is starved and one gets far too much, as gradients explode, it is that one's.
     Where a fused recurrent layer forgets what came early, it is that layer's: its single operation looks well fed.
     """
     facts = facts_of(model)
@@ -33,6 +34,9 @@ def most_starved_parameter(model: ModelRun) -> str | None:
         if any(s.nonfinite for s in profile.layers):
             continue
         target = profile.most_starved
+        loudest = max(profile.layers, key=lambda s: s.raw)
+        if target.starvation > THRESHOLD and loudest.raw > -THRESHOLD:
+            target = loudest
         fading = min(profile.traced.trace.through_time, key=_forgotten, default=None)
         if fading is not None and _forgotten(fading) < min(FORGOTTEN, target.starvation):
             inside = (
@@ -127,7 +131,10 @@ def _cause(model: ModelRun, traced: Traced, path: Sequence[int]) -> Cause | None
         usual = (parts.activation, parts.weight, parts.norm, parts.skip)
         # an activation that is written out by hand, say: no kind of factor that there is a name for
         return "unknown" if cause.startswith(("init", "saturating")) and parts.other < min(usual) else cause
-    if level > -THRESHOLD and total > -THRESHOLD / 2:
+    # without norms it is the plain size that counts, as it does for the diagnosis: a net whose values explode, too,
+    # keeps the scale-free level
+    normed = any(traced.operations[i].kind == "norm" for i in path)
+    if total > -THRESHOLD and (level > -THRESHOLD or not normed):
         return cause_of_growth(traced, target)[0]
     return None
 

@@ -61,7 +61,7 @@ def _follows(traced: Traced, first: int, last: int) -> bool:
 
 
 def _unrolled(traced: Traced, weight: str) -> Recurrence:
-    uses = [i for i in traced.weighted() if weight in traced.operations[i].parameters]
+    uses = [o.index for o in traced.operations if weight in o.parameters]
     steps = []
     for number, index in enumerate(uses):
         stats, operation = traced.stats[index], traced.operations[index]
