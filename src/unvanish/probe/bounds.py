@@ -9,6 +9,7 @@ values would take seconds, sqrt(|W|_1 |W|_inf) stands in, which is never below.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -28,8 +29,11 @@ def measure_bounds(nodes: Sequence[Node]) -> None:
     """Put `bound` on every node that one is known for. Before the backward pass, which frees what is read here."""
     known: dict[int, float] = {}  # a weight may be used a hundred times
     for node in nodes:
-        bound = _bound(node, known)
-        node.bound = bound if bound is not None and math.isfinite(bound) else None
+        with contextlib.suppress(
+            Exception
+        ):  # what an operation has saved may be hooked, or gone: no bound then
+            bound = _bound(node, known)
+            node.bound = bound if bound is not None and math.isfinite(bound) else None
 
 
 def _bound(node: Node, known: dict[int, float]) -> float | None:
