@@ -14,6 +14,7 @@ from typing import Any
 import click
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 from torch.nn import functional as F
 
@@ -53,6 +54,36 @@ def test_the_python_of_the_readme_runs(
     (code,) = blocks("README.md", "python")
     exec(compile(code, "README.md", "exec"), trained(tmp_path))  # noqa: S102 - our own example
     assert re.search(r"^Verdict  \w+", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_what_explain_shows_is_what_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    factory, called = blocks("docs/explain.md", "python")
+    (tmp_path / "nets.py").write_text(factory, encoding="utf-8")
+    shown = [b for b in blocks("docs/explain.md", "console") if b.startswith("$ ")]
+    assert len(shown) == 2
+    for block in shown:
+        line, _, expected = block.partition("\n")
+        printed = CliRunner().invoke(command, line.split()[2:]).stdout
+        # the numbers' last digits are the machine's own
+        assert _words(expected) in _words(printed), line
+    scope = dict(zip(("model", "batch", "loss_fn"), _built(factory), strict=True))
+    scope["inputs"], scope["targets"] = scope.pop("batch")
+    exec(compile(called, "explain.md", "exec"), scope)  # noqa: S102 - our own example
+    assert "autograd's gradient, exactly" in capsys.readouterr().out
+
+
+def _words(text: str) -> str:
+    return re.sub(r"[-\N{MINUS SIGN}+]?\d[\d.,]*(e-?\d+)?", "#", " ".join(text.split()))
+
+
+def _built(code: str) -> tuple[Any, ...]:
+    scope: dict[str, Any] = {}
+    exec(compile(code, "nets.py", "exec"), scope)  # noqa: S102 - our own example
+    made: tuple[Any, ...] = scope["build"]()
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -16,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from unvanish.diagnose.engine import diagnose_run
 from unvanish.errors import CaptureError, RecordError, UnvanishWarning, UsageError
@@ -25,6 +27,7 @@ from unvanish.family import ATTEMPT, FIRST_STEP, await_children, read_family
 from unvanish.present.html import render_html
 from unvanish.present.view import build_view
 from unvanish.schema.chain import Chain
+from unvanish.schema.explanation import Explanation, ScalarPaths
 from unvanish.schema.finding import Diagnosis, NotChecked
 from unvanish.schema.launch import attempt_of, launch_of, new_run_id
 from unvanish.schema.run import Event, Incident, Run, RunInfo, RunStatus, Skipped
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     import torch
 
     from unvanish.probe.buffer import Buffer
-    from unvanish.probe.engine import Probe
+    from unvanish.probe.engine import Explain, Probe
     from unvanish.probe.trigger import Trigger
 
 __version__ = sys.modules["unvanish"].__version__
@@ -121,10 +124,11 @@ class Session:
         only: tuple[torch.nn.Module, Sequence[torch.optim.Optimizer]] | None = None,
         *,
         trigger: Trigger | None = None,
+        explain: Explain | None = None,
     ) -> None:
         """Place the hooks. `only`: watch one model and its optimizers instead of all that is trained.
 
-        `trigger`: what has set this off; its step hooks become the probe's.
+        `trigger`: what has set this off; its step hooks become the probe's. `explain`: as of the probe.
         """
         # torch takes a second to import: not before something is to be watched
         from unvanish.probe.buffer import Buffer  # noqa: PLC0415
@@ -132,7 +136,12 @@ class Session:
 
         self._buffer = Buffer(self._write, self._tell)
         self._probe = Probe(
-            self._buffer, every=self._every, stop_after=self._stop_after, only=only, exact=self._exact
+            self._buffer,
+            every=self._every,
+            stop_after=self._stop_after,
+            only=only,
+            exact=self._exact,
+            explain=explain,
         )
         try:
             self._buffer.start()
@@ -402,13 +411,18 @@ def _meeting(out: Path) -> Meeting | None:
     return None if launch is None else Meeting(out, launch)
 
 
-def _check_watch(model: object, optimizers: Sequence[object]) -> None:
+def check_model(model: object) -> None:
+    """UsageError where it is no nn.Module."""
     if isinstance(model, type):
         raise UsageError(f"received the class {model.__name__}, not a model", "instantiate it first")
     if not hasattr(model, "named_parameters"):
         raise UsageError(
             f"received a {type(model).__name__}, not an nn.Module", "pass the model that is trained"
         )
+
+
+def _check_watch(model: torch.nn.Module, optimizers: Sequence[object]) -> None:
+    check_model(model)
     for optimizer in optimizers:
         if isinstance(optimizer, type) or not hasattr(optimizer, "param_groups"):
             raise UsageError(
@@ -458,10 +472,95 @@ def chains(run: Run, model: str | None = None, parameter: str | None = None) -> 
         if chain is not None:
             found.append(chain)
     if parameter is not None and parameter not in known:
-        raise UsageError(
-            f"no model of the run has a parameter {parameter!r}", f"there are: {', '.join(known[:12])}"
-        )
+        raise unknown_parameter(parameter, known, "no model of the run has a")
     return tuple(found)
+
+
+def explain(
+    model: torch.nn.Module,
+    batch: Any,
+    loss_fn: Callable[..., torch.Tensor] | None = None,
+    *,
+    parameter: str | None = None,
+    index: int | Sequence[int] | None = None,
+    paths: int = 5,
+) -> Explanation:
+    """The product of factors from the loss to a parameter, of a model as it is now: ``print(unvanish.explain(...))``.
+
+    One forward and one backward pass are made; gradients, buffers and random states stay as they are. `batch` is a
+    pair (inputs, targets) for ``loss_fn(model(inputs), targets)``; inputs that are a tuple or a dict are the model's
+    arguments. Without a loss_fn `batch` is what the model is called with, and the gradient is that of a random
+    direction at its output. `parameter`: by default the most starved weight. `index`: one weight of it, whose
+    gradient is followed along all paths through the units of the net, in float64; the strongest `paths` are listed.
+
+    Raises:
+        UsageError: what was given can't be called, or there is no such parameter or index.
+    """
+    from unvanish.paths.scalar import follow_model  # noqa: PLC0415 - torch, as above
+    from unvanish.probe.once import trace_once  # noqa: PLC0415
+
+    check_model(model)
+    known = dict(model.named_parameters())
+    if parameter is not None and parameter not in known:
+        raise unknown_parameter(parameter, list(known), "the model has no")
+    made = trace_once(model, batch, loss_fn)
+    name = parameter or most_starved_parameter(made)
+    chain = chain_for(made, name)
+    if chain is None or name is None:
+        frozen = name is not None and not known[name].requires_grad
+        raise UsageError(
+            f"no gradient reaches {name or 'any parameter'}",
+            "it is frozen (requires_grad is False)"
+            if frozen
+            else "the loss does not depend on it: look for detach(), no_grad(), or a layer that forward() leaves out",
+        )
+    scalar = None
+    if index is not None:
+        place = weight_index(name, tuple(known[name].shape), index)
+        scalar = follow_model(model, batch, loss_fn, name, place, paths)
+    return as_explanation((chain,), scalar)
+
+
+def as_explanation(
+    found: Sequence[Chain], scalar: ScalarPaths | None = None, run: str | None = None
+) -> Explanation:
+    """The answer, with the text that it prints as."""
+    from rich.console import Console  # noqa: PLC0415 - only where there is something to print
+
+    from unvanish.present.chain_text import print_explanation  # noqa: PLC0415
+
+    explanation = Explanation(chains=tuple(found), scalar=scalar, run=run)
+    stream = io.StringIO()
+    print_explanation(explanation, Console(file=stream, force_terminal=False, color_system=None))
+    return replace(explanation, text=stream.getvalue().rstrip("\n"))
+
+
+def weight_index(name: str, shape: tuple[int, ...], index: int | Sequence[int]) -> tuple[int, ...]:
+    """The index as a tuple of a weight that is there, counted from 0; UsageError where it is none."""
+    given = (index,) if isinstance(index, int) else tuple(index)
+    like = ",".join(str(max(0, n - 1)) for n in shape)
+    if len(given) != len(shape):
+        raise UsageError(
+            f"{name} has the shape {list(shape)}, and the index {','.join(map(str, given))} has {len(given)} numbers",
+            f"give {len(shape)} of them, from {','.join('0' for _ in shape)} to {like}"
+            if shape
+            else "give none",
+        )
+    if not all(-n <= i < n for i, n in zip(given, shape, strict=True)):
+        raise UsageError(
+            f"the index {','.join(map(str, given))} lies outside of {name}, which has the shape {list(shape)}",
+            f"count from 0: the last one is {like}",
+        )
+    return tuple(i % n for i, n in zip(given, shape, strict=True))
+
+
+def unknown_parameter(name: str, known: Sequence[str], said: str) -> UsageError:
+    """The error for a name that is not there, with those that are like it."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near += [k for k in known if name in k and k not in near][: 3 - len(near)]
+    there = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
+    mend = f"did you mean {' or '.join(near)}?" if near else f"there are: {there}"
+    return UsageError(f"{said} parameter {name!r}", mend)
 
 
 def write_report(path: str | Path, out: Path | None = None) -> Path:

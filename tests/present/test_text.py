@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from unvanish.present import words
-from unvanish.present.text import diagnosis_to_text, print_chain, print_diagnosis, print_treatment, visible
+from unvanish.present.chain_text import print_chain
+from unvanish.present.text import diagnosis_to_text, print_diagnosis, print_treatment, visible
 from unvanish.schema.finding import Cause, Kind, NotChecked, TreatmentName, Verdict
 from unvanish.schema.run import RunStatus
 from unvanish.schema.treatment import Outcome

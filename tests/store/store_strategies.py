@@ -166,6 +166,7 @@ def small_trace(step: int) -> Trace:
             total=float(step),
             sampled=50 if i else None,
             exponents=(0, i, 100 - i),
+            bound=1.5 * i if step % 2 and i else None,
         )
         for i in range(3)
     )

@@ -165,9 +165,30 @@ def report(run_path: str, output: str | None) -> int:
 
 
 @unvanish.command()
-@click.argument("run_path", metavar="RUN", required=False)
+@click.argument("target", metavar="RUN|SCRIPT|FILE.py:FACTORY", required=False)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS]")
 @click.option(
     "--parameter", metavar="NAME", help="Which parameter's gradient; by default the most starved one."
+)
+@click.option(
+    "--index", metavar="I,J", help="Follow one weight of it along all paths through the units; not for a RUN."
+)
+@click.option(
+    "--paths", type=click.IntRange(1, 100), default=5, show_default=True, help="How many of them to show."
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="For a SCRIPT: stop it after N optimizer steps. The first one is explained.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), metavar="S", help="Seed python, numpy and torch first."
+)
+@click.option(
+    "--out", metavar="DIR", help="For a SCRIPT: keep the run in this folder; by default it is not kept."
 )
 @click.option(
     "--toy", is_flag=True, help="The textbook net of two inputs and w1..w6, in symbols and numbers."
@@ -180,20 +201,26 @@ def report(run_path: str, output: str | None) -> int:
     help="For --toy.",
 )
 @_json
-def explain(
-    run_path: str | None, parameter: str | None, toy: bool, activation: str, json_path: str | None
-) -> int:
-    """Show the product of factors of the chain rule, number by number, from the loss to one parameter."""
-    if toy == (run_path is not None):
-        raise click.UsageError("name a run, or say --toy (one of the two)")
-    json_file = files.writable_json(json_path)
-    from unvanish.cli import tell
+def explain(target: str | None, toy: bool, activation: str, json_path: str | None, **options: Any) -> int:
+    """Show the product of factors of the chain rule, number by number, from the loss to one parameter.
 
-    if run_path is None:
+    Of a recorded RUN, of a training SCRIPT (it is run for one step; its own arguments stand behind --), or of
+    what a function in a file builds: FILE.py:FACTORY gives (model, batch, loss_fn), (model, batch) or a model.
+    """
+    if toy == (target is not None):
+        raise click.UsageError("name a run, a script or FILE.py:FACTORY, or say --toy (one of the two)")
+    json_file = files.writable_json(json_path)
+    if target is None:
+        from unvanish.cli import tell
+
         result, show = tell.toy(activation)
     else:
-        result, show = tell.factors(run_path, parameter)
+        from unvanish.cli import explaining
+
+        result, show = explaining.explain_target(target, explaining.ExplainOptions(**options))
     if json_path != files.STDOUT:
-        show(tell.console_on(sys.stdout))
+        from rich.console import Console
+
+        show(Console(file=sys.stdout))
     files.write_json(result, json_path, json_file, sys.stdout)
     return 0

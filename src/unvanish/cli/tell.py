@@ -1,4 +1,4 @@
-"""What is told at the end of a run, and the product of factors, through present's text."""
+"""What is told at the end of a run, and the textbook net, through present's text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from unvanish import session
-from unvanish.errors import RecordError, UnvanishError, UsageError
+from unvanish.errors import UnvanishError
 from unvanish.explanation.toy import explain_toy, toy_text
-from unvanish.present.text import print_chain, print_diagnosis
+from unvanish.present.text import print_diagnosis
 from unvanish.schema.chain import Chain
 from unvanish.schema.finding import SCHEMA_VERSION, Diagnosis
 
@@ -41,23 +41,6 @@ def shown_path(path: str, folder: Path) -> str:
     return shlex.quote(path)
 
 
-def factors(run_path: str, parameter: str | None) -> tuple[dict[str, Any], Show]:
-    """The product of factors of a run, as JSON holds it, and how to show it. UsageError: unknown name."""
-    run = session.load(_run_at(run_path))
-    chains = session.chains(run, parameter=parameter)
-    if not chains:
-        raise RecordError(
-            f"nothing was traced in {run_path}, so there are no factors to show",
-            "watch again, and let it make at least one optimizer step",
-        )
-
-    def show(console: Console) -> None:
-        for chain in chains:
-            print_chain(chain, console)
-
-    return {"schema": SCHEMA_VERSION, "run": run.path, "chains": [chain.to_dict() for chain in chains]}, show
-
-
 def toy(activation: str) -> tuple[dict[str, Any], Show]:
     """The textbook net: as JSON holds it, and how to show it. `activation` may be "both"."""
     nets = [explain_toy(one) for one in (("sigmoid", "relu") if activation == "both" else (activation,))]
@@ -67,14 +50,6 @@ def toy(activation: str) -> tuple[dict[str, Any], Show]:
             console.print(toy_text(net), highlight=False, markup=False, soft_wrap=True)
 
     return {"schema": SCHEMA_VERSION, "toys": [net.to_dict() for net in nets]}, show
-
-
-def _run_at(path: str) -> str:
-    if Path(path).suffix == ".py":
-        raise UsageError(
-            f"{path} is a script, and a recorded run is needed here", f"watch it first: unvanish run {path}"
-        )
-    return path
 
 
 def _chains(run_path: str) -> tuple[Chain, ...]:

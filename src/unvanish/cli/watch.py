@@ -17,6 +17,7 @@ from unvanish.schema.finding import Diagnosis
 from unvanish.schema.launch import launch_of, new_run_id
 
 if TYPE_CHECKING:
+    from unvanish.probe.engine import Explain
     from unvanish.session import Session
 
 FAILED = 1
@@ -81,8 +82,11 @@ class Watcher:
     Where a launcher has started several ranks, each under ``unvanish run``, rank 0 makes the run, the others join.
     """
 
-    def __init__(self, target: launch.Target, options: RunOptions, out: Path) -> None:
-        """Nothing of ours that is heavy is imported, and nothing written yet."""
+    def __init__(
+        self, target: launch.Target, options: RunOptions, out: Path, explain: Explain | None = None
+    ) -> None:
+        """Nothing of ours that is heavy is imported, and nothing written yet. `explain`: as of the probe."""
+        self._explain = explain
         self.folder = target.folder
         self.session: Session | None = None
         self._target = target
@@ -138,7 +142,10 @@ class Watcher:
 
         self._stop = (StopTraining,)
         self.session = self._new_session()
-        self.session.start()
+        if self._explain is None:
+            self.session.start()
+        else:
+            self.session.start(explain=self._explain)
 
     def _new_session(self) -> Session:
         from unvanish.session import Role, Session

@@ -24,8 +24,14 @@ BOUNDS = {
     "Hardsigmoid": 1 / 6,
     "Sin": 1.0,
     "Cos": 1.0,
+    "Gelu": 1.1289,
+    "Silu": 1.0999,
+    "Mish": 1.0885,
+    "Selu": 1.7581,
+    "Hardswish": 1.5,
     "Softmax": 0.5,  # largest eigenvalue of diag(p) - p p^T
 }
+_GATES = frozenset("Relu Threshold Hardtanh".split())
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,8 @@ class Traced:
                     module=layer_name(operation) if operation.module or any(operation.parameters) else None,
                     operation=current,
                     gain=_ratio(contribution, self.stats[current].norm),
-                    bound=BOUNDS.get(operation.name),
+                    bound=BOUNDS.get(operation.name, self.stats[current].bound),
+                    open_share=self._open_share(current, parent) if operation.name in _GATES else None,
                 )
             )
             if len(users[parent]) > 1:
@@ -108,6 +115,14 @@ class Traced:
                     )
                 )
         return tuple(out)
+
+    def _open_share(self, gate: int, parent: int) -> float | None:
+        """Of the places at which a signal came to a gate, the share that it let through; None: it can't be told."""
+        arrived, passed = self.stats[gate], self.stats[parent]
+        if len(self.consumers[parent]) != 1 or passed.count != arrived.count or arrived.nonfinite:
+            return None
+        reached = arrived.count - arrived.zeros
+        return min(1.0, max(0.0, (passed.count - passed.zeros) / reached)) if reached > 0 else None
 
 
 def is_weight(name: str) -> bool:

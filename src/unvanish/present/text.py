@@ -24,7 +24,7 @@ from unvanish.schema.finding import Diagnosis, Finding, ModelDiagnosis
 from unvanish.schema.treatment import TreatmentResult, TrialResult
 
 LABEL = 9  # the columns that a label takes: "Verdict  "
-SHOWN_FACTORS = 11  # of a product in a diagnosis; `explain` shows all of them
+SHOWN_FACTORS = 11  # of a product in a diagnosis; `explain` shows them one by one
 ALL_FACTORS = 2000
 NAME = 44  # the longest name in a table, before its middle is left out
 
@@ -43,7 +43,7 @@ _STYLES = {
 
 def print_diagnosis(diagnosis: Diagnosis, chains: Sequence[Chain], console: Console) -> None:
     """Print the verdict on every model, with the first product of factors of each that is sick."""
-    page = _Page(console=console)
+    page = Page(console=console)
     if diagnosis.status in ("cut_off", "crashed", "interrupted"):
         page.labelled("Run", words.STATUS_WORDS[diagnosis.status])
     if not diagnosis.models:
@@ -59,24 +59,9 @@ def print_diagnosis(diagnosis: Diagnosis, chains: Sequence[Chain], console: Cons
         _model(page, model, [c for c in chains if c.model == model.name])
 
 
-def print_chain(chain: Chain, console: Console) -> None:
-    """Print one product of factors in full: each factor's gain, its decades, and what theory expects."""
-    page = _Page(console=console)
-    source = chain.output_layer or "the output"
-    page.line(f"From {source} down to {chain.parameter}, step {chain.step}", "bold")
-    page.line(words.attribution_sentence(chain))
-    _factors(page, chain, ALL_FACTORS)
-    page.line(
-        f"signal at the output {words.plain(chain.output_norm, 3)}"
-        f" x factors {words.plain(_ratio(chain), 3)} = {words.plain(chain.signal_norm, 3)}"
-        f"; x its input {words.plain(chain.last_factor, 3)} = gradient {words.plain(chain.gradient_norm, 3)}"
-    )
-    page.line(words.chain_looked_at(chain), "dim")
-
-
 def print_treatment(result: TreatmentResult, console: Console) -> None:
     """Print what was tried: predicted and measured gain per layer, loss with its interval, outcome."""
-    page = _Page(console=console)
+    page = Page(console=console)
     head = ("Variant", "Gain predicted", "Gain measured", "Loss", "Stuck", "Outcome")
     rows = [_trial_cells(result.baseline, "baseline")]
     rows += [_trial_cells(t, words.OUTCOME_WORDS[t.outcome]) for t in result.trials]
@@ -97,19 +82,22 @@ def diagnosis_to_text(diagnosis: Diagnosis, chains: Sequence[Chain] = ()) -> str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Page:
+class Page:
     """Where lines go: drawn on a terminal, plain elsewhere."""
 
     console: Console
 
     @property
     def drawn(self) -> bool:
+        """Whether it is a terminal that can be drawn on."""
         return self.console.is_terminal and not self.console.is_dumb_terminal
 
     def gap(self) -> None:
+        """An empty line."""
         self.console.print()
 
     def line(self, text: str, style: str = "") -> None:
+        """One paragraph."""
         self.console.print(Text(visible(text), style=style if self.drawn else ""), soft_wrap=not self.drawn)
 
     def labelled(self, label: str, text: str, style: str = "", label_style: str = "bold") -> None:
@@ -151,7 +139,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\u00a0" else "\N{REPLACEMENT CHARACTER}" for c in clean)
 
 
-def _model(page: _Page, model: ModelDiagnosis, chains: Sequence[Chain]) -> None:
+def _model(page: Page, model: ModelDiagnosis, chains: Sequence[Chain]) -> None:
     page.labelled("Verdict", words.verdict_line(model), _STYLES[model.verdict])
     page.labelled("Why", words.why_line(model))
     page.labelled("Next", words.next_line(model))
@@ -178,7 +166,7 @@ def _also(finding: Finding) -> str:
     return f"{words.capital(words.KIND_WORDS[finding.kind])} ({finding.severity}): {finding.summary}"
 
 
-def _factors(page: _Page, chain: Chain, limit: int) -> None:
+def _factors(page: Page, chain: Chain, limit: int) -> None:
     head = ("Factor", "Gain", "Decades", "So far", "Predicted")
     rows, level = [], 0.0
     for row in _outer(chain_rows(chain, ALL_FACTORS), limit):
@@ -213,10 +201,6 @@ def _outer(rows: Sequence[Row], limit: int) -> list[Row]:
         bound=None,
     )
     return [*rows[:side], middle, *rows[len(rows) - side :]]
-
-
-def _ratio(chain: Chain) -> float | None:
-    return chain.signal_norm / chain.output_norm if chain.output_norm > 0 else None
 
 
 def _trial_cells(trial: TrialResult, outcome: str) -> tuple[str, ...]:

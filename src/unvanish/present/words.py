@@ -117,6 +117,11 @@ def decades(value: float | None) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
 
+def count(number: float) -> str:
+    """How many: with commas, or as a power of ten."""
+    return f"{number:,.0f}" if number < 1e9 else plain(number, 3)
+
+
 def listed(items: Sequence[str], limit: int = 3) -> str:
     """Items as a sentence has them: "a, b and c", or "a, b, c and 9 more"."""
     if len(items) > limit:
@@ -203,6 +208,8 @@ def status_line(run: Run) -> str:
 def attribution_sentence(chain: Chain) -> str:
     """Who took how much: "Of the 10.2 decades lost between 11 and 0, sigmoid derivatives took 9.1 ..."."""
     total = chain.decades
+    if not chain.factors:
+        return f"The output is made by {place(chain.layer) or 'this layer'} itself: what leaves the loss arrives."
     where = (
         f"between {place(chain.output_layer) or 'the output'} and {place(chain.layer)} at step {chain.step}"
     )

@@ -79,6 +79,7 @@ class Node:
     edges: dict[int, Sample] = field(default_factory=dict)  # position -> what was handed on there
     gate: tuple[Tensor, Tensor] | None = None  # (arriving, passed on) by unit
     in_time: InTime | None = None  # of a fused recurrent operation
+    bound: float | None = None  # the largest gain it can have, where that is asked for
 
     @property
     def count(self) -> int:

@@ -19,9 +19,10 @@ from unvanish.probe import chance, through_time
 from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, Walker, index_of
 from unvanish.probe.beside import Beside
+from unvanish.probe.bounds import measure_bounds
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.discover import LooseParameters, unwrap
-from unvanish.probe.forward import ForwardWatch
+from unvanish.probe.forward import Call, ForwardWatch
 from unvanish.probe.hidden import hidden
 from unvanish.probe.incidents import words
 from unvanish.probe.local import here, local_tensor
@@ -56,6 +57,7 @@ NOT_IN_RECOMPUTED = (
     "a reentrant checkpoint hides their graph; with checkpoint(..., use_reentrant=False) they are seen",
 )
 MOST_LOSSES = 1024  # backward passes of one step whose losses are kept
+Explain = Callable[[Tensor, list[Call], list[nn.Module]], None]
 KEPT_STEPS = 3  # optimizer steps for which forward calls are remembered, before all optimizers are known
 
 
@@ -84,11 +86,14 @@ class Probe:
         traces: int | None = None,
         parameters: bool = True,
         exact: bool = False,
+        explain: Explain | None = None,
     ) -> None:
         """`every`: trace each so many steps. `only`: a model and its optimizers, all others are ignored.
 
         A trial needs less: at most `traces` traced steps, and with `parameters` False the losses alone.
-        `exact`: look at every element of everything, whatever it costs.
+        `exact`: look at every element of everything, whatever it costs. `explain`: take the bounds of all
+        operations as well, and show every traced loss, before its backward pass, with the calls that it was made by
+        and the modules that the script called.
         """
         self._buffer = buffer
         self._stop_after = stop_after
@@ -102,6 +107,7 @@ class Probe:
             exact=exact,
         )
         self._exact = exact
+        self._explain = explain
         self._walker = Walker()
         self._lean = False  # whether this step, if it is traced, is traced for the signal alone
         if exact:
@@ -275,6 +281,7 @@ class Probe:
                             tracing.targets = chance.targets_of(loss)
                         if tracing.targets is not None:
                             tracing.targets_at = index_of(tracing, tracing.targets.number)
+                        self._show(loss, tracing)
                         tracing.arm()
                         through_time.arm(tracing)
         except Exception as error:
@@ -282,6 +289,11 @@ class Probe:
         self._forward.in_backward = True
         self._own += time.perf_counter() - began
         return tracing
+
+    def _show(self, loss: Tensor, tracing: Tracing) -> None:
+        if self._explain is not None:
+            measure_bounds(tracing.nodes)
+            self._explain(loss, list(self._forward.calls), self._forward.roots)
 
     @hidden
     def _end_backward(self, tracing: Tracing | None, args: Any, kwargs: Any, done: bool) -> None:

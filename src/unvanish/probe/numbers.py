@@ -26,6 +26,7 @@ def stats_of(
     columns.update(_edges(nodes, signal, factor))
     columns.update(_outputs(outputs))
     columns.update(_units(nodes))
+    columns["bound"] = [node.bound for node in nodes]
     return from_columns(OperationStats, len(nodes), columns)
 
 

@@ -63,7 +63,8 @@ class OperationStats:
     that were reached, then all that were open), so that ranks can be merged: a unit is closed when it is on all.
     Micro-batches, ranks and shards add up: `total` is the sum of the elements, `exponents` their log2 histogram
     (EXPONENT_BINS counts; empty = not taken). `sampled` is how many elements were looked at: fewer than `count`
-    for a large tensor, whose sums and counts are then scaled up; None = all of them.
+    for a large tensor, whose sums and counts are then scaled up; None = all of them. `bound`: the largest gain that
+    the operation could have with the weights and the batch as they were (see probe/bounds.py; None = not measured).
     """
 
     operation: int
@@ -84,6 +85,7 @@ class OperationStats:
     total: float | None = None
     sampled: int | None = None
     exponents: Sequence[int] = ()
+    bound: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,6 +175,7 @@ def _operation(
         total=signal.total * common.factor * grown if signal and _all_totals(parts) else None,
         sampled=seen if seen < count else None,
         exponents=signal.exponents if signal else (),
+        bound=max((p.bound for p in parts if p.bound is not None), default=None),
     )
 
 

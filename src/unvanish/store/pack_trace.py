@@ -2,7 +2,8 @@
 
 Arrays are little-endian, one after the other; n operations, in the order of the trace:
 `integers` int64 [8 x n]: operation, count, zeros, nonfinite, output_count, units, closed_units, sampled (-1 = None)
-`floats` float64 [6 x n]: norm, absmax, output_std, output_rms, total, output_mean; `unknown` uint8 [6 x n]: 1 = None
+`floats` float64 [6 x n]: norm, absmax, output_std, output_rms, total, output_mean; where it was measured (`unvanish
+explain` does) a seventh row, bound; `unknown` uint8 of the same size: 1 = None
 `lengths` int32 [3 x n]: how many edge norms, parameter norms and exponent counts the operation has
 `edges` float64: the edge norms of all operations, then the parameter norms; `edges_unknown` uint8: 1 = None
 `exponents`: int64 counts of all operations, packed by zlib (nearly all are zero)
@@ -27,7 +28,7 @@ from unvanish.schema.graph import OperationStats, ThroughTime, Trace
 from unvanish.store.encode import Row, text, untext
 
 _INTEGERS = ("operation", "count", "zeros", "nonfinite", "output_count", "units", "closed_units", "sampled")
-_FLOATS = ("norm", "absmax", "output_std", "output_rms", "total", "output_mean")
+_FLOATS = ("norm", "absmax", "output_std", "output_rms", "total", "output_mean", "bound")
 _LISTS = ("edge_norms", "parameter_norms", "exponents")
 _NAMES = (*_INTEGERS, *_FLOATS, *_LISTS, "unit_bits")
 _NONE = -1  # no count is negative
@@ -37,7 +38,8 @@ def pack_trace(number: int, trace: Trace) -> tuple[Any, ...]:
     """The row of traces_packed, in the order of layout.TABLES."""
     stats = trace.stats
     integers = [_NONE if v is None else v for name in _INTEGERS for v in map(attrgetter(name), stats)]
-    floats = [v for name in _FLOATS for v in map(attrgetter(name), stats)]
+    names = _FLOATS if any(s.bound is not None for s in stats) else _FLOATS[:-1]
+    floats = [v for name in names for v in map(attrgetter(name), stats)]
     edges = [*chain.from_iterable(s.edge_norms for s in stats)]
     edges += chain.from_iterable(s.parameter_norms for s in stats)
     lengths = [len(part) for name in _LISTS for part in map(attrgetter(name), stats)]
@@ -58,7 +60,8 @@ def unpack_trace(row: Sequence[Any]) -> tuple[OperationStats, ...]:
         for column in np.frombuffer(row[2], "<i8").reshape(-1, n).tolist()
     ]
     flat = _with_none(row[3], row[4])
-    floats = [flat[i * n : (i + 1) * n] for i in range(len(_FLOATS))]
+    nothing: list[float | None] = [None] * n
+    floats = [flat[i * n : (i + 1) * n] or nothing for i in range(len(_FLOATS))]
     lengths = np.frombuffer(row[5], "<i4").reshape(3, n)
     edges = _with_none(row[6], row[7])
     ahead = int(lengths[0].sum())
