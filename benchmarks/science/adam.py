@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from science.row import Row
 
+from science.row import Row
 from unvanish.theory.optimizer import adam_constant_step, worst_overshoot
 from unvanish.theory.precision import BFLOAT16, FLOAT16, NumberFormat
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from science.nets import Plan, gains, gaussian, phi
-from science.row import Row, estimate
 from torch import Tensor
 
+from science.nets import Plan, gains, gaussian, phi
+from science.row import Row, estimate
 from unvanish.theory.batch_norm import batch_norm_gain
 
 WIDE = "theory is of infinite width; B rows in n units mix by B/n"

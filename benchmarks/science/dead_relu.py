@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from science.row import Row, share
 from torch import Tensor
 
+from science.row import Row, share
 from unvanish.theory.dead_relu import born_dead_bounds, born_dead_ray
 
 WIDTH, HIDDEN = 4, 20

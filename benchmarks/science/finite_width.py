@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from science.nets import phi
-from science.row import Row, estimate
 from torch import Tensor, nn
 
+from science.nets import phi
+from science.row import Row, estimate
 from unvanish.theory.finite_width import log_gain_variance
 from unvanish.theory.spectrum import mean_singular_value, spectrum_variance
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from science.nets import Draw, Plan, gains, gaussian, phi, torchs_default, without_bias
-from science.row import Row, estimate
 from torch import nn
 
+from science.nets import Draw, Plan, gains, gaussian, phi, torchs_default, without_bias
+from science.row import Row, estimate
 from unvanish.theory.mean_field import chi, chi_1, critical_point, fixed_point
 
 CALLS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
