@@ -17,7 +17,7 @@ CRITICAL = {0.01: 1.42421, 0.05: 1.76095, 0.1: 1.98607, 0.3: 2.50513}
 
 def critical_lines(*, quick: bool) -> list[Row]:
     """Row 1. Measured: a dense sum over a Gaussian, with torch's own tanh and its derivative by autograd."""
-    rows = []
+    rows: list[Row] = []
     for sb2 in CRITICAL:
         point = critical_point(phi("tanh"), sb2)
         assert point is not None
@@ -71,7 +71,7 @@ def default_variance(*, quick: bool) -> list[Row]:
 
 def default_gains(*, quick: bool) -> list[Row]:
     """Rows 3 and 4."""
-    rows = []
+    rows: list[Row] = []
     width = 300 if quick else 1000
     for name in ("sigmoid", "tanh", "relu"):
         sw2, sb2 = 1 / 3, 1 / (3 * width)
@@ -87,7 +87,7 @@ def default_gains(*, quick: bool) -> list[Row]:
 
 def tanh_gains(*, quick: bool) -> list[Row]:
     """Row 5."""
-    rows = []
+    rows: list[Row] = []
     width, sb2 = 300 if quick else 1000, 0.05
     for sw2 in (1.0, 1.3, 1.76, 2.5, 4.0):
         q, gain = fixed_point(phi("tanh"), sw2, sb2), chi_1(phi("tanh"), sw2, sb2)
@@ -105,7 +105,7 @@ def tanh_gains(*, quick: bool) -> list[Row]:
 
 def relu_gains(*, quick: bool) -> list[Row]:
     """Row 6."""
-    rows = []
+    rows: list[Row] = []
     he = without_bias(lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
     for name, draw, gain in (("Xavier", without_bias(nn.init.xavier_normal_), 0.5), ("He", he, 1.0)):
         mean, error = _measured("relu", draw, 300 if quick else 1000, 1.0, seed=20 + len(rows), quick=quick)
