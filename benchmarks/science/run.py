@@ -1,6 +1,7 @@
 """Every published figure that unvanish rests on, predicted and measured: writes docs/science.md.
 
-    python benchmarks/science/run.py [--rows 1,2] [--quick] [--no-solutions] [--map] [--write docs/science.md]
+    python benchmarks/science/run.py [--rows 1,2] [--quick] [--map] [--only rows|solutions|map]
+        [--write docs/science.md]
 
 Rows are numbered as on the page. The table of the five solutions follows them, and --map adds the map of trainable
 depth (some minutes more). --quick takes smaller nets, fewer seeds and fewer rates: what the tests run. Exits with 1
@@ -156,7 +157,7 @@ def solutions_section(trained: Sequence[five.Trained], how: str) -> str:
             t.variant.name if not t.variant.stuck else f"**{t.variant.name}**",
             f"{t.predicted:.3f}",
             f"{t.measured:.3f} ± {t.standard_error:.2g}",
-            f"{t.measured / t.predicted - 1:+.0%}",
+            f"{t.measured / t.predicted - 1:+.0%}, {(t.measured - t.predicted) / t.standard_error:+.1f} s.e.",
             _span(t.losses),
             ", ".join(f"{r:g}" for r in sorted(set(t.rates))),
             f"**{t.stuck}/{len(t.losses)}**" if t.stuck else f"0/{len(t.losses)}",
@@ -202,11 +203,8 @@ def _arguments() -> argparse.Namespace:
         "--rows", help=f"only these rows, separated by commas, of 1 to {ALL[-1]}; no solutions"
     )
     parser.add_argument("--quick", action="store_true", help="smaller nets, fewer seeds: under two minutes")
-    parser.add_argument(
-        "--no-solutions", action="store_true", help="leave the table of the five solutions out"
-    )
     parser.add_argument("--map", action="store_true", help="also train the map of trainable depth")
-    parser.add_argument("--only-map", action="store_true", help="the map, and nothing else")
+    parser.add_argument("--only", choices=MARKS, help="one part of the page")
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="put what was measured between the page's marks"
     )
@@ -219,6 +217,9 @@ def _arguments() -> argparse.Namespace:
         parser.error(f"there is no row {unknown[0]}: choose from 1 to {ALL[-1]}")
     if options.write and (options.rows or options.quick):
         parser.error("the page holds all rows, in full: leave --rows and --quick out, or --write")
+    options.parts = {"rows", "solutions", *(["map"] if options.map else [])}
+    if options.rows or options.only:
+        options.parts = {options.only or "rows"}
     return options
 
 
@@ -229,17 +230,17 @@ def main() -> int:
     command = f"python benchmarks/science/run.py{' --quick' if options.quick else ''}"
     parts: dict[str, str] = {}
     wrong = 0
-    if not options.only_map:
+    if "rows" in options.parts:
         began = time.perf_counter()
         rows = measure(options.numbers, quick=options.quick)
         wrong += sum(not r.agrees for r in rows)
         parts["rows"] = rows_section(rows, how(command, time.perf_counter() - began))
-        if not options.rows and not options.no_solutions:
-            began = time.perf_counter()
-            trained = measure_solutions(quick=options.quick)
-            wrong += sum(not t.as_known for t in trained)
-            parts["solutions"] = solutions_section(trained, how(command, time.perf_counter() - began))
-    if options.map or options.only_map:
+    if "solutions" in options.parts:
+        began = time.perf_counter()
+        trained = measure_solutions(quick=options.quick)
+        wrong += sum(not t.as_known for t in trained)
+        parts["solutions"] = solutions_section(trained, how(command, time.perf_counter() - began))
+    if "map" in options.parts:
         began = time.perf_counter()
         cells = list(trainable.grid())
         parts["map"] = map_section(cells, how(f"{command} --map", time.perf_counter() - began))
