@@ -17,7 +17,9 @@ from theory_twin import specs
 
 from unvanish import theory
 from unvanish.theory.activations import ACTIVATIONS, Activation, find_activation
+from unvanish.theory.batch_norm import batch_norm_gain
 from unvanish.theory.critical import centred_init, critical_init_at
+from unvanish.theory.dead_relu import born_dead_bounds, born_dead_ray
 from unvanish.theory.layer_norm import layer_norm_gain, rms_norm_gain
 from unvanish.theory.mean_field import chi, critical_point, gain_at_depth, length_map, lengths
 from unvanish.theory.optimizer import adam_constant_step, adam_suppression, worst_overshoot
@@ -166,3 +168,18 @@ def test_updates_that_are_lost(kind: NumberFormat) -> None:
 
     assert not moved(0.95 * lost_update(kind))
     assert moved(1.05 * lost_update(kind))
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 40), st.integers(3, 80))
+def test_born_dead_bounds_are_bounds(width: int, layers: int) -> None:
+    low, high = born_dead_bounds(width, layers)
+    assert -1e-12 <= low <= high + 1e-12
+    assert high == born_dead_ray(width, layers - 1) <= 1
+    assert born_dead_bounds(width, layers + 1)[1] >= high
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from(["relu", "tanh", "sigmoid", "gelu"]), st.sampled_from([5, 8, 13, 40, 200]))
+def test_a_batch_norm_s_gain_is_above_one_and_falls_with_the_batch(name: str, batch: int) -> None:
+    assert batch_norm_gain(phi(name), batch) > batch_norm_gain(phi(name)) > 1
