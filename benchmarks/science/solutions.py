@@ -22,6 +22,7 @@ from science.row import estimate
 from science.task import BATCH, batches, chance, digits
 from unvanish.schema.architecture import LayerSpec
 from unvanish.theory.gaussian import second_moment
+from unvanish.theory.mean_field import VANISHING_GAIN
 from unvanish.theory.predict import gain_per_layer, predict_gains
 from unvanish.treatment.anatomy import read_anatomy
 from unvanish.treatment.catalogue import seed_candidates
@@ -60,6 +61,16 @@ class Trained:
     def stuck(self) -> int:
         """On how many seeds no rate brings the loss 5 % below chance."""
         return sum(loss > BELOW_CHANCE * chance(CLASSES) for loss in self.losses)
+
+    @property
+    def left(self) -> float:
+        """The predicted rms gain from the last hidden layer to the first."""
+        return math.pow(self.predicted, (len(self.variant.specs) - 2) / 2)
+
+    @property
+    def predicted_stuck(self) -> bool:
+        """Whether less of the signal is left than SGD trains with: e^-3."""
+        return self.left < VANISHING_GAIN
 
     @property
     def as_known(self) -> bool:
