@@ -20,7 +20,8 @@ from unvanish.theory.mean_field import (
     fixed_point,
     trainable_depth,
 )
-from unvanish.theory.optimizer import HALF_UNDERFLOW, adam_overshoot, adam_suppression
+from unvanish.theory.optimizer import adam_overshoot, adam_suppression
+from unvanish.theory.precision import FLOAT16
 from unvanish.theory.residual import normalised_growth, residual_growth
 from unvanish.theory.spectrum import mean_singular_value, spectrum_variance
 
@@ -123,8 +124,8 @@ def test_18_21_adam() -> None:
 
 
 def test_19_half_precision() -> None:
-    assert np.float16(HALF_UNDERFLOW) == 0
-    assert np.float16(np.nextafter(HALF_UNDERFLOW, 1)) > 0
+    assert np.float16(FLOAT16.underflow) == 0
+    assert np.float16(np.nextafter(FLOAT16.underflow, 1)) > 0
 
 
 def test_depth_rules() -> None:

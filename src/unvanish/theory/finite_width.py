@@ -15,8 +15,9 @@ def log_gain_variance(widths: Iterable[int]) -> float:
 
 
 def log_gain_sd(depth: int, width: float) -> float:
-    """Standard deviation of the same for `depth` layers of one width: sqrt(5 L / n) nats of the squared norm.
+    """Standard deviation of the same for `depth` layers of one width, in nats of the squared norm.
 
-    Halve it for the norm itself. Never call one net's gain off without this band.
+    sqrt(5 L / n) (Hanin and Nica 2018). Halve it for the norm itself. Never call one net's gain off without
+    this band.
     """
     return math.sqrt(5.0 * depth / width)

@@ -40,6 +40,28 @@ def chi(phi: Activation, q: float, sw2: float) -> float:
     return sw2 * derivative_moment(phi, q)
 
 
+def lengths(phi: Activation, sw2: float, sb2: float, first: float, depth: int) -> tuple[float, ...]:
+    """q_1 ... q_depth, where q_1 = `first` is the mean square of the first layer's output (Poole et al. 2016).
+
+    What a net of finite depth has: near criticality it does not come close to the fixed point.
+    """
+    found = [first] if depth > 0 else []
+    while len(found) < depth:
+        found.append(length_map(phi, found[-1], sw2, sb2))
+    return tuple(found)
+
+
+def gain_at_depth(phi: Activation, sw2: float, sb2: float, first: float, depth: int) -> float:
+    """The geometric mean of chi over the depth - 1 steps between `depth` layers (Schoenholz et al. 2016).
+
+    chi is taken at each layer's own q_l. ValueError when there is no step.
+    """
+    if depth < 2:
+        raise ValueError(f"a gain lies between two layers, received a depth of {depth}")
+    steps = [chi(phi, q, sw2) for q in lengths(phi, sw2, sb2, first, depth - 1)]
+    return 0.0 if min(steps) <= 0 else math.exp(sum(map(math.log, steps)) / len(steps))
+
+
 def fixed_point(phi: Activation, sw2: float, sb2: float, start: float = 1.0) -> float | None:
     """q*, where the length map ends when it starts at `start`; None when it grows without bound.
 
@@ -57,7 +79,7 @@ def fixed_point(phi: Activation, sw2: float, sb2: float, start: float = 1.0) -> 
     while _LEAST_Q < q < _MOST_Q:
         beyond = q * factor
         if (rises(beyond) > 0) != (here > 0):
-            return _bisect(rises, min(q, beyond), max(q, beyond))
+            return bisect(rises, min(q, beyond), max(q, beyond))
         q = beyond
     return None if here > 0 else 0.0
 
@@ -83,7 +105,7 @@ def critical_point(phi: Activation, sb2: float) -> CriticalPoint | None:
     values = [excess(q) for q in grid]
     for low, high, at_low, at_high in zip(grid, grid[1:], values, values[1:], strict=False):
         if (at_low < 0) != (at_high < 0) and abs(at_high) > 1e-12 * high:
-            q = _bisect(excess, low, high)
+            q = bisect(excess, low, high)
             return CriticalPoint(sw2=1 / derivative_moment(phi, q), q=q)
     return None
 
@@ -98,10 +120,10 @@ def trainable_depth(chi_: float) -> float:
     return DEPTH_SCALES * depth_scale(chi_)
 
 
-def _bisect(f: Callable[[float], float], low: float, high: float) -> float:
-    """The root of f between two points where its signs differ, to rounding."""
+def bisect(f: Callable[[float], float], low: float, high: float, steps: int = 200) -> float:
+    """The root of f between two points where its signs differ, to rounding or so many halvings."""
     negative_low = f(low) < 0
-    for _ in range(200):
+    for _ in range(steps):
         middle = 0.5 * (low + high)
         if middle in (low, high):
             break
