@@ -66,6 +66,19 @@ class Detached(nn.Module):
         return out
 
 
+class Narrow(nn.Module):
+    """The same, and what it says by chance is enough for the loss to fall some way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(FEATURES, 64), nn.ReLU(), nn.Linear(64, 2), nn.Tanh())
+        self.head = nn.Linear(2, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.encoder(x).detach())
+        return out
+
+
 def last_bias(net: nn.Module) -> list[Tensor]:
     return list(net.parameters())[-1:]
 
@@ -93,6 +106,11 @@ FAILS: dict[str, tuple[Callable[[], Seen], str, str]] = {
         lambda: fit(nn.Sequential(nn.Linear(FEATURES, 8), nn.Tanh(), shifted(nn.Linear(8, 1), 12.0), nn.Sigmoid()), labels=one_unit, loss=F.mse_loss),
         "loss_or_output_mismatch", "output_activation",
     ),
+    "a softmax before the cross-entropy, which learns some of it": (
+        lambda: fit(nn.Sequential(nn.Linear(FEATURES, 32), nn.ReLU(), nn.Linear(32, CLASSES), nn.Softmax(1)), lr=0.5, steps=200),
+        "loss_or_output_mismatch", "output_activation",
+    ),
+    "a cut graph whose head learns what it can": (lambda: fit(Narrow(), lr=0.5, steps=200), "disconnected_parameters", "detached"),
     "a cut graph": (lambda: fit(Detached()), "disconnected_parameters", "detached"),
     "an optimizer for the last bias alone": (lambda: fit(mlp(3, nn.ReLU), parameters=last_bias), "disconnected_parameters", "not_in_optimizer"),
     "all but the last bias frozen": (lambda: fit(frozen(mlp(3, nn.ReLU))), "disconnected_parameters", "frozen"),

@@ -18,6 +18,7 @@ BELOW_CHANCE = 0.05  # share of the chance loss
 ABOVE = 1.5  # times the chance loss
 CREEPING = 0.005  # share of the chance loss, which is itself known from some batches only
 CROSSINGS = 0.1  # of the steps: a loss that changes its sign so often is no height to come down from
+POOR = 0.5  # of the chance loss
 HARDLY = 0.15  # share of the chance loss
 FALLEN = 0.10  # share of the first loss, where chance is not known
 STILL_FALLING = 0.02  # share, from the second third of the run to the last
@@ -49,6 +50,12 @@ class Learning:
         """Whether it learns next to nothing: the loss is below that of guessing, and not by much."""
         known = self.learns and self.chance is not None and self.last is not None
         return known and self.last > (1 - HARDLY) * self.chance  # type: ignore[operator]
+
+    @property
+    def poorly(self) -> bool:
+        """Whether it learns, and is far from done: what is built wrongly is worth a word, though the loss falls."""
+        known = self.learns and self.chance is not None and self.last is not None
+        return known and self.last > POOR * self.chance  # type: ignore[operator]
 
     @property
     def unmoved(self) -> bool:

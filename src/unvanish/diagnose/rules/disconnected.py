@@ -16,6 +16,7 @@ from unvanish.schema.run import ParameterInfo
 
 MANY = 0.3  # of the weights (elements or tensors): fewer, and the rest can well learn without them
 MOSTLY_FROZEN = 0.5
+PATIENCE = 100  # steps, where the loss falls all the same
 _SOURCE = "torch.optim: a step changes only what the optimizer was given, and only where .grad is set"
 _WORDS: dict[Cause, str] = {
     "not_in_optimizer": "no optimizer steps them",
@@ -25,7 +26,9 @@ _WORDS: dict[Cause, str] = {
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    if not (facts.stalled or (facts.learning.hardly and facts.learning.steps >= FEWEST)):
+    learning = facts.learning
+    poorly = learning.poorly and learning.steps >= PATIENCE
+    if not (facts.stalled or poorly or (learning.hardly and learning.steps >= FEWEST)):
         return
     unknown = _unknown_weights(facts)
     if unknown:
@@ -47,7 +50,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
         ("detached", [p for p in trained if p.optimizer is not None and not reached[p.index]], MANY, 0.9),
         ("frozen", [p for p in weights if not p.requires_grad], MOSTLY_FROZEN, 0.75),
     )
-    for cause, members, most, confidence in groups:
+    # of a net that learns on without them it can't be said that it wants what was frozen on purpose
+    for cause, members, most, confidence in groups if not poorly or learning.hardly else groups[:2]:
         share = _share(members, weights)
         if members and share >= most:
             yield _finding(
@@ -90,8 +94,8 @@ def _finding(
     return Finding(
         kind="disconnected_parameters",
         cause=cause,
-        severity="critical",
-        confidence=confidence,
+        severity="critical" if facts.stalled or facts.learning.hardly else "warning",
+        confidence=confidence if facts.stalled or facts.learning.hardly else 0.75,
         layers=tuple(layers),
         first_step=0,
         summary=f"{names} can't learn: {_WORDS[cause]}; {facts.learning.sentence}.",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from unvanish.diagnose.causes import TREATMENTS
-from unvanish.diagnose.facts import THRESHOLD, Facts, Profile
+from unvanish.diagnose.facts import FEWEST, THRESHOLD, Facts, Profile
 from unvanish.diagnose.path import Traced, decades, layer_name
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Attribution, Evidence, Finding
@@ -33,9 +33,10 @@ class Misfit:
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    if not facts.stalled or not facts.recent:
+    poorly = facts.learning.poorly and facts.learning.steps >= 2 * FEWEST
+    if not (facts.stalled or poorly) or not facts.recent:
         return
-    found = [misfit(p) for p in facts.recent]
+    found = [misfit(p, by_gain=facts.stalled) for p in facts.recent]
     kinds = {(m.operation, m.statistic) for m in found if m is not None}
     if any(m is None for m in found) or len(kinds) != 1:
         return
@@ -46,8 +47,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
     yield Finding(
         kind="loss_or_output_mismatch",
         cause="output_activation",
-        severity="critical",
-        confidence=fit.confidence,
+        severity="critical" if facts.stalled else "warning",
+        confidence=fit.confidence if facts.stalled else 0.75,
         layers=(layer,),
         first_step=facts.recent[0].step,
         summary=f"at the output, {place(layer)}: {fit.words}; {facts.learning.sentence}.",
@@ -60,14 +61,14 @@ def _check(facts: Facts) -> Iterable[Finding]:
     )  # fmt: skip
 
 
-def misfit(profile: Profile) -> Misfit | None:
+def misfit(profile: Profile, *, by_gain: bool = True) -> Misfit | None:
     """What does not fit between the last weighted layer and the loss."""
     traced = profile.traced
     chain = _to_the_loss(traced, profile.layers[-1].operation)
     if not chain:
         return None
     names = [traced.operations[i].name for i in chain]
-    return _by_structure(chain, names) or _by_gain(traced, chain)
+    return _by_structure(chain, names) or (_by_gain(traced, chain) if by_gain else None)
 
 
 def _by_structure(chain: Sequence[int], names: Sequence[str]) -> Misfit | None:
