@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unvanish.precheck.check import check as check
     from unvanish.session import watch as watch
     from unvanish.treatment.recipe import apply_recipe as apply
 
 # name -> where it lives. Looked up on first use: `import unvanish` itself imports neither torch nor numpy.
-_FACE = {"apply": "unvanish.treatment.recipe:apply_recipe", "watch": "unvanish.session:watch"}
+_FACE = {
+    "apply": "unvanish.treatment.recipe:apply_recipe",
+    "check": "unvanish.precheck.check:check",
+    "watch": "unvanish.session:watch",
+}
 
-__all__ = ["__version__", "apply", "watch"]
+__all__ = ["__version__", "apply", "check", "watch"]
 
 
 def __getattr__(name: str) -> Any:

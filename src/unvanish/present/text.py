@@ -43,7 +43,7 @@ _STYLES = {
 
 def print_diagnosis(diagnosis: Diagnosis, chains: Sequence[Chain], console: Console) -> None:
     """Print the verdict on every model, with the first product of factors of each that is sick."""
-    page = _Page(console=console)
+    page = Page(console=console)
     if diagnosis.status in ("cut_off", "crashed", "interrupted"):
         page.labelled("Run", words.STATUS_WORDS[diagnosis.status])
     if not diagnosis.models:
@@ -61,7 +61,7 @@ def print_diagnosis(diagnosis: Diagnosis, chains: Sequence[Chain], console: Cons
 
 def print_chain(chain: Chain, console: Console) -> None:
     """Print one product of factors in full: each factor's gain, its decades, and what theory expects."""
-    page = _Page(console=console)
+    page = Page(console=console)
     source = chain.output_layer or "the output"
     page.line(f"From {source} down to {chain.parameter}, step {chain.step}", "bold")
     page.line(words.attribution_sentence(chain))
@@ -76,7 +76,7 @@ def print_chain(chain: Chain, console: Console) -> None:
 
 def print_treatment(result: TreatmentResult, console: Console) -> None:
     """Print what was tried: predicted and measured gain per layer, loss with its interval, outcome."""
-    page = _Page(console=console)
+    page = Page(console=console)
     head = ("Variant", "Gain predicted", "Gain measured", "Loss", "Stuck", "Outcome")
     rows = [_trial_cells(result.baseline, "baseline")]
     rows += [_trial_cells(t, words.OUTCOME_WORDS[t.outcome]) for t in result.trials]
@@ -97,19 +97,22 @@ def diagnosis_to_text(diagnosis: Diagnosis, chains: Sequence[Chain] = ()) -> str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Page:
+class Page:
     """Where lines go: drawn on a terminal, plain elsewhere."""
 
     console: Console
 
     @property
     def drawn(self) -> bool:
+        """Whether it is a terminal that can be drawn on."""
         return self.console.is_terminal and not self.console.is_dumb_terminal
 
     def gap(self) -> None:
+        """An empty line."""
         self.console.print()
 
     def line(self, text: str, style: str = "") -> None:
+        """A line of text."""
         self.console.print(Text(visible(text), style=style if self.drawn else ""), soft_wrap=not self.drawn)
 
     def labelled(self, label: str, text: str, style: str = "", label_style: str = "bold") -> None:
@@ -151,7 +154,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\u00a0" else "\N{REPLACEMENT CHARACTER}" for c in clean)
 
 
-def _model(page: _Page, model: ModelDiagnosis, chains: Sequence[Chain]) -> None:
+def _model(page: Page, model: ModelDiagnosis, chains: Sequence[Chain]) -> None:
     page.labelled("Verdict", words.verdict_line(model), _STYLES[model.verdict])
     page.labelled("Why", words.why_line(model))
     page.labelled("Next", words.next_line(model))
@@ -178,7 +181,7 @@ def _also(finding: Finding) -> str:
     return f"{words.capital(words.KIND_WORDS[finding.kind])} ({finding.severity}): {finding.summary}"
 
 
-def _factors(page: _Page, chain: Chain, limit: int) -> None:
+def _factors(page: Page, chain: Chain, limit: int) -> None:
     head = ("Factor", "Gain", "Decades", "So far", "Predicted")
     rows, level = [], 0.0
     for row in _outer(chain_rows(chain, ALL_FACTORS), limit):
