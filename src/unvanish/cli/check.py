@@ -89,7 +89,8 @@ def _script(target: launch.Target, options: CheckOptions) -> Diagnosis:
         caught = watcher.catch.end() if watcher.catch is not None else None
         if caught is None or not caught.stepped:
             raise _never_stepped(target, ended, torch_was_there=caught is not None)
-        if not caught.subjects:
+        records = () if caught.subjects else caught.records
+        if not caught.subjects and not any(record.traces for record in records):
             raise CaptureError(
                 f"{target.title} steps parameters of no module that it calls",
                 "check it by a factory (FILE.py:NAME that returns model, batch), or watch it: unvanish run",
@@ -98,7 +99,7 @@ def _script(target: launch.Target, options: CheckOptions) -> Diagnosis:
 
         with suppress(OSError):
             os.chdir(watcher.here)
-        return check_all(caught.subjects, seed=options.seed or 0)
+        return check_all(caught.subjects, records, seed=options.seed or 0)
 
 
 class _Watcher:

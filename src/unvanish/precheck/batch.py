@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,9 +13,22 @@ from torch import Tensor, nn
 from unvanish.errors import UsageError
 from unvanish.treatment.treatment import Batch
 
-Loss = Callable[[Any], Tensor]
-LossFunction = Callable[..., Tensor]
+LossFunction = Callable[..., Any]
 EXAMPLES, IMAGES, SIDE, LENGTH, STEPS = 64, 8, 32, 32, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A loss as a function of the model's output alone: what it compares with is held here."""
+
+    function: LossFunction
+    targets: tuple[Any, ...] = ()
+
+    def __call__(self, output: Any) -> Any:
+        """The loss of this output."""
+        return self.function(output, *self.targets)
+
+
 _MEND = "hand in a batch as the training loop has it: x, (x, y), or a dict of keyword arguments"
 
 
@@ -25,9 +39,9 @@ def as_call(model: nn.Module, batch: Any, loss_fn: LossFunction | None) -> tuple
     target of `loss_fn(output, target)`. A dict holds keyword arguments; what forward has no name for is the target.
     """
     if isinstance(batch, Batch):
-        return batch, loss_fn
+        return batch, _bound(loss_fn)
     if isinstance(batch, Tensor):
-        return Batch(args=(batch,)), loss_fn
+        return Batch(args=(batch,)), _bound(loss_fn)
     if isinstance(batch, Mapping):
         return _from_mapping(model, batch, loss_fn)
     if isinstance(batch, Sequence) and not isinstance(batch, str | bytes) and batch:
@@ -60,8 +74,8 @@ def _from_mapping(
     return Batch(kwargs=dict(known)), _bound(loss_fn, targets)
 
 
-def _bound(loss_fn: LossFunction | None, targets: Sequence[Any]) -> Loss | None:
-    return None if loss_fn is None else lambda output: loss_fn(output, *targets)
+def _bound(loss_fn: LossFunction | None, targets: Sequence[Any] = ()) -> Loss | None:
+    return None if loss_fn is None else Loss(loss_fn, tuple(targets))
 
 
 def _parameters(model: nn.Module) -> list[inspect.Parameter]:

@@ -10,6 +10,8 @@ from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import JsonValue, Prescription
 
 RECTIFIERS = frozenset(("relu", "leaky_relu", "relu6", "gelu", "silu", "prelu", "elu", "mish", "celu"))
+ORTHOGONAL = frozenset(("orthogonal", "lsuv", "centred"))
+MOST_DRAWN = 2e10  # products that drawing orthogonal matrices takes
 _TO_THREE = 3
 
 
@@ -25,18 +27,27 @@ class Candidate:
 
 
 def candidates_for(layers: Sequence[LayerSpec], greatest: int | None) -> tuple[Candidate, ...]:
-    """What is worth a backward pass on this net. `greatest`: the depth that its recipe can carry, where known."""
+    """What is worth a backward pass on this net. `greatest`: the depth that its recipe can carry, where known.
+
+    Orthogonal matrices of large layers take minutes to draw: where they would, they are left out.
+    """
+    drawn = sum(s.fan_in * s.fan_out * min(s.fan_in, s.fan_out) for s in layers)
+    return tuple(c for c in _worth_it(layers, greatest) if drawn <= MOST_DRAWN or c.name not in ORTHOGONAL)
+
+
+def _worth_it(layers: Sequence[LayerSpec], greatest: int | None) -> list[Candidate]:
     found = {s.activation for s in layers} - {"identity"}
-    depth = len(layers)
+    depth = len({s.name for s in layers})
     out = []
     if not found or found & RECTIFIERS:
         out.append(_one("he", "He init", "init", 0, _of("init", scheme="he")))
     out += [
         _one("xavier", "Xavier init", "init", 0, _of("init", scheme="xavier")),
-        _one("lecun", "LeCun init", "init", 0, _of("init", scheme="lecun")),
         _one("orthogonal", "orthogonal init", "init", 0, _of("init", scheme="orthogonal")),
         _one("lsuv", "LSUV init", "init", 0, _of("init", scheme="lsuv")),
     ]
+    if any(s.fan_in != s.fan_out for s in layers[:-1]):  # else it is Xavier's
+        out.append(_one("lecun", "LeCun init", "init", 0, _of("init", scheme="lecun")))
     if "sigmoid" in found:
         title = "orthogonal init of gain 4, centred (b = -W/2)"
         out.append(_one("centred", title, "init", 0, _of("init", scheme="critical_centred")))
@@ -60,7 +71,7 @@ def candidates_for(layers: Sequence[LayerSpec], greatest: int | None) -> tuple[C
     for keep in sorted({k for k in (greatest, _TO_THREE) if k is not None and 2 <= k < depth}):
         prescription = _of("simplify", layers=keep)
         out.append(_one(f"depth_{keep}", f"{keep} layers instead of {depth}", "simplify", 3, prescription))
-    return tuple(out)
+    return out
 
 
 def _one(

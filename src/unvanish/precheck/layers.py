@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,9 @@ from unvanish.schema.graph import Graph
 from unvanish.theory.finite_width import log_gain_sd
 from unvanish.theory.predict import LayerPrediction, predict_gains
 
+FIRST = "nothing lies before the first layer"
+AGAIN = "its weights are used again and again, and theory takes those of each layer as new"
+_FOLLOWED = re.compile(r"^.*, before it, can't be followed$")
 BAND_SDS = 2.0  # standard deviations on either side: 95 % of nets
 SCATTER = 0.05  # nats of a squared gain that four probes and samples of large tensors leave uncertain
 
@@ -31,7 +35,11 @@ class Gain:
 
 def gains_of(measured: Measured) -> tuple[Gain, ...]:
     """One per layer of the architecture, in execution order; the first layer hands on to nothing."""
-    specs = measured.run.architecture
+    return gains_from(measured, measured.run.architecture)
+
+
+def gains_from(measured: Measured, specs: Sequence[LayerSpec]) -> tuple[Gain, ...]:
+    """The same with other descriptions of these layers."""
     trace = measured.run.traces[0]
     traced = Traced(trace, measured.run.graphs[trace.graph])
     links = _links(specs, measured.places, traced.graph)
@@ -49,7 +57,7 @@ def gains_of(measured: Measured) -> tuple[Gain, ...]:
                 before=before,
                 predicted=_predicted(prediction, predictions, link.before, normed=normed),
                 measured=found,
-                why=link.why or prediction.reason,
+                why=link.why or _FOLLOWED.sub("the layer before it can't be followed", prediction.reason),
             )
         )
     return tuple(out)
@@ -99,6 +107,15 @@ def mean_gain(gains: Sequence[Gain], *, predicted: bool) -> float | None:
     return math.exp(math.fsum(math.log(v) for v in found) / len(found))
 
 
+def total_decades(gains: Sequence[Gain]) -> float | None:
+    """log10 of the amplitude that theory expects at the first layer, of what leaves the output; None = no say."""
+    known = [g.predicted for g in gains if g.before is not None]
+    found = [p for p in known if p is not None]
+    if not found or len(found) < len(known):
+        return None
+    return math.fsum(0.5 * math.log10(p) if p > 0 else -300.0 for p in found)
+
+
 # --- how the layers hang together -----------------------------------------------------------------------------
 
 
@@ -123,9 +140,9 @@ def _links(specs: Sequence[LayerSpec], places: Sequence[int], graph: Graph) -> l
         before = above[-1] if above and above[-1] >= 0 else None
         why = ""
         if not above:
-            why = "nothing lies before the first layer"
+            why = FIRST
         elif again:
-            why = "its weights are used again and again, and theory takes those of each layer as new"
+            why = AGAIN
         elif -1 in above:
             why = "an operation lies before it that theory has no say on"
         elif len(above) > 1 and not all(specs[a].skip == "identity" for a in above[1:]):
@@ -155,7 +172,7 @@ def _predictions(specs: Sequence[LayerSpec], links: Sequence[_Link]) -> list[Lay
         if link.why or link.before != at - 1:
             out += predict_gains(chain)
             chain = []
-        chain.append(replace(spec, predictable=False) if "used again" in link.why else spec)
+        chain.append(replace(spec, predictable=False) if link.why == AGAIN else spec)
     return [*out, *predict_gains(chain)]
 
 

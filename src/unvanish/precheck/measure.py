@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from unvanish.diagnose.facts import Facts, facts_of
 from unvanish.errors import CaptureError
-from unvanish.precheck.bare import assumed_weights
 from unvanish.probe import through_time
 from unvanish.probe.architecture import Weights, describe, weigh
-from unvanish.probe.backward import Tracing, Walker
+from unvanish.probe.backward import Node, Tracing, Walker
 from unvanish.probe.chance import guess, targets_of
 from unvanish.probe.explore import MAX_NODES, explore
 from unvanish.probe.forward import Call, ForwardWatch
@@ -31,13 +30,17 @@ from unvanish.probe.noted import tensors_in
 from unvanish.probe.samples import to_numpy
 from unvanish.probe.sites import Sited, output_operation, site
 from unvanish.probe.unchanged import attributes_kept
-from unvanish.schema.graph import OperationStats, Trace
+from unvanish.schema.graph import Operation, OperationStats, Trace
 from unvanish.schema.run import PARAMETER_STATISTICS, ModelInfo, ModelRun, ParameterInfo
 from unvanish.treatment.draw import quiet_rng
 from unvanish.treatment.treatment import Batch
 
 PROBES = 4  # random signals: 1.3 % of scatter between one four and the next
 SAMPLE = 1 << 16  # elements looked at per tensor
+LARGE = 2_000_000  # parameters: of the signals in larger nets FEWER elements are looked at
+FEWER = 1 << 13
+DEFAULT_SW2 = 1 / 3  # fan_in Var W of nn.Linear and convolutions: uniform, bound sqrt(1 / fan_in)
+WEIGHED = 1 << 17  # elements of a weight that its variance is taken of
 _MOST_OUTPUTS = 8
 
 Autocast = tuple[tuple[str, bool, torch.dtype], ...]
@@ -77,7 +80,7 @@ def measure(
     """
     info = info or describe_model(model)
     bare = any(p.is_meta for p in model.parameters())
-    with _as_it_was(model, autocast):
+    with as_it_was(model, autocast):
         output, calls = _forward(model, batch)
         work = _Work(model=model, info=info, calls=calls, bare=bare)
         real = None if loss is None or bare else work.real(_loss_of(loss, output))
@@ -117,6 +120,7 @@ class _Work:
 
     def __post_init__(self) -> None:
         self._walker = Walker()
+        self._elements = FEWER if sum(p.numel for p in self.info.parameters) > LARGE else SAMPLE
         self._paths = {id(m): path for path, m in self.model.named_modules()}
         self._names = {id(p): own for own, p in self.model.named_parameters()}
         if self.bare:  # what went through it has shapes, and no numbers
@@ -152,8 +156,11 @@ class _Work:
             tracing = self._walk(root)
             if sited is None:
                 named = site(tracing, self._paths, self._names, {})
-                measured = weigh(named.nodes, named.graph.operations, {})
-                weights = assumed_weights(measured) if self.bare else measured
+                operations = named.graph.operations
+                if self.bare:
+                    weights = _assumed(named.nodes, operations)
+                else:
+                    weights = weigh(named.nodes, operations, {}, WEIGHED)
             if not self.bare:
                 self._backward(tracing, root, _light(tracing))
             sited = site(tracing, self._paths, self._names, {})
@@ -180,7 +187,7 @@ class _Work:
         )
 
     def _walk(self, root: Tensor) -> Tracing:
-        tracing = self._walker.walk(root, self.calls, _ignore, SAMPLE)
+        tracing = self._walker.walk(root, self.calls, _ignore, self._elements)
         if tracing is None:
             raise CaptureError(
                 "nothing that the model gives depends on a parameter that wants a gradient"
@@ -283,10 +290,10 @@ def _light(tracing: Tracing) -> list[Tensor]:
 
 def moved_first(model: nn.Module, batch: Batch, *, seed: int = 0, autocast: Autocast = ()) -> tuple[str, ...]:
     """Names of the weights that start at zero and are the first to move: a signal from the outputs reaches them."""
-    zero = {n: p for n, p in model.named_parameters() if p.requires_grad and _is_zero(n, p)}
+    zero = {n: p for n, p in model.named_parameters() if p.requires_grad and _is_zero(n, p)}  # none on "meta"
     if not zero:
         return ()
-    with _as_it_was(model, autocast):
+    with as_it_was(model, autocast):
         output, _ = _forward(model, batch)
         root = _root(_outputs(output), torch.Generator().manual_seed(seed))
         gradients: Sequence[Tensor | None] = torch.autograd.grad(root, list(zero.values()), allow_unused=True)
@@ -295,7 +302,12 @@ def moved_first(model: nn.Module, batch: Batch, *, seed: int = 0, autocast: Auto
 
 def _is_zero(name: str, parameter: Tensor) -> bool:
     bias = name.rsplit(".", 1)[-1].startswith("bias")
-    return not bias and parameter.numel() > 0 and not bool((parameter.detach() != 0).any())
+    return (
+        not bias
+        and not parameter.is_meta
+        and parameter.numel() > 0
+        and not bool((parameter.detach() != 0).any())
+    )
 
 
 # --- numbers --------------------------------------------------------------------------------------------------
@@ -364,6 +376,23 @@ def _variance(sited: Sited, place: int, norm: str) -> float | None:
     return value if math.isfinite(value) and value > 0 else None
 
 
+def _assumed(nodes: Sequence[Node], operations: Sequence[Operation]) -> dict[int, Weights]:
+    """Of weights that are not there: what torch's default init draws, [sw2, sb2, centring error, variety]."""
+    out: dict[int, Weights] = {}
+    for node, operation in zip(nodes, operations, strict=True):
+        heavy = [x for x in node.leaves if x.parameter.dim() > 1]
+        if operation.kind != "weight" or len(heavy) != 1 or operation.name.endswith(("Embedding", "Rnn")):
+            continue
+        shape = heavy[0].parameter.shape
+        plain_matrix = not heavy[0].transposed and len(shape) == 2 and operation.name in ("Mm", "Addmm", "Mv")
+        fan_out = shape[-1] if plain_matrix else shape[0]
+        fan_in = max(1, heavy[0].parameter.numel() // max(1, fan_out))
+        bias = DEFAULT_SW2 / fan_in if len(node.leaves) > 1 else 0.0
+        numbers = torch.tensor([DEFAULT_SW2, bias, 1.0, 1.0], dtype=torch.float64)
+        out[operation.index] = Weights(fan_in, fan_out, numbers)
+    return out
+
+
 def _rms(gradient: Tensor) -> float:
     return float(gradient.detach().double().square().mean().sqrt()) if gradient.numel() else 0.0
 
@@ -372,7 +401,8 @@ def _rms(gradient: Tensor) -> float:
 
 
 @contextlib.contextmanager
-def _as_it_was(model: nn.Module, autocast: Autocast) -> Iterator[None]:
+def as_it_was(model: nn.Module, autocast: Autocast) -> Iterator[None]:
+    """Afterwards the model's buffers and attributes and all random states are as before."""
     stance: Any = getattr(torch.compiler, "set_stance", None)
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet_rng(model))

@@ -76,7 +76,9 @@ def flow_of(measured: Measured) -> Flow:
     trace = measured.run.traces[0]
     operations = measured.run.graphs[trace.graph].operations
     normed = any(o.kind == "norm" for o in operations)
-    level = {s.operation: s.scaled if normed else s.raw for s in signals}
+    specs = dict(zip(measured.places, measured.run.architecture, strict=False))
+    free = {place for place, spec in specs.items() if spec.norm != "none"}  # their own scale says nothing
+    level = {s.operation: s.scaled if s.operation in free else s.raw for s in signals}
     grown = {s.operation: min(s.raw, s.scaled) if normed else s.raw for s in signals}
     names = list(dict.fromkeys(s.layer for s in signals))
     best: dict[str, float] = {}

@@ -66,11 +66,15 @@ def next_line(model: ModelDiagnosis, check: Check) -> str:
     if model.verdict == "healthy":
         return "Train; unvanish run watches it."
     first = model.findings[0] if model.findings else None
-    if first is not None and first.kind in _FLOW and check.changes:
+    if (first is None or first.kind in _FLOW) and check.changes:
         good = [c for c in check.changes if c.carries]
         if good:
             return _carrying(good)
-        return "No single change that was tried carries this net; look at what each of them does below."
+        if (
+            first is None or first.cause != "recurrence"
+        ):  # cells are not treated: what is tried is beside the point there
+            best = check.changes[0]
+            return f"No single change that was tried carries this net; {best.title} comes nearest ({best.words})."
     return words.next_line(model)
 
 
@@ -98,7 +102,7 @@ def _layers(page: Page, check: Check) -> None:
 def _layer(row: LayerCheck) -> tuple[str, ...]:
     band = "" if row.band is None else f"{gain_text(row.band[0])} .. {gain_text(row.band[1])}"
     predicted = gain_text(row.predicted) if row.predicted is not None else "no prediction"
-    if row.predicted is None and row.measured is None and row.why_no_prediction.startswith("nothing"):
+    if row.predicted is None and row.measured is None and row.why_no_prediction.startswith("nothing lies"):
         predicted, note = "", "the first layer"
     elif row.agrees is False:
         note = "outside of the band"
