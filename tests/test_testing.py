@@ -53,7 +53,9 @@ def test_the_failure_explains() -> None:
     text = str(caught.value)
     assert text.startswith("the learning signal does not get through this model")
     assert re.search(r"^Why .*activation derivatives took \d", text, re.MULTILINE)
-    assert re.search(r"^Layers .*passes on 0\.0\d+ of the squared signal \(0\.0\d+ predicted\)", text, re.MULTILINE)
+    assert re.search(
+        r"^Layers .*passes on 0\.0\d+ of the squared signal \(0\.0\d+ predicted\)", text, re.MULTILINE
+    )
     assert re.search(r"^Next .*(He init|orthogonal).*would carry it", text, re.MULTILINE)
     assert re.search(r"^Depth .*2 weighted layers", text, re.MULTILINE)
 
@@ -88,4 +90,6 @@ def test_the_plugin_costs_nothing_where_it_is_not_used() -> None:
 
 
 def test_the_plugin_is_announced(repository: Path) -> None:
-    assert 'unvanish = "unvanish.pytest_plugin"' in (repository / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'unvanish = "unvanish.pytest_plugin"' in (repository / "pyproject.toml").read_text(
+        encoding="utf-8"
+    )

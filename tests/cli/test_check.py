@@ -94,7 +94,9 @@ def test_a_script_is_stopped_before_its_first_step_has_an_effect(folder: Path) -
 
 
 def test_the_optimizer_of_a_script_counts(folder: Path) -> None:
-    text = SCRIPT.replace("torch.optim.SGD(model.parameters(), lr=0.1)", "torch.optim.Adam(model.parameters())")
+    text = SCRIPT.replace(
+        "torch.optim.SGD(model.parameters(), lr=0.1)", "torch.optim.Adam(model.parameters())"
+    )
     (folder / "adam.py").write_text(text.replace("range(12)", "range(3)"))
     result = checked(folder, "adam.py")
     (finding,) = result["models"][0]["findings"]
@@ -131,7 +133,10 @@ def test_two_models_of_one_script(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model", "images", "tokens", "whole", "built"])
 def test_factories(folder: Path, name: str) -> None:
-    result = checked(folder, f"nets.py:{name}", )
+    result = checked(
+        folder,
+        f"nets.py:{name}",
+    )
     assert result["models"][0]["name"] == name
     assert len(result["check"]["layers"]) >= 1
     assert (result["models"][0]["loss"]["first"] is not None) == (name == "whole")
@@ -141,7 +146,10 @@ def test_factories(folder: Path, name: str) -> None:
     ("words", "said"),
     [
         (["nets.py:modle"], "there is no modle in nets.py; did you mean model?"),
-        (["nets.py:Two"], "no example input could be made for it (it has 2 arguments); return (model, batch)"),
+        (
+            ["nets.py:Two"],
+            "no example input could be made for it (it has 2 arguments); return (model, batch)",
+        ),
         (["nets.py:broken"], "broken() failed (RuntimeError: no weights here)"),
         (["nets.py:number"], "number() gives int, not a model; return a model"),
         (["nets.py:constant"], "constant in nets.py is a int, not something to call"),

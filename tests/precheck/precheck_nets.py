@@ -79,7 +79,12 @@ class Restless(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.norm, self.drop, self.two = nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 10)
+        self.one, self.norm, self.drop, self.two = (
+            nn.Linear(64, 64),
+            nn.BatchNorm1d(64),
+            nn.Dropout(0.5),
+            nn.Linear(64, 10),
+        )
         self.calls = 0
         self.seen: list[int] = []
 

@@ -20,7 +20,9 @@ import unvanish
 from unvanish.errors import CaptureError, UsageError
 
 
-@pytest.mark.parametrize(("build", "verdict", "kind", "cause"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("build", "verdict", "kind", "cause"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
 def test_the_verdict(build: Callable[[], nn.Module], verdict: str, kind: str, cause: str) -> None:
     torch.manual_seed(0)
     diagnosis = unvanish.check(build(), batch(), F.cross_entropy)
@@ -40,7 +42,13 @@ def test_the_message_of_the_product() -> None:
         assert not by_name[name].carries
         assert by_name[name].measured_gain == pytest.approx(gain, rel=0.15)
         assert by_name[name].predicted_gain == pytest.approx(gain, rel=0.15)
-    for name, gain in (("relu_he", 1.0), ("leaky_relu_he", 1.0), ("centred", 0.9), ("batchnorm", 1.05), ("residual", 1.1)):
+    for name, gain in (
+        ("relu_he", 1.0),
+        ("leaky_relu_he", 1.0),
+        ("centred", 0.9),
+        ("batchnorm", 1.05),
+        ("residual", 1.1),
+    ):
         assert by_name[name].carries, name
         assert by_name[name].measured_gain == pytest.approx(gain, rel=0.15)
     assert [c.carries for c in check.changes] == sorted((c.carries for c in check.changes), reverse=True)
@@ -58,7 +66,9 @@ def test_the_json_holds_the_contract_s_keys_and_the_check() -> None:
     check = data["check"]
     assert {"layers", "depth", "changes", "wall_seconds"} <= set(check)
     assert {"name", "predicted", "band", "measured", "why_no_prediction"} <= set(check["layers"][1])
-    assert {"name", "treatment", "predicted_gain", "measured_gain", "carries", "words"} <= set(check["changes"][0])
+    assert {"name", "treatment", "predicted_gain", "measured_gain", "carries", "words"} <= set(
+        check["changes"][0]
+    )
     assert check["layers"][1]["band"][0] < check["layers"][1]["measured"] < check["layers"][1]["band"][1]
     assert "Verdict" in str(diagnosis)
 
@@ -172,7 +182,9 @@ def test_a_large_batch_is_thinned_for_a_large_net() -> None:
     layers = [m for _ in range(4) for m in (nn.Linear(1024, 1024), nn.ReLU())]
     model = nn.Sequential(*layers, nn.Linear(1024, 10))
     began = time.perf_counter()
-    diagnosis = unvanish.check(model, (torch.randn(8192, 1024), torch.zeros(8192, dtype=torch.long)), F.cross_entropy)
+    diagnosis = unvanish.check(
+        model, (torch.randn(8192, 1024), torch.zeros(8192, dtype=torch.long)), F.cross_entropy
+    )
     assert time.perf_counter() - began < 60
     (model_,) = diagnosis.models
     assert any("of its 8192 rows" in s.why for s in model_.skipped)
@@ -202,7 +214,9 @@ def test_batches_of_every_kind() -> None:
         ((nn.Linear(4, 2), torch.zeros(2, 4), F.cross_entropy), CaptureError, "the loss function fails"),
     ],
 )
-def test_bad_input_names_mistake_and_mend(arguments: tuple[Any, ...], error: type[Exception], words: str) -> None:
+def test_bad_input_names_mistake_and_mend(
+    arguments: tuple[Any, ...], error: type[Exception], words: str
+) -> None:
     with pytest.raises(error, match=words):
         unvanish.check(*arguments)
 
