@@ -79,7 +79,9 @@ def pytest_run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_the_fixture_and_the_marker(tmp_path: Path) -> None:
     done = pytest_run(tmp_path)
     assert "2 passed" in done.stdout and "1 failed" in done.stdout, done.stdout + done.stderr
-    assert "E   AssertionError: the learning signal does not get through this model" in done.stdout
+    assert re.search(
+        "^E +AssertionError: the learning signal does not get through this model", done.stdout, re.MULTILINE
+    )
     assert "testing.py" not in done.stdout.split("short test summary")[0].split("FAILURES")[1]
 
 

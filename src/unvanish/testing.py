@@ -35,7 +35,7 @@ def assert_gradients_flow(
     of what leaves the output. Nothing of the model is changed.
 
     Raises:
-        AssertionError: it vanishes, explodes or is cut off; its text says where, by which factor, and what would help.
+        AssertionError: it vanishes, explodes or is cut off; the text says where, by which factor, and what helps.
         UsageError, CaptureError: the model or the batch can't be checked.
     """
     __tracebackhide__ = True

@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,19 +94,27 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+def seed_all() -> None:
+    torch.manual_seed(5), random.seed(5), np.random.seed(5)  # noqa: NPY002 - the global generators must not move
+
+
+def draw() -> tuple[float, ...]:
+    return torch.rand(1).item(), random.random(), float(np.random.rand())  # noqa: NPY002
+
+
 def test_the_model_and_the_random_states_are_as_before() -> None:
     torch.manual_seed(0)
     model, (x, y) = Restless(), batch()
     F.cross_entropy(model(x), y).backward()
     model.two.eval()
     called: list[torch.Tensor] = []
-    model.one.weight.register_hook(lambda g: called.append(g))
+    model.one.weight.register_hook(called.append)
     before, attributes = state(model), (model.calls, list(model.seen), model.last)
-    torch.manual_seed(5), random.seed(5), np.random.seed(5)
+    seed_all()
     unvanish.check(model, (x, y), F.cross_entropy)
-    drawn = (torch.rand(1).item(), random.random(), float(np.random.rand()))
-    torch.manual_seed(5), random.seed(5), np.random.seed(5)
-    assert drawn == (torch.rand(1).item(), random.random(), float(np.random.rand()))
+    drawn = draw()
+    seed_all()
+    assert drawn == draw()
     assert same(before, state(model))
     assert (model.calls, model.seen, model.last) == attributes
     assert not called
@@ -138,7 +147,7 @@ def test_the_signal_is_that_of_autograd() -> None:
             outputs.append(h)
     noise = torch.randn(h.shape, generator=torch.Generator().manual_seed(7)).double()
     norms = [float(g.norm()) for g in torch.autograd.grad((h * noise).sum(), outputs)]
-    twins = [(a / b) ** 2 for a, b in zip(norms, norms[1:], strict=False)]
+    twins = [(a / b) ** 2 for a, b in pairwise(norms)]
     assert [g.measured for g in gains[1:]] == pytest.approx(twins, rel=1e-9)
 
 

@@ -15,6 +15,7 @@ LIMIT = -THRESHOLD  # decades of amplitude, either way: e^3
 DEAD = 0.999  # of a layer's units pass nothing on for any sample
 MOSTLY_DEAD = 0.8
 FEWEST_UNITS = 4
+NORMED = 0.5  # of the layers have a norm behind them
 ALIKE = 0.003  # of what differs between samples at the first layer is left at the last
 
 
@@ -76,9 +77,10 @@ def flow_of(measured: Measured) -> Flow:
     trace = measured.run.traces[0]
     operations = measured.run.graphs[trace.graph].operations
     normed = any(o.kind == "norm" for o in operations)
-    specs = dict(zip(measured.places, measured.run.architecture, strict=False))
-    free = {place for place, spec in specs.items() if spec.norm != "none"}  # their own scale says nothing
-    level = {s.operation: s.scaled if s.operation in free else s.raw for s in signals}
+    specs = measured.run.architecture
+    # behind a norm a layer's own scale says nothing; where few have one, the others' scale tells
+    free = sum(spec.norm != "none" for spec in specs) >= NORMED * max(1, len(specs))
+    level = {s.operation: s.scaled if free else s.raw for s in signals}
     grown = {s.operation: min(s.raw, s.scaled) if normed else s.raw for s in signals}
     names = list(dict.fromkeys(s.layer for s in signals))
     best: dict[str, float] = {}
