@@ -133,6 +133,18 @@ def test_the_python_of_the_record_gives_what_reading_the_run_gives(recorded: Pat
     }
 
 
+def test_the_python_of_the_check_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    for code in blocks("docs/check.md", "python"):
+        scope: dict[str, Any] = {}
+        exec(compile(code, "check.md", "exec"), scope)  # noqa: S102 - our own example
+        for name, value in scope.items():
+            if name.startswith("test_"):
+                value()
+    said = capsys.readouterr().out
+    assert "Verdict  sick: vanishing gradients, saturating activation" in said
+    assert "ReLU, init unchanged" in said
+
+
 def test_the_record_s_page_names_every_table() -> None:
     text = (ROOT / "docs" / "run-record.md").read_text(encoding="utf-8")
     for table in (*TABLES, *VIEWS):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unvanish import testing as testing
+    from unvanish.precheck.check import check as check
     from unvanish.session import explain as explain
     from unvanish.session import watch as watch
     from unvanish.treatment.recipe import apply_recipe as apply
@@ -15,11 +17,13 @@ if TYPE_CHECKING:
 # name -> where it lives. Looked up on first use: `import unvanish` itself imports neither torch nor numpy.
 _FACE = {
     "apply": "unvanish.treatment.recipe:apply_recipe",
+    "check": "unvanish.precheck.check:check",
     "explain": "unvanish.session:explain",
+    "testing": "unvanish.testing:",
     "watch": "unvanish.session:watch",
 }
 
-__all__ = ["__version__", "apply", "explain", "watch"]
+__all__ = ["__version__", "apply", "check", "explain", "testing", "watch"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,7 +31,8 @@ def __getattr__(name: str) -> Any:
     if name not in _FACE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _FACE[name].partition(":")
-    value = getattr(import_module(module), attribute)
+    found = import_module(module)
+    value = getattr(found, attribute) if attribute else found
     globals()[name] = value
     return value
 

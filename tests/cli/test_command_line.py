@@ -85,8 +85,10 @@ def test_usage_errors_are_2(words: list[str], capsys: pytest.CaptureFixture[str]
 
 
 def test_an_unknown_command_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["check", "s.py"])
-    assert "there is no command 'check'; there are: demo, run, report, explain" in capsys.readouterr().err
+    cli.main(["serve", "s.py"])
+    assert (
+        "there is no command 'serve'; there are: demo, run, check, report, explain" in capsys.readouterr().err
+    )
 
 
 def test_errors_are_one_line_and_1(

@@ -1,4 +1,4 @@
-"""The command line: ``unvanish demo | run | report | explain``. What it says goes to stderr, save --json -.
+"""The command line: ``unvanish demo | run | check | report | explain``. What it says goes to stderr, save --json -.
 
 All but click is imported inside of the commands: ``unvanish --help`` is instant and never meets torch.
 """
@@ -15,6 +15,7 @@ import click
 
 from unvanish import launch
 from unvanish.cli import files
+from unvanish.cli.check import CheckOptions, check_target
 from unvanish.cli.watch import AT_LEAST, FAILED, RunOptions, watch_script
 from unvanish.errors import UnvanishError
 
@@ -142,13 +143,37 @@ def run(module: str | None, words: tuple[str, ...], **options: Any) -> int:
     Options stand before SCRIPT (or -m MODULE); everything behind it is the script's own. The exit code is the
     script's.
     """
-    if module is not None:
-        target = launch.Target(name=module, arguments=words, is_module=True)
-    elif words:
-        target = launch.Target(name=words[0], arguments=words[1:])
-    else:
-        raise click.UsageError("name the script to watch: unvanish run [options] SCRIPT|-m MODULE [ARGS]")
+    target = _target(
+        module, words, "name the script to watch: unvanish run [options] SCRIPT|-m MODULE [ARGS]"
+    )
     return watch_script(target, RunOptions(**options))
+
+
+def _target(module: str | None, words: tuple[str, ...], missing: str) -> launch.Target:
+    if module is not None:
+        return launch.Target(name=module, arguments=words, is_module=True)
+    if words:
+        return launch.Target(name=words[0], arguments=words[1:])
+    raise click.UsageError(missing)
+
+
+@unvanish.command(cls=_RunCommand, context_settings={"allow_interspersed_args": False})
+@_json
+@_out
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), metavar="S", help="Seed python, numpy and torch first."
+)
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT|-m MODULE [ARGS]|FILE.py:FACTORY")
+def check(module: str | None, words: tuple[str, ...], **options: Any) -> int:
+    """Before training: predict and measure every layer's gain, and say what would carry the net.
+
+    A SCRIPT is run up to its first optimizer step, which is not made. A FACTORY is called without arguments and
+    returns a model, (model, batch) or (model, batch, loss_fn).
+    """
+    target = _target(module, words, "name what to check: unvanish check [options] SCRIPT|FILE.py:FACTORY")
+    return check_target(target, CheckOptions(**options))
 
 
 @unvanish.command()

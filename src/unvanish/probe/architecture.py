@@ -44,11 +44,15 @@ class Weights:
 
 
 def weigh(
-    nodes: Sequence[Node], operations: Sequence[Operation], gathered: Mapping[int, Tensor]
+    nodes: Sequence[Node],
+    operations: Sequence[Operation],
+    gathered: Mapping[int, Tensor],
+    most: int | None = None,
 ) -> dict[int, Weights]:
     """Measure weights and biases of all weighted operations now (they change with the coming step).
 
-    `gathered`: by id of a weight that is gathered from shards, the parameter itself, of which a piece is here.
+    `gathered`: by id of a weight that is gathered from shards, the parameter itself, of which a piece is here. `most`
+    elements of each are looked at, those of every so many units (None = all).
     """
     out: dict[int, Weights] = {}
     for node, operation in zip(nodes, operations, strict=True):
@@ -64,6 +68,10 @@ def weigh(
         fan_out = weight.shape[-1] if plain_matrix else weight.shape[0]
         fan_in = weight.numel // max(1, fan_out)
         biases = [p.tensor.detach() for p in pieces if len(p.shape) == 1]
+        if most is not None and matrix.numel() > 2 * most:
+            every = max(1, min(matrix.numel() // most, matrix.shape[0] // 2))
+            biases = [b[::every] if b.numel() == matrix.shape[0] else b for b in biases]
+            matrix = matrix[::every]
         with torch.no_grad():
             out[operation.index] = Weights(fan_in, fan_out, _measure(matrix, biases, fan_in))
     return out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +18,13 @@ from unvanish.probe.backward import Leaf, Node, Tracing, Walker, index_of
 from unvanish.probe.chance import Targets, targets_of
 from unvanish.probe.forward import Call, ForwardWatch
 from unvanish.probe.noted import CompiledCall, RandomState, mapped, number_of, tensors_in
+from unvanish.probe.unchanged import attributes_kept
 
 Fault = Callable[[str, Exception], None]
 _ALWAYS_SHARED = ("FSDPModule", "FullyShardedDataParallel", "DTensor")
 _SHARED = (*_ALWAYS_SHARED, "SyncBatchNorm")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
-_CONTAINERS = (list, dict, set, deque)
 
 
 class SecondPassError(Exception):
@@ -248,7 +247,7 @@ def _as_it_was(noted: CompiledCall) -> Iterator[Callable[[], bool]]:
 
     with contextlib.ExitStack() as stack:
         stack.callback(now.set)
-        stack.enter_context(_attributes(noted))
+        stack.enter_context(attributes_kept(noted.module, noted.buffers))
         for device, enabled, dtype in noted.autocast:
             stack.enter_context(torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False))
         stack.enter_context(_no_compiler())
@@ -262,53 +261,6 @@ def _no_compiler() -> contextlib.AbstractContextManager[Any]:
     """Compiled functions inside of the module run as they are written, too (torch 2.6 and later)."""
     stance: Any = getattr(torch.compiler, "set_stance", None)
     return stance("force_eager") if stance is not None else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _attributes(noted: CompiledCall) -> Iterator[None]:
-    """Copies stand in for the buffers; attributes, and the lists and dicts in them, are put back afterwards."""
-    spaces = [m.__dict__ for m in noted.module.modules()]
-    before = [dict(space) for space in spaces]
-    inside = {id(v): (v, v.copy()) for s in before for v in s.values() if isinstance(v, _CONTAINERS)}
-    copies: dict[int, Tensor] = {}
-
-    def copied(tensor: Tensor) -> Tensor:
-        if id(tensor) not in copies:
-            _, known = noted.buffers.get(id(tensor), (tensor, tensor.detach()))
-            copies[id(tensor)] = known.clone()
-        return copies[id(tensor)]
-
-    try:
-        for space in spaces:
-            for name, value in [*space["_buffers"].items()]:
-                if isinstance(value, Tensor) and not value.requires_grad:
-                    space["_buffers"][name] = copied(value)
-            for name, value in [*space.items()]:
-                if isinstance(value, Tensor) and not value.requires_grad:
-                    space[name] = copied(value)
-        yield
-    finally:
-        for container, content in inside.values():
-            _put_back(container, content)
-        for space, was in zip(spaces, before, strict=True):
-            _put_back(space, was)
-
-
-def _put_back(container: Any, content: Any) -> None:
-    if isinstance(container, dict):
-        if list(container) != list(content):  # keys came or went: their order counts, too
-            container.clear()
-            container.update(content)
-        for key, value in content.items():
-            if container[key] is not value:
-                container[key] = value
-    elif isinstance(container, set):
-        if container != content:
-            container.clear()
-            container.update(content)
-    elif len(container) != len(content) or any(a is not b for a, b in zip(container, content, strict=True)):
-        container.clear()
-        container.extend(content)
 
 
 def _home(hook: Any) -> str:

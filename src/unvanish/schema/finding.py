@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from unvanish.schema.check import Check
+
 SCHEMA_VERSION = 1
 
 Verdict = Literal["sick", "not_learning", "inconclusive", "healthy"]
@@ -168,6 +170,13 @@ class Diagnosis:
     run: str
     status: str = "finished"
     skipped: tuple[NotChecked, ...] = ()  # of the whole run, where there is no model to say it with
+    checks: tuple[Check, ...] = ()  # of a diagnosis before training: one for each model, in their order
+
+    @property
+    def check(self) -> Check | None:
+        """The numbers behind a verdict before training, of the model with the worst one; None after training."""
+        worst = [m.name for m in self.models if m.verdict == self.verdict]
+        return next((c for c in self.checks if c.model in worst), next(iter(self.checks), None))
 
     @property
     def verdict(self) -> Verdict:
@@ -190,7 +199,15 @@ class Diagnosis:
             "models": [_model_dict(m) for m in self.models],
             **({"skipped": [{"what": s.what, "why": s.why} for s in self.skipped]} if self.skipped else {}),
             "run": self.run,
+            **self._check_dict(),
         }
+
+    def _check_dict(self) -> dict[str, Any]:
+        check = self.check
+        if check is None:
+            return {}
+        others = [c.to_dict() for c in self.checks if c is not check]
+        return {"check": {**check.to_dict(), **({"others": others} if others else {})}}
 
 
 def finite(value: float | None) -> float | None:

@@ -37,7 +37,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         return
     gains: dict[tuple[str, int], list[float]] = {}
     for profile in facts.profiles:
-        for key, gain in _gains(profile).items():
+        for key, gain in softmax_gains(profile).items():
             gains.setdefault(key, []).append(gain)
     # From the start on: later on the gain also falls where all values have become alike, which is no saturation.
     shut = {k: statistics.median(v) for k, v in gains.items() if _shut(v) and _shut(v[:EARLY])}
@@ -79,7 +79,7 @@ def _is_attention(profile: Profile, index: int) -> bool:
     return inside and (operation.name in SOFTMAXES or operation.name.startswith(FUSED))
 
 
-def _gains(profile: Profile) -> dict[tuple[str, int], float]:
+def softmax_gains(profile: Profile) -> dict[tuple[str, int], float]:
     """Of each softmax by (place, call): decades from what comes back to it to what it hands on to the scores."""
     found: dict[tuple[str, int], float] = {}
     traced = profile.traced

@@ -40,7 +40,7 @@ _SOURCE = "Schoenholz et al. 2016: SGD trains to about 6 depth scales, a total R
 
 
 @dataclass(frozen=True, slots=True)
-class _Faded:
+class Faded:
     """A recurrence that the signal went back through: its layer, log10 of first time step over last."""
 
     layer: str
@@ -62,7 +62,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         yield _finding(facts, since)
         return
     if facts.learning.unmoved and facts.learning.steps >= FEWEST and facts.motion.path > TRIED:
-        yield from _fades_through_time(facts)
+        yield from _fadesfaded_through_time(facts)
 
 
 def _sure(facts: Facts, entry: float) -> bool:
@@ -166,16 +166,16 @@ def _blame(cause: Cause, factors: Sequence[Factor], parts: Attribution) -> str:
     return ", ".join(words) or f"{layers} layers took a little each"
 
 
-def _through_time(profile: Profile, sequences: Sequence[tuple[int, ...]]) -> _Faded | None:
+def faded_through_time(profile: Profile, sequences: Sequence[tuple[int, ...]]) -> Faded | None:
     """The recurrence that loses most between where the signal is largest and the first time step."""
     traced = profile.traced
     fused = [
-        _Faded(t.module or "the recurrent layer", decades(t.norms[0], max(t.norms)), None)
+        Faded(t.module or "the recurrent layer", decades(t.norms[0], max(t.norms)), None)
         for t in traced.trace.through_time
         if len(t.norms) >= RECURRENT and not t.reverse
     ]
     unrolled = [
-        _Faded(
+        Faded(
             layer_name(traced.operations[uses[0]]),
             decades(traced.stats[uses[0]].norm, max(traced.stats[i].norm for i in uses)),
             uses[0],
@@ -186,7 +186,7 @@ def _through_time(profile: Profile, sequences: Sequence[tuple[int, ...]]) -> _Fa
     return min(known, key=lambda f: f.decades, default=None)
 
 
-def _sequences(traced: Traced) -> list[tuple[int, ...]]:
+def sequences_of(traced: Traced) -> list[tuple[int, ...]]:
     """The uses of each weight that is used again and again, one after another, in order of execution."""
     uses: dict[str, list[int]] = {}
     for index in traced.weighted():
@@ -210,14 +210,14 @@ def _follows(traced: Traced, first: int, last: int) -> bool:
     return False
 
 
-def _fades_through_time(facts: Facts) -> Iterable[Finding]:
+def _fadesfaded_through_time(facts: Facts) -> Iterable[Finding]:
     # not every trace looks between the time steps of a fused layer
     sequences: dict[str, list[tuple[int, ...]]] = {}
     looked = []
     for p in facts.profiles:
         if p.traced.graph.key not in sequences:
-            sequences[p.traced.graph.key] = _sequences(p.traced)
-        lost_here = _through_time(p, sequences[p.traced.graph.key])
+            sequences[p.traced.graph.key] = sequences_of(p.traced)
+        lost_here = faded_through_time(p, sequences[p.traced.graph.key])
         if lost_here is not None:
             looked.append((p, lost_here))
     since = lasting_since([p for p, _ in looked], [faded.decades < FORGOTTEN for _, faded in looked])
