@@ -82,6 +82,18 @@ class Traced:
             max(users, key=lambda u: (_order(u[1]), u[0]))[0] if users else None for users in self.consumers
         ]
 
+    def follows(self, first: int, last: int) -> bool:
+        """Whether the operation `last` depends on the operation `first`: time steps do, elements of a set do not."""
+        ahead, seen = [last], {last}
+        while ahead:
+            for parent in self.operations[ahead.pop()].parents:
+                if parent == first:
+                    return True
+                if parent > first and parent not in seen:
+                    seen.add(parent)
+                    ahead.append(parent)
+        return False
+
     def _inside(self, index: int) -> bool:
         operation = self.operations[index]
         return operation.module is not None and operation.kind != "loss" and self.stats[index].count > 1

@@ -42,22 +42,9 @@ def _repeated(traced: Traced, target: int) -> str | None:
     """
     for name in filter(is_weight, traced.operations[target].parameters):
         uses = [o.index for o in traced.operations if name in o.parameters]
-        if len(uses) >= RECURRENT and all(_follows(traced, a, b) for a, b in pairwise(uses)):
+        if len(uses) >= RECURRENT and all(traced.follows(a, b) for a, b in pairwise(uses)):
             return name
     return None
-
-
-def _follows(traced: Traced, first: int, last: int) -> bool:
-    """Whether the operation `last` depends on the operation `first`."""
-    ahead, seen = [last], {last}
-    while ahead:
-        for parent in traced.operations[ahead.pop()].parents:
-            if parent == first:
-                return True
-            if parent > first and parent not in seen:
-                seen.add(parent)
-                ahead.append(parent)
-    return False
 
 
 def _unrolled(traced: Traced, weight: str) -> Recurrence:

@@ -62,7 +62,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         yield _finding(facts, since)
         return
     if facts.learning.unmoved and facts.learning.steps >= FEWEST and facts.motion.path > TRIED:
-        yield from _fadesfaded_through_time(facts)
+        yield from _fades_through_time(facts)
 
 
 def _sure(facts: Facts, entry: float) -> bool:
@@ -194,23 +194,10 @@ def sequences_of(traced: Traced) -> list[tuple[int, ...]]:
             if is_weight(name):
                 uses.setdefault(name, []).append(index)
     often = {tuple(found) for found in uses.values() if len(found) >= RECURRENT}
-    return sorted(found for found in often if _follows(traced, found[0], found[-1]))
+    return sorted(found for found in often if traced.follows(found[0], found[-1]))
 
 
-def _follows(traced: Traced, first: int, last: int) -> bool:
-    """Whether the operation `last` depends on the operation `first`: time steps do, elements of a set do not."""
-    ahead, seen = [last], {last}
-    while ahead:
-        for parent in traced.operations[ahead.pop()].parents:
-            if parent == first:
-                return True
-            if parent > first and parent not in seen:
-                seen.add(parent)
-                ahead.append(parent)
-    return False
-
-
-def _fadesfaded_through_time(facts: Facts) -> Iterable[Finding]:
+def _fades_through_time(facts: Facts) -> Iterable[Finding]:
     # not every trace looks between the time steps of a fused layer
     sequences: dict[str, list[tuple[int, ...]]] = {}
     looked = []
