@@ -20,6 +20,7 @@ from unvanish.schema.run import ModelRun
 THRESHOLD = -3 / math.log(10)
 SAME = 0.5  # decades: layers that differ by less are equally starved
 GIANT_STEP = 0.5  # |dw| / |w| of a tensor in one step, which rewrites it
+LOOK_ALIKE = 0.003  # of what differs between samples at the first layer is left at the last
 FEWEST = 20  # steps before a stalled loss says anything
 PERSISTENT = 3  # traces in a row that a condition must hold in
 ADAPTIVE = (

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from unvanish.diagnose.facts import LOOK_ALIKE
 from unvanish.diagnose.rules.vanishing import FORGOTTEN
 from unvanish.errors import UnvanishError
 from unvanish.precheck.candidates import Candidate
 from unvanish.precheck.layers import gains_of, mean_gain
 from unvanish.precheck.measure import Autocast, measure
-from unvanish.precheck.signal import ALIKE, LIMIT, Flow, flow_of
+from unvanish.precheck.signal import LIMIT, Flow, flow_of
 from unvanish.schema.check import Change
 from unvanish.schema.finding import NotChecked
 from unvanish.treatment.operate import apply
@@ -86,7 +87,7 @@ def _order(tried: _Tried) -> tuple[bool, int, int, float]:
 def _words(flow: Flow) -> str:
     """What is right or wrong with it, in a few words: the first that holds."""
     faded = 0.0 if flow.faded is None else flow.faded.decades
-    alike = flow.told_apart is not None and flow.told_apart < ALIKE
+    alike = flow.told_apart is not None and flow.told_apart < LOOK_ALIKE
     said = (
         (bool(flow.nonfinite), "NaN or infinite"),
         (bool(flow.dead), f"dead: {flow.dead[0].layer if flow.dead else ''} is cut off"),

@@ -6,17 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unvanish.diagnose.facts import THRESHOLD, LayerSignal
+from unvanish.diagnose.facts import LOOK_ALIKE, THRESHOLD, LayerSignal
 from unvanish.diagnose.path import decades, layer_name
+from unvanish.diagnose.rules.dead_units import ALL, MOST
 from unvanish.diagnose.rules.vanishing import FORGOTTEN, Faded, faded_through_time, sequences_of
 from unvanish.precheck.measure import Measured
 
 LIMIT = -THRESHOLD  # decades of amplitude, either way: e^3
-DEAD = 0.999  # of a layer's units pass nothing on for any sample
-MOSTLY_DEAD = 0.8
 FEWEST_UNITS = 4
 NORMED = 0.5  # of the layers have a norm behind them
-ALIKE = 0.003  # of what differs between samples at the first layer is left at the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +52,13 @@ class Flow:
     @property
     def dead(self) -> tuple[Gate, ...]:
         """Layers that cut the signal off."""
-        return tuple(gate for gate in self.closed if gate.closed >= DEAD)
+        return tuple(gate for gate in self.closed if gate.closed >= ALL)
 
     @property
     def carries(self) -> bool:
         """Neither lost nor run away on the whole way, forward or backward, and nothing cut off."""
         within = abs(self.entry) <= LIMIT and self.peak <= LIMIT and self.forward <= LIMIT
-        apart = self.told_apart is None or self.told_apart >= ALIKE
+        apart = self.told_apart is None or self.told_apart >= LOOK_ALIKE
         lasts = self.faded is None or self.faded.decades >= FORGOTTEN
         return within and apart and lasts and not self.dead and not self.nonfinite
 
@@ -121,7 +119,7 @@ def _closed(measured: Measured) -> tuple[Gate, ...]:
     for operation, stats in zip(operations, trace.stats, strict=True):
         if not stats.units or stats.closed_units is None or stats.units < FEWEST_UNITS:
             continue
-        if stats.closed_units >= MOSTLY_DEAD * stats.units:
+        if stats.closed_units >= MOST * stats.units:
             current = operation
             while current.parents and current.kind != "weight":
                 current = operations[max(current.parents)]

@@ -10,10 +10,11 @@ from unvanish.diagnose.causes import TREATMENTS, cause_of_growth, cause_of_loss
 from unvanish.diagnose.facts import ADAPTIVE
 from unvanish.diagnose.path import parameter_layer
 from unvanish.diagnose.rules.attention import NOTHING, softmax_gains
+from unvanish.diagnose.rules.dead_units import ALL, MOST
 from unvanish.diagnose.rules.mismatch import misfit
 from unvanish.diagnose.rules.vanishing import FORGOTTEN
 from unvanish.precheck.measure import Measured
-from unvanish.precheck.signal import DEAD, LIMIT, MOSTLY_DEAD, Flow
+from unvanish.precheck.signal import LIMIT, Flow
 from unvanish.schema.finding import Attribution, Cause, Evidence, Finding, Kind, Severity, Verdict
 from unvanish.schema.graph import place
 from unvanish.schema.run import OptimizerInfo, ParameterInfo
@@ -140,7 +141,7 @@ def _dead(measured: Measured, flow: Flow) -> Iterable[Finding]:
     if not flow.closed:
         return
     worst = max(flow.closed, key=lambda g: g.closed)
-    cuts = worst.closed >= DEAD
+    cuts = worst.closed >= ALL
     share = "all" if cuts else f"{worst.closed:.0%}"
     cause: Cause = "too_deep"
     if worst.activation in _BOUNDED:
@@ -153,7 +154,7 @@ def _dead(measured: Measured, flow: Flow) -> Iterable[Finding]:
         f"{' and cut off everything before them' if cuts else ''}.",
         [
             (g.layer, "share of units that pass no signal for any sample of the batch", g.closed,
-             DEAD if cuts else MOSTLY_DEAD, _DEAD)
+             ALL if cuts else MOST, _DEAD)
             for g in flow.closed[:5]
         ],
     )  # fmt: skip

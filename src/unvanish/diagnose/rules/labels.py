@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterable
 
 from unvanish.diagnose.causes import TREATMENTS
-from unvanish.diagnose.facts import THRESHOLD, Facts
+from unvanish.diagnose.facts import LOOK_ALIKE, THRESHOLD, Facts
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
 
 AT_CHANCE = 0.15  # of the chance loss
 BELOW = 0.02  # of the chance loss: more below it than that can't be had from labels that say nothing
-LOST = 0.003  # of what differs between samples is left at the last layer
 MOVED = 0.1  # |dw| / |w| summed over the steps: the weights have gone somewhere
 _FUSED = ("MkldnnRnnLayer", "CudnnRnn", "MiopenRnn", "ThnnFusedLstmCell", "ThnnFusedGruCell")
 _SOURCE = (
@@ -30,7 +29,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         3 * learning.noise, BELOW * learning.chance
     ):
         return  # what it has found is no accident
-    if facts.told_apart is not None and facts.told_apart < LOST:
+    if facts.told_apart is not None and facts.told_apart < LOOK_ALIKE:
         return  # by the output all samples look alike: it is not the labels that say nothing
     fed = facts.recent and all(p.entry > THRESHOLD for p in facts.recent)
     distance = abs(learning.last - learning.chance) / abs(learning.chance) if learning.chance else math.inf

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from unvanish.diagnose.causes import TREATMENTS
-from unvanish.diagnose.facts import FEWEST, THRESHOLD, Facts
+from unvanish.diagnose.facts import FEWEST, LOOK_ALIKE, THRESHOLD, Facts
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
 from unvanish.schema.graph import place
 
 LONG = 100  # steps
 TRIED = 0.1  # |dw| / |w| summed over the steps: what has hardly been moved has not failed yet
-LOST = 0.003  # of what differs between samples at the first layer is left at the last
 _SOURCE = "none: all that is known is what it is not"
 _DEPTH = "Schoenholz et al. 2016: over the depth, all inputs come to look alike (their correlation goes to 1)"
 
@@ -22,7 +21,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
     if learning.status != "stuck" or learning.falling or not facts.recent or facts.motion.path < TRIED:
         return
     left = facts.told_apart
-    if left is not None and left < LOST and learning.steps >= 2 * FEWEST:
+    if left is not None and left < LOOK_ALIKE and learning.steps >= 2 * FEWEST:
         yield _alike(facts, left)
     elif learning.steps >= LONG:
         yield _unknown(facts)
@@ -41,7 +40,7 @@ def _alike(facts: Facts, left: float) -> Finding:
         f"the output hardly depends on the input; {facts.learning.sentence}.",
         evidence=(
             Evidence(layer=last, statistic="share of the input that differs between samples, last layer over first",
-                     value=left, threshold=LOST, steps=(0, 0), source=_DEPTH),
+                     value=left, threshold=LOOK_ALIKE, steps=(0, 0), source=_DEPTH),
         ),
         treatments=TREATMENTS["too_deep"],
     )  # fmt: skip
