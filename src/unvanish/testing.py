@@ -54,10 +54,7 @@ def _faults(diagnosis: Diagnosis, least: float, most: float) -> list[str]:
     said = []
     for model in diagnosis.models:
         for finding in model.findings:
-            by_size = finding.kind == "vanishing_gradients" and finding.cause not in (
-                "recurrence",
-                "attention_saturation",
-            )
+            by_size = finding.kind == "vanishing_gradients" and finding.cause not in _ELSEWHERE
             if finding.severity == "critical" and not (own_limits and by_size):
                 said.append(finding.summary)
     if own_limits and found is not None and found.signal is not None and not math.isnan(found.signal):

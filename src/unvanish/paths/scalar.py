@@ -6,6 +6,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def follow(
     weight = float(parameter.detach()[index])
     plain = ScalarPaths(parameter=name, index=index, weight=weight, gradient=gradient, samples=1)
     if whole is None:
-        return _with(plain, note="the loss does not depend on it")
+        return replace(plain, note="the loss does not depend on it")
     tracing, _ = walked(loss, calls)
     graph = site(tracing, *names, {}).graph
     counts = [sum(math.prod(m.shape) for m in n.handle._input_metadata) for n in tracing.nodes]
@@ -104,11 +105,11 @@ def follow(
         starts = starts_of(tracing.nodes, parameter, index)
         done = backprop(tracing.nodes, loss.grad_fn)
     except Exception as error:  # noqa: BLE001 - an operation that can't be called by itself
-        return _with(plain, note=_why(error))
+        return replace(plain, note=_why(error))
     try:
         net = _net(tracing, done, starts, model_output(graph, counts))
     except Exception as error:  # noqa: BLE001 - as above
-        return _with(plain, note=_why(error), steps=_by_layers(done, starts, gradient))
+        return replace(plain, note=_why(error), steps=_by_layers(done, starts, gradient))
     return _answer(plain, net, _Labels(net, graph.operations, index, _plain(tracing.nodes)), wanted)
 
 
@@ -126,18 +127,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, NoPathsError):
         return str(error)
     return f"its paths could not be followed ({type(error).__name__}: {error})"
-
-
-def _with(plain: ScalarPaths, *, note: str, steps: tuple[PathStep, ...] = ()) -> ScalarPaths:
-    return ScalarPaths(
-        parameter=plain.parameter,
-        index=plain.index,
-        weight=plain.weight,
-        gradient=plain.gradient,
-        samples=plain.samples,
-        note=note,
-        steps=steps,
-    )
 
 
 def _splits(nodes: Sequence[Node], starts: Mapping[int, Any], output: int | None) -> list[int]:
@@ -192,11 +181,8 @@ def _answer(plain: ScalarPaths, net: Net, labels: _Labels, wanted: int) -> Scala
         )
     if not surely:
         notes.append("there may be stronger paths than these: not all that could be were looked at")
-    return ScalarPaths(
-        parameter=plain.parameter,
-        index=plain.index,
-        weight=plain.weight,
-        gradient=plain.gradient,
+    return replace(
+        plain,
         samples=net.samples,
         total=total,
         count=count,

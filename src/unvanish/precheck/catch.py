@@ -16,11 +16,12 @@ from torch.nn.modules import module as torch_module
 from torch.optim import optimizer as optim_module
 
 from unvanish.precheck.check import Subject
-from unvanish.precheck.measure import Autocast, describe_model
+from unvanish.precheck.measure import Autocast
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.discover import living_optimizers, script_name, unwrap
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.probe.noted import mapped
+from unvanish.probe.once import describe_model
 from unvanish.schema.assemble import assemble
 from unvanish.schema.run import Event, ModelInfo, ModelRun
 from unvanish.treatment.treatment import Batch

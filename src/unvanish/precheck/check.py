@@ -19,12 +19,13 @@ from unvanish.precheck.candidates import candidates_for
 from unvanish.precheck.changes import try_changes
 from unvanish.precheck.depth import depth_of
 from unvanish.precheck.layers import AGAIN, FIRST, gains_of, layer_checks, mean_gain, total_decades
-from unvanish.precheck.measure import PROBES, Autocast, Measured, describe_model, measure
+from unvanish.precheck.measure import PROBES, Autocast, Measured, measure
 from unvanish.precheck.signal import Flow, flow_of
 from unvanish.precheck.thin import thinned
 from unvanish.precheck.verdict import judge
 from unvanish.precheck.zeros import after_zeros
 from unvanish.probe.discover import unwrap
+from unvanish.probe.once import describe_model
 from unvanish.schema.check import Check, LayerCheck
 from unvanish.schema.finding import Diagnosis, LossSummary, ModelDiagnosis, NotChecked, Verdict
 from unvanish.schema.run import ModelInfo, ModelRun

@@ -16,8 +16,8 @@ from torch import nn
 from unvanish.errors import ScriptError
 from unvanish.precheck.batch import as_call, example_for
 from unvanish.precheck.check import Subject
-from unvanish.precheck.measure import describe_model
 from unvanish.probe.discover import unwrap
+from unvanish.probe.once import describe_model
 
 _MEND = "return a model, (model, batch) or (model, batch, loss_fn)"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from unvanish.diagnose.path import Traced
@@ -200,13 +200,3 @@ def _measured(measured: Measured, traced: Traced, before: int, at: int, *, norme
         return gain
     own, other = measured.variances[at], measured.variances[before]
     return gain * other / own if own and other else None
-
-
-def most_apart(rows: Sequence[LayerCheck]) -> Mapping[str, float]:
-    """Layers whose measured gain lies outside of the band: log10 of measured over predicted, the furthest first."""
-    apart = {
-        r.name: math.log10(r.measured / r.predicted)
-        for r in rows
-        if r.agrees is False and r.measured and r.predicted
-    }
-    return dict(sorted(apart.items(), key=lambda item: -abs(item[1])))

@@ -25,13 +25,13 @@ from unvanish.probe.backward import Node, Tracing, Walker
 from unvanish.probe.chance import guess, targets_of
 from unvanish.probe.explore import MAX_NODES, explore
 from unvanish.probe.forward import Call, ForwardWatch
-from unvanish.probe.local import class_name
 from unvanish.probe.noted import tensors_in
+from unvanish.probe.once import describe_model
 from unvanish.probe.samples import to_numpy
 from unvanish.probe.sites import Sited, output_operation, site
 from unvanish.probe.unchanged import attributes_kept
 from unvanish.schema.graph import Operation, OperationStats, Trace
-from unvanish.schema.run import PARAMETER_STATISTICS, ModelInfo, ModelRun, ParameterInfo
+from unvanish.schema.run import PARAMETER_STATISTICS, ModelInfo, ModelRun
 from unvanish.treatment.draw import quiet_rng
 from unvanish.treatment.treatment import Batch
 
@@ -85,28 +85,6 @@ def measure(
         work = _Work(model=model, info=info, calls=calls, bare=bare)
         real = None if loss is None or bare else work.real(_loss_of(loss, output))
         return work.finish(_outputs(output), probes, seed, real)
-
-
-def describe_model(model: nn.Module, name: str | None = None) -> ModelInfo:
-    """The noun for a model that no optimizer was seen to hold."""
-    return ModelInfo(
-        index=0,
-        name=name or class_name(model),
-        class_name=class_name(model),
-        parameters=tuple(
-            ParameterInfo(
-                index=i,
-                name=own,
-                shape=tuple(p.shape),
-                dtype=str(p.dtype).removeprefix("torch."),
-                requires_grad=p.requires_grad,
-                optimizer=None,
-                sampled=p.numel(),
-            )
-            for i, (own, p) in enumerate(model.named_parameters())
-        ),
-        optimizers=(),
-    )
 
 
 @dataclass(kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from unvanish.probe.bounds import measure_bounds
 from unvanish.probe.discover import unwrap
 from unvanish.probe.example import kept
 from unvanish.probe.forward import Call, ForwardWatch
+from unvanish.probe.local import class_name
 from unvanish.probe.objective import LossFn, loss_of
 from unvanish.probe.sites import Sited, output_operation, site
 from unvanish.schema.graph import Graph, Trace
@@ -40,25 +42,7 @@ def trace_once(model: nn.Module, batch: Any, loss_fn: LossFn | None, name: str |
         loss, calls = watched_loss(model, batch, loss_fn)
         sited, trace = _backward(model, loss, calls)
         weights = weigh(sited.nodes, sited.graph.operations, {})
-    info = ModelInfo(
-        index=0,
-        name=name or type(model).__name__,
-        class_name=type(model).__name__,
-        parameters=tuple(
-            ParameterInfo(
-                index=i,
-                name=parameter,
-                shape=tuple(p.shape),
-                dtype=str(p.dtype).removeprefix("torch."),
-                requires_grad=p.requires_grad,
-                optimizer=None,
-                sampled=p.numel(),
-            )
-            for i, (parameter, p) in enumerate(model.named_parameters())
-        ),
-        optimizers=(),
-        training_modules=sum(m.training for m in model.modules()),
-    )
+    info = replace(describe_model(model, name), training_modules=sum(m.training for m in model.modules()))
     return ModelRun(
         info=info,
         steps=array("q", [0]),
@@ -70,6 +54,28 @@ def trace_once(model: nn.Module, batch: Any, loss_fn: LossFn | None, name: str |
         graphs={sited.graph.key: sited.graph},
         traces=(trace,),
         architecture=describe(sited, weights, sited.numbers(exponents=False).entries),
+    )
+
+
+def describe_model(model: nn.Module, name: str | None = None) -> ModelInfo:
+    """The noun for a model that no optimizer was seen to hold."""
+    return ModelInfo(
+        index=0,
+        name=name or class_name(model),
+        class_name=class_name(model),
+        parameters=tuple(
+            ParameterInfo(
+                index=i,
+                name=own,
+                shape=tuple(p.shape),
+                dtype=str(p.dtype).removeprefix("torch."),
+                requires_grad=p.requires_grad,
+                optimizer=None,
+                sampled=p.numel(),
+            )
+            for i, (own, p) in enumerate(model.named_parameters())
+        ),
+        optimizers=(),
     )
 
 

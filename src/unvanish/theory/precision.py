@@ -41,7 +41,6 @@ class NumberFormat:
 FLOAT16 = NumberFormat(name="float16", digits=11, least=-14, most=15)
 BFLOAT16 = NumberFormat(name="bfloat16", digits=8, least=-126, most=127)
 FLOAT32 = NumberFormat(name="float32", digits=24, least=-126, most=127)
-FORMATS = (FLOAT16, BFLOAT16, FLOAT32)
 
 
 def rounds_to_zero(value: float, kind: NumberFormat) -> bool:
