@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from unvanish.precheck.layers import Gain, band_of, gains_of
 from unvanish.precheck.measure import measure
-from unvanish.treatment.treatment import Batch
+from unvanish.schema.call import Batch
 
 BAR = 0.95
 Init = Callable[[nn.Module], None]

@@ -146,14 +146,17 @@ def test_factories(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nets.py:modle"], "there is no modle in nets.py; did you mean model?"),
+        (["nets.py:modle"], "nets.py has no function 'modle'; did you mean model?"),
         (
             ["nets.py:Two"],
-            "no example input could be made for it (it has 2 arguments); return (model, batch)",
+            "no example input could be guessed for Two; return (model, batch)",
         ),
-        (["nets.py:broken"], "broken() failed (RuntimeError: no weights here)"),
-        (["nets.py:number"], "number() gives int, not a model; return a model"),
-        (["nets.py:constant"], "constant in nets.py is a int, not something to call"),
+        (["nets.py:broken"], "nets.py:broken raised RuntimeError: no weights here"),
+        (
+            ["nets.py:number"],
+            "nets.py:number: it is of type int, not an nn.Module; return (model, batch, loss_fn)",
+        ),
+        (["nets.py:constant"], "constant in nets.py is of type int, not something to call"),
         (["nowhere.py:model"], "there is no file nowhere.py"),
         (["nets.py:model", "--depth", "3"], "a factory takes no arguments"),
         (["trian.py"], "did you mean train.py?"),

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from unvanish.errors import UsageError
-from unvanish.launch.factory import is_factory, load_factory
+from unvanish.launch.factory import load_factory
+from unvanish.launch.target import is_factory
 from unvanish.probe.example import example_input
 
 NETS = """
@@ -68,8 +69,8 @@ def nets(tmp_path: Path) -> Path:
 
 
 def test_what_reads_like_a_factory() -> None:
-    assert is_factory("nets.py:build") and is_factory("a/b c.py:_f1")
-    assert not any(map(is_factory, ["nets.py", "nets:build", "nets.py:", "nets.py:1", "nets.py:a.b"]))
+    assert is_factory("nets.py:build") and is_factory("a/b c.py:_f1") and is_factory("nets.py:a.b")
+    assert not any(map(is_factory, ["nets.py", "nets:build", "nets.py:", "nets.py:1"]))
 
 
 def test_all_three_forms_and_a_model_that_is_there(nets: Path) -> None:
@@ -93,7 +94,7 @@ WRONG = {
     "four": "gave 4 values; return",
     "loss_is_text": "the loss is of type str, not a function",
     "empty": "the model has no parameters",
-    "number_too": "has no function 'number_too'",
+    "number_too": "is of type int, not something to call",
 }
 
 

@@ -137,7 +137,7 @@ def test_the_signal_is_that_of_autograd() -> None:
     x = x.double()
     from unvanish.precheck.layers import gains_of
     from unvanish.precheck.measure import measure
-    from unvanish.treatment.treatment import Batch
+    from unvanish.schema.call import Batch
 
     gains = gains_of(measure(model, Batch(args=(x,)), probes=1, seed=7))
     outputs, h = [], x

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import sys
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from unvanish.precheck.catch import Catch
 
 RESULT = "check.json"
-_FACTORY = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_][\w.]*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,42 +36,36 @@ def check_target(target: launch.Target, options: CheckOptions) -> int:
 
     Raises UnvanishError for what can't be checked.
     """
-    factory = None if target.is_module else _FACTORY.fullmatch(target.name)
-    if factory is None:
+    factory = not target.is_module and launch.is_factory(target.name)
+    if not factory:
         target.check()
     elif target.arguments:
         raise ScriptError("a factory takes no arguments", f"leave out {' '.join(target.arguments)[:60]}")
     json_file = files.writable_json(options.json_path)
     folder = files.writable_folder(options.out)
     stdout, stderr, here = sys.stdout, sys.stderr, Path.cwd()
-    if factory is None:
-        diagnosis, own = _script(target, options), target.folder
-        name = target.name
-    else:
-        diagnosis, own = (
-            _factory(factory["path"], factory["name"], options),
-            str(Path(factory["path"]).parent),
-        )
-        name = factory["path"]
+    path = target.name.rpartition(":")[0] if factory else target.name
+    own = str(Path(path).absolute().parent) if factory else target.folder
+    diagnosis = _factory(target.name, own, options) if factory else _script(target, options)
     with launch.own_imports(own):
-        kept = _keep(diagnosis, folder / new_run_id(name))
+        kept = _keep(diagnosis, folder / new_run_id(path))
         files.write_json(kept.to_dict(), options.json_path, json_file, stdout)
         if not options.quiet:
             _tell(kept, stderr, here)
     return 0
 
 
-def _factory(path: str, name: str, options: CheckOptions) -> Diagnosis:
-    with launch.own_imports(str(Path(path).absolute().parent)):
-        from unvanish.precheck.check import check_all
-        from unvanish.precheck.factory import subject_from
+def _factory(spec: str, own: str, options: CheckOptions) -> Diagnosis:
+    with launch.own_imports(own):
+        from unvanish.launch.factory import load_factory
+        from unvanish.precheck.check import check_all, subject_of
 
-    seed = options.seed or 0
     if options.seed is not None:
-        import torch
-
-        torch.manual_seed(seed)
-    return check_all([subject_from(path, name, seed)], seed=seed)
+        launch.seed_everything(options.seed)
+    with contextlib.redirect_stdout(sys.stderr):  # our stdout may be the result
+        built = load_factory(spec)
+    subject = subject_of(built.model, built.batch, built.loss_fn, name=spec.rpartition(":")[2])
+    return check_all([subject], seed=options.seed or 0)
 
 
 def _script(target: launch.Target, options: CheckOptions) -> Diagnosis:
@@ -97,7 +89,7 @@ def _script(target: launch.Target, options: CheckOptions) -> Diagnosis:
             )
         from unvanish.precheck.check import check_all
 
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             os.chdir(watcher.here)
         return check_all(caught.subjects, records, seed=options.seed or 0)
 

@@ -56,7 +56,7 @@ def explain_target(target: str, options: ExplainOptions) -> tuple[dict[str, Any]
     place = options.place
     if _is_script(Path(target)):
         explanation = _of_script(target, options, place)
-    elif ".py:" in target:
+    elif launch.is_factory(target):
         explanation = _of_factory(target, options, place)
     else:
         explanation = _of_run(target, options, place)

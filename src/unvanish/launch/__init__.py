@@ -9,9 +9,9 @@ the script imports it, so that what it sets first (OMP_NUM_THREADS, CUDA_VISIBLE
 from unvanish.launch.children import Told, announced, await_training
 from unvanish.launch.ending import INTERRUPTED, TERMINATED, Abort, Exit, Terminated
 from unvanish.launch.hints import hint_for
-from unvanish.launch.importing import own_imports, when_imported
+from unvanish.launch.importing import own_imports, seed_everything, when_imported
 from unvanish.launch.start import run_target
-from unvanish.launch.target import Target
+from unvanish.launch.target import Target, is_factory
 
 __all__ = [
     "INTERRUPTED",
@@ -24,7 +24,9 @@ __all__ = [
     "announced",
     "await_training",
     "hint_for",
+    "is_factory",
     "own_imports",
     "run_target",
+    "seed_everything",
     "when_imported",
 ]

@@ -7,7 +7,6 @@ import difflib
 import importlib.util
 import inspect
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from typing import Any
 from torch import nn
 
 from unvanish.errors import UsageError
+from unvanish.launch.target import FACTORY
 from unvanish.probe.example import example_input
 
-_SPEC = re.compile(r"^(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)$")
 _WANTED = "return (model, batch, loss_fn), (model, batch) or the model"
 
 
@@ -32,18 +31,13 @@ class Built:
     loss_fn: Callable[..., Any] | None
 
 
-def is_factory(spec: str) -> bool:
-    """Whether it reads like FILE.py:FACTORY."""
-    return _SPEC.match(spec) is not None
-
-
 def load_factory(spec: str) -> Built:
     """Import the file as a module (not as ``__main__``), call the function, and check what it gives.
 
     Raises:
         UsageError: no such file or function, it raised, or it gave something else.
     """
-    match = _SPEC.match(spec)
+    match = FACTORY.match(spec)
     if match is None:
         raise UsageError(
             f"{spec!r} is not FILE.py:FACTORY", "name a function in a file, such as nets.py:build"
@@ -87,20 +81,24 @@ def _module(path: Path) -> Any:
 
 
 def _function(module: Any, path: Path, name: str) -> Callable[[], Any]:
-    found = getattr(module, name, None)
+    found = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
     if isinstance(found, nn.Module):  # a model is callable, too, but that is not meant
         return lambda: found
     if callable(found):
         return found  # type: ignore[no-any-return]
+    if found is not None:
+        raise UsageError(
+            f"{name} in {path} is of type {type(found).__name__}, not something to call", _WANTED
+        )
     there = [
         n
         for n, v in vars(module).items()
         if callable(v) and getattr(v, "__module__", None) == module.__name__
     ]
-    near = difflib.get_close_matches(name, there, n=2)
-    mend = (
-        f"did you mean {' or '.join(near)}?" if near else f"functions there: {', '.join(there[:8]) or 'none'}"
-    )
+    near = difflib.get_close_matches(name, there, n=1)
+    mend = f"did you mean {near[0]}?" if near else f"functions there: {', '.join(there[:8]) or 'none'}"
     raise UsageError(f"{path} has no function {name!r}", mend)
 
 
@@ -148,7 +146,7 @@ def _built(given: Any, spec: str) -> Built:
             f"{spec}: the loss is of type {type(loss_fn).__name__}, not a function", "return it as loss_fn"
         )
     if not any(True for _ in model.parameters()):
-        raise UsageError(f"{spec}: the model has no parameters", "there is nothing to explain in it")
+        raise UsageError(f"{spec}: the model has no parameters", "there is nothing to train in it")
     batch = parts[1] if len(parts) > 1 else example_input(model)
     return Built(model=model, batch=batch, loss_fn=loss_fn)
 

@@ -8,10 +8,13 @@ import importlib.machinery
 import importlib.util
 import os
 import pkgutil
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from unvanish.errors import ScriptError
+
+FACTORY = re.compile(r"^(?P<file>.+\.py):(?P<name>[A-Za-z_][\w.]*)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,3 +99,8 @@ def _is_installed(top: str) -> bool:
         return importlib.util.find_spec(top) is not None
     except (ImportError, ValueError):
         return False
+
+
+def is_factory(spec: str) -> bool:
+    """Whether it reads like FILE.py:FACTORY."""
+    return FACTORY.match(spec) is not None

@@ -24,10 +24,10 @@ from unvanish.explanation.gains import measured_gain_per_layer, predicted_gain_p
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.schema.assemble import assemble
+from unvanish.schema.call import Batch
 from unvanish.schema.run import Event, ModelRun
 from unvanish.schema.treatment import Prescription
 from unvanish.treatment.operate import Undo, apply
-from unvanish.treatment.treatment import Batch
 from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
 
 

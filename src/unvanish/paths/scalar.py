@@ -17,10 +17,10 @@ from unvanish.paths.capture import Backprop, MixedError, NoPathsError, backprop,
 from unvanish.paths.net import Net, Place
 from unvanish.paths.search import Complete, Partial, strongest, totals_of
 from unvanish.probe.backward import Node, Tracing
+from unvanish.probe.batch import LossFunction
 from unvanish.probe.discover import unwrap
 from unvanish.probe.example import kept
 from unvanish.probe.forward import Call
-from unvanish.probe.objective import LossFn
 from unvanish.probe.once import model_output, names_of, walked, watched_loss
 from unvanish.probe.sites import site
 from unvanish.schema.explanation import PathStep, ScalarPath, ScalarPaths
@@ -33,7 +33,7 @@ _MATRICES = frozenset("Addmm Mm Mv Linear".split())
 def follow_model(
     model: nn.Module,
     batch: Any,
-    loss_fn: LossFn | None,
+    loss_fn: LossFunction | None,
     parameter: str,
     index: tuple[int, ...],
     wanted: int = SHOWN,
@@ -50,7 +50,12 @@ def follow_model(
 
 
 def _follow_model(
-    model: nn.Module, batch: Any, loss_fn: LossFn | None, parameter: str, index: tuple[int, ...], wanted: int
+    model: nn.Module,
+    batch: Any,
+    loss_fn: LossFunction | None,
+    parameter: str,
+    index: tuple[int, ...],
+    wanted: int,
 ) -> ScalarPaths:
     with kept(model, loss_fn), torch.enable_grad():
         loss, calls = watched_loss(model, batch, loss_fn)
@@ -58,7 +63,9 @@ def _follow_model(
         return follow(loss, calls, names_of(model), (parameter, found), index, wanted)
 
 
-def _in_float64(model: nn.Module, batch: Any, loss_fn: LossFn | None) -> tuple[nn.Module, Any, Any] | None:
+def _in_float64(
+    model: nn.Module, batch: Any, loss_fn: LossFunction | None
+) -> tuple[nn.Module, Any, Any] | None:
     if all(p.dtype == torch.float64 for p in model.parameters()):
         return None
     try:

@@ -16,11 +16,11 @@ from unvanish.precheck.layers import gains_from, mean_gain, total_decades
 from unvanish.precheck.measure import measure
 from unvanish.precheck.signal import LIMIT
 from unvanish.schema.architecture import LayerSpec
+from unvanish.schema.call import Batch
 from unvanish.schema.check import Change
 from unvanish.schema.finding import NotChecked
 from unvanish.schema.treatment import Prescription
 from unvanish.treatment.operate import apply
-from unvanish.treatment.treatment import Batch
 
 
 def predict_changes(

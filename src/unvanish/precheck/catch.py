@@ -23,8 +23,8 @@ from unvanish.probe.engine import Probe, StopTraining
 from unvanish.probe.noted import mapped
 from unvanish.probe.once import describe_model
 from unvanish.schema.assemble import assemble
+from unvanish.schema.call import Batch
 from unvanish.schema.run import Event, ModelInfo, ModelRun
-from unvanish.treatment.treatment import Batch
 
 _MOST_KEPT = 256  # calls of modules that the script makes itself
 _DEVICES = ("cpu", "cuda", "mps", "xpu")

@@ -16,10 +16,10 @@ from unvanish.precheck.candidates import Candidate
 from unvanish.precheck.layers import gains_of, mean_gain
 from unvanish.precheck.measure import Autocast, measure
 from unvanish.precheck.signal import LIMIT, Flow, flow_of
+from unvanish.schema.call import Batch
 from unvanish.schema.check import Change
 from unvanish.schema.finding import NotChecked
 from unvanish.treatment.operate import apply
-from unvanish.treatment.treatment import Batch
 
 SAME = 0.25  # decades: signals that differ by less are equally good, and the smaller change comes first
 BORDERLINE = -2.0  # decades: below e^-3, and many steps or a larger rate may still make up for it

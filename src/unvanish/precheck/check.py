@@ -14,7 +14,6 @@ from torch import nn
 from unvanish.diagnose.facts import facts_of
 from unvanish.errors import UsageError
 from unvanish.precheck.bare import bare_sentence, lost, predict_changes
-from unvanish.precheck.batch import Loss, LossFunction, as_call
 from unvanish.precheck.candidates import candidates_for
 from unvanish.precheck.changes import try_changes
 from unvanish.precheck.depth import depth_of
@@ -24,12 +23,13 @@ from unvanish.precheck.signal import Flow, flow_of
 from unvanish.precheck.thin import thinned
 from unvanish.precheck.verdict import judge
 from unvanish.precheck.zeros import after_zeros
+from unvanish.probe.batch import Loss, LossFunction, as_call
 from unvanish.probe.discover import unwrap
 from unvanish.probe.once import describe_model
+from unvanish.schema.call import Batch
 from unvanish.schema.check import Check, LayerCheck
 from unvanish.schema.finding import Diagnosis, LossSummary, ModelDiagnosis, NotChecked, Verdict
 from unvanish.schema.run import ModelInfo, ModelRun
-from unvanish.treatment.treatment import Batch
 
 __version__ = sys.modules["unvanish"].__version__
 
@@ -62,9 +62,20 @@ def check(model: nn.Module, batch: Any, loss_fn: LossFunction | None = None, *, 
         UsageError: no model, or a batch that can't be read. CaptureError: the model fails on the batch.
     """
     _check_model(model)
+    return check_all([subject_of(model, batch, loss_fn)], seed=seed)
+
+
+def subject_of(
+    model: nn.Module, batch: Any, loss_fn: LossFunction | None = None, *, name: str | None = None
+) -> Subject:
+    """What a user hands in, read. `name`: how the model is called; by default as its class is.
+
+    Raises:
+        UsageError: a batch that can't be read.
+    """
     inner = unwrap(model)
     call, loss = as_call(inner, batch, loss_fn)
-    return check_all([Subject(model=inner, batch=call, loss=loss)], seed=seed)
+    return Subject(model=inner, batch=call, loss=loss, info=describe_model(inner, name))
 
 
 def check_all(subjects: Sequence[Subject], records: Sequence[ModelRun] = (), *, seed: int = 0) -> Diagnosis:

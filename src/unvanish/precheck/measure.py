@@ -30,10 +30,10 @@ from unvanish.probe.once import describe_model
 from unvanish.probe.samples import to_numpy
 from unvanish.probe.sites import Sited, output_operation, site
 from unvanish.probe.unchanged import attributes_kept
+from unvanish.schema.call import Batch
 from unvanish.schema.graph import Operation, OperationStats, Trace
 from unvanish.schema.run import PARAMETER_STATISTICS, ModelInfo, ModelRun
 from unvanish.treatment.draw import quiet_rng
-from unvanish.treatment.treatment import Batch
 
 PROBES = 4  # random signals: 1.3 % of scatter between one four and the next
 SAMPLE = 1 << 16  # elements looked at per tensor

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unvanish.precheck.measure import LARGE, Autocast, as_it_was
 from unvanish.probe.noted import mapped, tensors_in
-from unvanish.treatment.treatment import Batch
+from unvanish.schema.call import Batch
 
 BUDGET = 4e9  # products of one forward pass: a tenth of a second on a CPU, or a few
 FEWEST_ROWS, FEWEST_UNDER_NORM = 2, 16

@@ -10,7 +10,7 @@ from torch import nn
 
 from unvanish.precheck.measure import Autocast, measure, moved_first
 from unvanish.precheck.signal import Flow, flow_of
-from unvanish.treatment.treatment import Batch
+from unvanish.schema.call import Batch
 
 
 def after_zeros(

@@ -2,71 +2,46 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unvanish.errors import UsageError
+from unvanish.probe.batch import LossFunction, as_call
 
-LossFn = Callable[..., Tensor]
 COTANGENT_SEED = 0
 _CALL = "batch is what the model is called with, or a pair (inputs, targets) beside a loss_fn"
 
 
-def loss_of(model: nn.Module, batch: Any, loss_fn: LossFn | None) -> Tensor:
-    """A single number that the gradient is taken of.
+def loss_of(model: nn.Module, batch: Any, loss_fn: LossFunction | None) -> Tensor:
+    """A single number that the gradient is taken of; the batch is read as by `as_call`.
 
-    With a `loss_fn` a batch is a pair (inputs, targets): loss_fn(model(inputs), targets); a batch that is no pair
-    gives loss_fn(model(batch)). Without one, the model's own loss is taken where it gives one (`.loss`, ["loss"] or a
-    single number), else a random direction at its output: all outputs times fixed random numbers, summed.
-    Inputs that are a tuple are the model's arguments, a dict its keyword arguments.
+    Without a `loss_fn`, the model's own loss is taken where it gives one (`.loss`, ["loss"] or a single number), else
+    a random direction at its output: all outputs times fixed random numbers, summed.
 
     Raises:
         UsageError: the model or the loss raised, or what came out is no loss.
     """
-    if loss_fn is None:
-        return _checked(_own_loss(_called(model, batch)))
-    pair = isinstance(batch, tuple | list) and len(batch) == 2 and _takes(loss_fn, 2)
-    inputs, targets = batch if pair else (batch, None)
-    output = _called(model, inputs)
+    call, loss_of_output = as_call(model, batch, loss_fn)
     try:
-        loss = loss_fn(output, targets) if pair else loss_fn(output)
+        output = model(*call.args, **call.kwargs)
+    except Exception as error:
+        raise UsageError(
+            f"the model could not be called with this batch: {type(error).__name__}: {_first_line(error)}",
+            _CALL,
+        ) from error
+    if loss_of_output is None:
+        return _checked(_own_loss(output))
+    try:
+        loss = loss_of_output(output)
     except Exception as error:
         raise UsageError(
             f"the loss function raised {type(error).__name__}: {_first_line(error)}",
             "it is called as loss_fn(model(inputs), targets), with batch = (inputs, targets)",
         ) from error
     return _checked(loss)
-
-
-def _called(model: nn.Module, inputs: Any) -> Any:
-    try:
-        if isinstance(inputs, Mapping):
-            return model(**inputs)
-        if isinstance(inputs, tuple):
-            return model(*inputs)
-        return model(inputs)
-    except Exception as error:
-        raise UsageError(
-            f"the model could not be called with this batch: {type(error).__name__}: {_first_line(error)}",
-            _CALL,
-        ) from error
-
-
-def _takes(function: Any, arguments: int) -> bool:
-    """Whether it can be called with so many arguments; taken for granted where that can't be told."""
-    if isinstance(function, nn.Module):
-        function = function.forward
-    try:
-        inspect.signature(function).bind(*range(arguments))
-    except TypeError:
-        return False
-    except ValueError:
-        return True
-    return True
 
 
 def _own_loss(output: Any) -> Any:

@@ -14,12 +14,13 @@ from unvanish.errors import CaptureError
 from unvanish.probe import through_time
 from unvanish.probe.architecture import describe, weigh
 from unvanish.probe.backward import Tracing, Walker
+from unvanish.probe.batch import LossFunction
 from unvanish.probe.bounds import measure_bounds
 from unvanish.probe.discover import unwrap
 from unvanish.probe.example import kept
 from unvanish.probe.forward import Call, ForwardWatch
 from unvanish.probe.local import class_name
-from unvanish.probe.objective import LossFn, loss_of
+from unvanish.probe.objective import loss_of
 from unvanish.probe.sites import Sited, output_operation, site
 from unvanish.schema.graph import Graph, Trace
 from unvanish.schema.run import PARAMETER_STATISTICS, ModelInfo, ModelRun, ParameterInfo
@@ -28,7 +29,9 @@ WHOLE = 2**62  # elements of a signal: all of them
 OF_OUTPUTS = 2**16  # elements of a module's output, which its spread is estimated from
 
 
-def trace_once(model: nn.Module, batch: Any, loss_fn: LossFn | None, name: str | None = None) -> ModelRun:
+def trace_once(
+    model: nn.Module, batch: Any, loss_fn: LossFunction | None, name: str | None = None
+) -> ModelRun:
     """The same as a run's first traced step would hold of this model, bounds included.
 
     Gradients, buffers and random states are left alone.
@@ -79,7 +82,7 @@ def describe_model(model: nn.Module, name: str | None = None) -> ModelInfo:
     )
 
 
-def watched_loss(model: nn.Module, batch: Any, loss_fn: LossFn | None) -> tuple[Tensor, list[Call]]:
+def watched_loss(model: nn.Module, batch: Any, loss_fn: LossFunction | None) -> tuple[Tensor, list[Call]]:
     """The loss, and which calls of which modules it was made by."""
     faults: list[Exception] = []
     watch = ForwardWatch(lambda _, error: faults.append(error), size=OF_OUTPUTS)

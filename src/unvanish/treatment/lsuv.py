@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from unvanish.errors import SurgeryError
+from unvanish.schema.call import Batch
 from unvanish.treatment.anatomy import weight_of
-from unvanish.treatment.treatment import Batch
 
 
 def scale_to_unit_variance(root: nn.Module, layers: Sequence[tuple[str, nn.Module]], batch: Batch) -> None:

@@ -10,11 +10,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from unvanish.errors import SurgeryError
+from unvanish.schema.call import Batch
 from unvanish.schema.treatment import Prescription, Safety
 from unvanish.treatment.draw import current_seed, quiet_rng
 from unvanish.treatment.registry import TREATMENTS
 from unvanish.treatment.surgery import Surgery
-from unvanish.treatment.treatment import Batch, Operation
+from unvanish.treatment.treatment import Operation
 
 Optimizers = Optimizer | Sequence[Optimizer] | None
 

@@ -27,11 +27,11 @@ def span_of(surgery: Surgery, layer: Layer) -> tuple[Span | None, str]:
     activation and stands in an nn.Sequential or nn.ModuleList.
     """
     if layer.calls > 1:
-        return None, f"{layer.path} is called {layer.calls} times in one forward pass"
+        return None, f"layer {layer.path!r} is called {layer.calls} times in one forward pass"
     if not keeps_shape(layer.module):
-        return None, f"{layer.path} changes the shape"
+        return None, f"layer {layer.path!r} changes the shape"
     if layer.last or layer.activation_name == "identity":
-        return None, f"{layer.path} has no activation behind it"
+        return None, f"layer {layer.path!r} has no activation behind it"
     if layer.region is not None:
         block = surgery.root.get_submodule(layer.region)
         places = surgery.aliases(block)

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, final
+from dataclasses import dataclass
+from typing import ClassVar, final
 
 from torch import nn
 
 from unvanish.errors import SurgeryError
+from unvanish.schema.call import Batch
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Prescription, Safety
 from unvanish.treatment.anatomy import Anatomy, Layer, read_anatomy, within
 from unvanish.treatment.parameters import Settings, Spec
 from unvanish.treatment.surgery import Surgery
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """One call of the model: `model(*args, **kwargs)`."""
-
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""From what a user hands in to one call of the model and its loss, and an example where there is no batch."""
+"""From what a user hands in to one call of the model, and its loss as a function of the output alone."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unvanish.errors import UsageError
-from unvanish.treatment.treatment import Batch
+from unvanish.schema.call import Batch
 
 LossFunction = Callable[..., Any]
-EXAMPLES, IMAGES, SIDE, LENGTH, STEPS = 64, 8, 32, 32, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +33,24 @@ _MEND = "hand in a batch as the training loop has it: x, (x, y), or a dict of ke
 def as_call(model: nn.Module, batch: Any, loss_fn: LossFunction | None) -> tuple[Batch, Loss | None]:
     """The call `model(...)` that this batch means, and the loss as a function of its output alone.
 
-    A tensor is the model's input. Of a tuple or list, forward takes as many as it needs, and what is left over is the
-    target of `loss_fn(output, target)`. A dict holds keyword arguments; what forward has no name for is the target.
+    A pair (inputs, targets) beside a `loss_fn(output, targets)`: inputs that are a tuple are the model's arguments,
+    a dict its keyword arguments. Of any other tuple or list forward takes as many as it needs; what is left over are
+    further arguments of the loss. A dict holds keyword arguments; what forward has no name for are targets. All else
+    is the model's one input.
+
+    Raises:
+        UsageError: nothing that a model could be called with.
     """
     if isinstance(batch, Batch):
         return batch, _bound(loss_fn)
-    if isinstance(batch, Tensor):
-        return Batch(args=(batch,)), _bound(loss_fn)
+    if batch is None or isinstance(batch, str | bytes | int | float | type):
+        what = f"the class {batch.__name__}" if isinstance(batch, type) else f"a {type(batch).__name__}"
+        raise UsageError(f"received {what} as the batch", _MEND)
     if isinstance(batch, Mapping):
         return _from_mapping(model, batch, loss_fn)
-    if isinstance(batch, Sequence) and not isinstance(batch, str | bytes) and batch:
+    if isinstance(batch, tuple | list) and batch and not hasattr(batch, "_fields"):
         return _from_sequence(model, batch, loss_fn)
-    raise UsageError(f"received a {type(batch).__name__} as the batch", _MEND)
+    return Batch(args=(batch,)), _bound(loss_fn)
 
 
 def _from_sequence(
@@ -54,10 +58,30 @@ def _from_sequence(
 ) -> tuple[Batch, Loss | None]:
     least, most = _positions(model)
     count = len(batch)
+    paired = loss_fn is not None and count == 2 and takes(loss_fn, 2)
+    if paired and isinstance(batch[0], tuple | Mapping):
+        inputs = batch[0]
+        call = Batch(kwargs=dict(inputs)) if isinstance(inputs, Mapping) else Batch(args=tuple(inputs))
+        return call, _bound(loss_fn, batch[1:])
     taken = count - 1 if loss_fn is not None and count > 1 else min(count, max(least, 1))
     taken = max(1, min(taken, most))
     targets = batch[taken:]
+    if loss_fn is not None and targets and not takes(loss_fn, 1 + len(targets)) and count <= most:
+        taken, targets = count, ()  # a loss of the output alone, and a model of so many arguments
     return Batch(args=tuple(batch[:taken])), _bound(loss_fn, targets)
+
+
+def takes(function: Any, arguments: int) -> bool:
+    """Whether it can be called with so many arguments; taken for granted where that can't be told."""
+    try:
+        inspect.signature(function.forward if isinstance(function, nn.Module) else function).bind(
+            *range(arguments)
+        )
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
 
 
 def _from_mapping(
@@ -97,47 +121,3 @@ def _names(model: nn.Module) -> tuple[list[str], bool]:
     parameters = _parameters(model)
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return named, not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-def example_for(model: nn.Module, seed: int) -> Batch:
-    """Random numbers of the shape that the first layer takes.
-
-    Raises:
-        UsageError: the first layer with weights does not say it, or forward takes several arguments.
-    """
-    least, _ = _positions(model)
-    first = next((m for m in model.modules() if any(True for _ in m.parameters(recurse=False))), None)
-    parameter = next(model.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    made = None if first is None or least > 1 else _input_of(first, torch.Generator().manual_seed(seed))
-    if made is None:
-        what = "no layer" if first is None else f"a {type(first).__name__} first"
-        takes = f"{least} arguments" if least > 1 else what
-        raise UsageError(
-            f"the factory gives a model alone, and no example input could be made for it (it has {takes})",
-            "return (model, batch), or (model, batch, loss_fn)",
-        )
-    dtype = parameter.dtype if parameter is not None and made.is_floating_point() else made.dtype
-    return Batch(args=(made.to(device=device, dtype=dtype),))
-
-
-def _input_of(first: nn.Module, generator: torch.Generator) -> Tensor | None:
-    def noise(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    if isinstance(first, nn.Linear):
-        return noise(EXAMPLES, first.in_features)
-    if isinstance(first, nn.Conv1d):
-        return noise(IMAGES, first.in_channels, 4 * SIDE)
-    if isinstance(first, nn.Conv2d):
-        return noise(IMAGES, first.in_channels, SIDE, SIDE)
-    if isinstance(first, nn.Conv3d):
-        return noise(IMAGES, first.in_channels, SIDE // 2, SIDE // 2, SIDE // 2)
-    if isinstance(first, nn.Embedding):
-        return torch.randint(0, first.num_embeddings, (IMAGES, LENGTH), generator=generator)
-    if isinstance(first, nn.RNNBase):
-        shape = (EXAMPLES, STEPS) if first.batch_first else (STEPS, EXAMPLES)
-        return noise(*shape, first.input_size)
-    if isinstance(first, nn.BatchNorm1d | nn.LayerNorm) and isinstance(first.weight, Tensor):
-        return noise(EXAMPLES, *first.weight.shape)
-    return None
