@@ -6,7 +6,7 @@ import copy
 import inspect
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
@@ -17,9 +17,11 @@ from torch import fx, nn
 
 from unvanish.treatment.blocks import Joined, Preceded
 from unvanish.treatment.dressing import inner_type
+from unvanish.treatment.structures import map_tensors
 
 _SITE = "unvanish.site"
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_FACTORIES = (torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn, torch.arange)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +41,15 @@ class Site:
 class _Tracer(fx.Tracer):
     """A tracer that runs no hooks: the watching hooks must not see symbolic values."""
 
+    trace_asserts = True  # an assertion about a shape is no branch
+
     def __init__(self, is_leaf: Callable[[nn.Module], bool]) -> None:
         """`is_leaf` says which modules are not looked into, beside torch's own."""
-        super().__init__()
+        super().__init__(autowrap_functions=_FACTORIES)  # their sizes may be symbolic: torch.zeros(len(x), 8)
         self._is_leaf = is_leaf
+        search = getattr(self, "_autowrap_search", None)
+        if isinstance(search, list):
+            search.append(torch)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return self._is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
@@ -71,26 +78,32 @@ class _Tracer(fx.Tracer):
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(kind, *args, **kwargs)
         if kind.startswith("call_"):
-            node.meta[_SITE] = self._site(node)
+            set_site(node, self._site(node))
         return node
 
     def _site(self, node: fx.Node) -> Site | None:
-        """The user's expression that is running, None where it is not the innermost module's own code."""
-        frame = next((f for f in _frames() if not f.f_code.co_filename.startswith(_NOT_THE_USERS)), None)
-        if frame is None:
-            return None
-        owner = frame.f_locals.get("self")
-        if not isinstance(owner, nn.Module) or self.submodule_paths is None:
-            return None
-        path = self.submodule_paths.get(owner)
         stack = [entry[0] for entry in node.meta.get("nn_module_stack", {}).values()]
         inside = [p for p in stack if not (node.op == "call_module" and p == node.target)]
-        while inside and isinstance(self.root.get_submodule(inside[-1]), (Joined, Preceded)):
-            inside.pop()  # it stands in the place of a module that the script calls
-        if path is None or path != (inside[-1] if inside else ""):
-            return None
-        line, end_line, end_column = _position(frame)
-        return Site(owner=path, code=frame.f_code, line=line, end_line=end_line, end_column=end_column)
+        return running_site(self.root, inside, self.submodule_paths or {})
+
+
+def running_site(root: nn.Module, inside: Sequence[str], paths: Mapping[nn.Module, str]) -> Site | None:
+    """The user's expression that is running, None where it is not the innermost module's own code.
+
+    `inside` are the paths of the modules whose forward is running, the innermost last.
+    """
+    around = list(inside)
+    while around and isinstance(root.get_submodule(around[-1]), (Joined, Preceded)):
+        around.pop()  # it stands in the place of a module that the script calls
+    frame = next((f for f in _frames() if not f.f_code.co_filename.startswith(_NOT_THE_USERS)), None)
+    if frame is None:
+        return None
+    path = around[-1] if around else ""
+    held = (v for v in frame.f_locals.values() if isinstance(v, nn.Module))
+    if not any(paths.get(module) == path for module in held):
+        return None
+    line, end_line, end_column = _position(frame)
+    return Site(owner=path, code=frame.f_code, line=line, end_line=end_line, end_column=end_column)
 
 
 def trace(root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | None:
@@ -98,12 +111,20 @@ def trace(root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | N
     try:
         # a copy that shares the tensors: what forward writes on self must not reach the user's model
         shared: dict[int, Any] = {id(t): t for t in [*root.parameters(), *root.buffers()]}
+        for module in root.modules():  # what a forward has left on self (an attention map) may refuse to be copied
+            kept = [v for v in module.__dict__.values() if isinstance(v, (torch.Tensor, list, tuple))]
+            map_tensors(kept, lambda t: shared.setdefault(id(t), t))
         twin = copy.deepcopy(root, shared)
         for module in twin.modules():
             object.__setattr__(module, "__class__", inner_type(module))
         return _Tracer(is_leaf).trace(twin)
     except Exception:  # noqa: BLE001  # the user's forward may raise anything on symbolic values
         return None
+
+
+def set_site(node: fx.Node, site: Site | None) -> None:
+    """Note where in the user's source a call was made."""
+    node.meta[_SITE] = site
 
 
 def site_of(node: fx.Node) -> Site | None:
