@@ -138,7 +138,7 @@ def _classify(node: fx.Node, module: nn.Module | None) -> tuple[str, str]:
     if module is not None:
         return kind_of(module), name_of(module)
     if _name(node) in FUNCTIONS:
-        return "activation", from_function
+        return "activation", FUNCTIONS[_name(node)]
     if from_function in _SOFTMAXES:
         return "softmax", from_function
     if from_function in _MAPS and any(_is_learned(s) for s in node.all_input_nodes):

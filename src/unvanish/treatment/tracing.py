@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import linecache
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
@@ -41,8 +42,6 @@ class Site:
 class _Tracer(fx.Tracer):
     """A tracer that runs no hooks: the watching hooks must not see symbolic values."""
 
-    trace_asserts = True  # an assertion about a shape is no branch
-
     def __init__(self, is_leaf: Callable[[nn.Module], bool]) -> None:
         """`is_leaf` says which modules are not looked into, beside torch's own."""
         super().__init__(autowrap_functions=_FACTORIES)  # their sizes may be symbolic: torch.zeros(len(x), 8)
@@ -75,6 +74,12 @@ class _Tracer(fx.Tracer):
                 args[place] = parameter.default
         return fn, args
 
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """What is asserted holds: an assertion is no branch."""
+        frame = _users_frame()
+        line = "" if frame is None else linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        return True if line.lstrip().startswith(("assert ", "assert(")) else super().to_bool(obj)
+
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(kind, *args, **kwargs)
         if kind.startswith("call_"):
@@ -92,18 +97,23 @@ def running_site(root: nn.Module, inside: Sequence[str], paths: Mapping[nn.Modul
 
     `inside` are the paths of the modules whose forward is running, the innermost last.
     """
-    around = list(inside)
-    while around and isinstance(root.get_submodule(around[-1]), (Joined, Preceded)):
-        around.pop()  # it stands in the place of a module that the script calls
-    frame = next((f for f in _frames() if not f.f_code.co_filename.startswith(_NOT_THE_USERS)), None)
+    running = list(inside)
+    while running and isinstance(root.get_submodule(running[-1]), (Joined, Preceded)):
+        running.pop()  # it stands in the place of a module that the script calls
+    frame = _users_frame()
     if frame is None:
         return None
-    path = around[-1] if around else ""
-    held = (v for v in frame.f_locals.values() if isinstance(v, nn.Module))
+    path = running[-1] if running else ""
+    method: FrameType | None = frame
+    while method is not None and method.f_code.co_name.startswith("<"):  # a lambda, a comprehension
+        method = method.f_back
+    if method is None or method.f_code.co_filename != frame.f_code.co_filename:
+        return None
+    held = (v for f in (frame, method) for v in f.f_locals.values() if isinstance(v, nn.Module))
     if not any(paths.get(module) == path for module in held):
         return None
     line, end_line, end_column = _position(frame)
-    return Site(owner=path, code=frame.f_code, line=line, end_line=end_line, end_column=end_column)
+    return Site(owner=path, code=method.f_code, line=line, end_line=end_line, end_column=end_column)
 
 
 def trace(root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | None:
@@ -111,7 +121,9 @@ def trace(root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | N
     try:
         # a copy that shares the tensors: what forward writes on self must not reach the user's model
         shared: dict[int, Any] = {id(t): t for t in [*root.parameters(), *root.buffers()]}
-        for module in root.modules():  # what a forward has left on self (an attention map) may refuse to be copied
+        for (
+            module
+        ) in root.modules():  # what a forward has left on self (an attention map) may refuse to be copied
             kept = [v for v in module.__dict__.values() if isinstance(v, (torch.Tensor, list, tuple))]
             map_tensors(kept, lambda t: shared.setdefault(id(t), t))
         twin = copy.deepcopy(root, shared)
@@ -133,11 +145,12 @@ def site_of(node: fx.Node) -> Site | None:
     return found if isinstance(found, Site) else None
 
 
-def _frames() -> Iterator[FrameType]:
+def _users_frame() -> FrameType | None:
+    """The innermost frame that is neither torch's nor ours."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
         frame = frame.f_back
+    return frame
 
 
 def _position(frame: FrameType) -> tuple[int, int | None, int | None]:
