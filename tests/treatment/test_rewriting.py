@@ -13,7 +13,7 @@ from treat_models import Attentive, Attributes, Bare, Functional, FunctionalLoop
 
 from unvanish.errors import SurgeryError
 from unvanish.schema.treatment import Prescription
-from unvanish.treatment import activations
+from unvanish.treatment import activations, tracing
 from unvanish.treatment.anatomy import read_anatomy
 from unvanish.treatment.operate import apply, apply_when_ready
 
@@ -231,6 +231,19 @@ def test_what_can_not_be_swapped_is_refused_with_the_way_out(build: type[nn.Modu
     assert said in caught.value.mistake
     assert "make it a module (self.act = nn." in caught.value.mend
     assert torch.equal(model(X), before)
+
+
+@pytest.mark.parametrize("build", [Functional, FunctionalLoop, Attributes, Bare])
+def test_a_python_that_knows_the_line_alone_finds_the_same_calls(
+    build: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = of("activation", kind="gelu") + (() if build is Bare else of("residual"))
+    model = build().eval()
+    twin = copy.deepcopy(model)
+    apply(twin, plan)
+    monkeypatch.setattr(tracing, "_position", lambda frame: (frame.f_lineno, None, None))
+    apply(model, plan)
+    assert torch.equal(model(X), twin(X))
 
 
 @pytest.mark.parametrize("module", [False, True])

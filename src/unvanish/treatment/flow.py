@@ -28,7 +28,7 @@ _MAPS = frozenset(
     {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "bilinear"}
     | {f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)}
 )
-_SOFTMAXES = frozenset({"softmax", "log_softmax", "softmin"})
+SOFTMAX_FUNCTIONS = frozenset({"softmax", "log_softmax", "softmin"})
 LEAVES = frozenset(
     {"weighted", "recurrent", "embedding", "attention", "activation", "softmax", "norm", "transparent"}
 )
@@ -141,7 +141,7 @@ def _classify(node: fx.Node, module: nn.Module | None) -> tuple[str, str]:
         return kind_of(module), name_of(module)
     if _name(node) in FUNCTIONS:
         return "activation", FUNCTIONS[_name(node)]
-    if from_function in _SOFTMAXES:
+    if from_function in SOFTMAX_FUNCTIONS:
         return "softmax", from_function
     if from_function in _MAPS and any(_is_learned(s) for s in node.all_input_nodes):
         return "opaque", "identity"
