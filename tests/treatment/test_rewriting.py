@@ -130,6 +130,20 @@ def test_gates_and_softmaxes_stay() -> None:
         apply(Gated(), RELU)
 
 
+def test_a_factor_that_is_learned_is_no_gate() -> None:
+    class ReZero(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.head, self.alpha = nn.Linear(8, 8), nn.Linear(8, 3), nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x + self.alpha * torch.tanh(self.fc(x)))
+
+    model = ReZero()
+    apply(model, RELU)
+    assert torch.equal(model(X), model.head(X + model.alpha * F.relu(model.fc(X))))
+
+
 def test_a_model_of_bare_parameters_is_swapped() -> None:
     model = Bare()
     apply(model, RELU)

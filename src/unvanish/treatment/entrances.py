@@ -14,7 +14,7 @@ from unvanish.errors import SurgeryError
 from unvanish.schema.call import Batch
 from unvanish.treatment.anatomy import Anatomy
 from unvanish.treatment.code_names import names_in_methods
-from unvanish.treatment.flow import Flow
+from unvanish.treatment.flow import REARRANGED, Flow
 from unvanish.treatment.kinds import BATCH_NORMS, CONVOLUTIONS, WEIGHTED, is_sequential, kind_of, weight_of
 
 _LOOKS_AT_PARTS = {"children", "named_children", "modules", "named_modules", "_modules"}
@@ -23,7 +23,8 @@ _LOOKS_AT_PARTS = {"children", "named_children", "modules", "named_modules", "_m
 def entrances(root: nn.Module, anatomy: Anatomy) -> list[nn.Module] | None:
     """The modules that see the data first, None where that is not known or the data also goes elsewhere.
 
-    Shape changes and dropout may come before them. Embeddings are left out: what they see are no numbers.
+    Shape changes, parts taken out of the data and dropout may come before them. Embeddings are left out: they see no
+    numbers.
 
     Raises:
         SurgeryError: the data goes into embeddings alone, or through a batch norm.
@@ -59,9 +60,16 @@ def _raw(flow: Flow) -> tuple[list[int], list[int]]:
     raw: list[int] = []
     ends: list[int] = []
     for place, stage in enumerate(flow.stages):
-        fed = stage.sees_data or any(place in flow.stages[r].behind for r in raw)
-        if fed:
-            (raw if stage.kind == "transparent" and not stage.makes_output else ends).append(place)
+        feeding = [f for f, other in enumerate(flow.stages[:place]) if place in other.behind]
+        if not stage.sees_data and not set(feeding) & set(raw):
+            continue
+        passes = stage.kind == "transparent" or (
+            stage.module is None and stage.name in REARRANGED | {"cat", "stack"}
+        )
+        if passes and not stage.makes_output and set(feeding) <= set(raw):
+            raw.append(place)
+        else:
+            ends.append(place)
     return raw, ends
 
 

@@ -59,10 +59,10 @@ class Precision(Treatment):
             raise SurgeryError(f"{mode} is about the whole model", 'set the target to "*"')
         operation.surgery.optimizers.holding()  # refuses where there is none
         _refuse_twice(operation.root)
-        refuse_sparse(operation.root)
         if mode == "loss_scaling":
             _scale(operation)
         else:
+            refuse_sparse(operation.root)
             _keep_masters(operation)
 
 
