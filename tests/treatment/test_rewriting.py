@@ -425,6 +425,51 @@ def test_a_layer_that_others_count_on_is_not_dropped() -> None:
     assert len(model.layers) == 4
 
 
+class Twins(nn.Module):
+    """One tower for two inputs, as container and as code."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower, self.head = tower, nn.Linear(16, 1)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor | None = None) -> torch.Tensor:
+        both = [self.tower(part) for part in (a, a.flip(0) if b is None else b)]
+        return self.head(torch.cat(both, 1))
+
+
+@pytest.mark.parametrize("as_code", [False, True])
+def test_a_tower_that_runs_for_two_inputs_is_treated_as_one_is(as_code: bool) -> None:
+    torch.manual_seed(0)
+    if as_code:
+
+        class Tower(FunctionalLoop):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x = torch.tanh(self.layers[0](x))
+                x = torch.tanh(self.layers[1](x))
+                return torch.tanh(self.layers[2](x))
+
+        tower: nn.Module = Tower(3)
+        del tower.head
+        layers = list(tower.layers)  # type: ignore[arg-type]
+    else:
+        layers = [nn.Linear(8, 8) for _ in range(3)]
+        tower = nn.Sequential(*[part for layer in layers for part in (layer, nn.Tanh())])
+    model = Twins(tower)
+
+    def twin(depth: int, scale: float, x: torch.Tensor) -> torch.Tensor:
+        for layer in layers[:depth]:
+            x = scale * x + torch.tanh(layer(x))
+        return x
+
+    for plan, depth, scale in ((of("residual"), 3, 1.0), (of("simplify", layers=3), 2, 0.0)):
+        done = apply(model, plan)
+        wanted = model.head(torch.cat([twin(depth, scale, X), twin(depth, scale, X.flip(0))], 1))
+        assert torch.allclose(model(X), wanted, atol=1e-6)
+        done.undo()
+    apply(model, of("batchnorm"))
+    assert [layer.normed for layer in read_anatomy(model).layers] == [True] * 3 + [False]
+
+
 # --- in the middle of a call ------------------------------------------------------------------------------
 
 
