@@ -16,6 +16,7 @@ from unvanish.treatment.anatomy import Anatomy
 from unvanish.treatment.code_names import names_in_methods
 from unvanish.treatment.flow import REARRANGED, Flow
 from unvanish.treatment.kinds import BATCH_NORMS, CONVOLUTIONS, WEIGHTED, is_sequential, kind_of, weight_of
+from unvanish.treatment.undisturbed import undisturbed
 
 _LOOKS_AT_PARTS = {"children", "named_children", "modules", "named_modules", "_modules"}
 
@@ -76,19 +77,18 @@ def _raw(flow: Flow) -> tuple[list[int], list[int]]:
 def seen_by(root: nn.Module, modules: Sequence[nn.Module], batch: Batch) -> list[list[torch.Tensor]]:
     """What each of these modules gets as its first argument in a forward pass over the batch.
 
-    Buffers are put back; the caller guards the random state.
+    The model is as it was after it; the caller guards the random state.
 
     Raises:
         SurgeryError: the model fails on this batch, or a module was not called with a tensor.
     """
-    buffers = [(b, b.clone()) for b in root.buffers()]
     seen: list[list[torch.Tensor]] = [[] for _ in modules]
     handles = [
         m.register_forward_pre_hook(_noter(kept), with_kwargs=True)
         for m, kept in zip(modules, seen, strict=True)
     ]
     try:
-        with torch.no_grad():
+        with undisturbed(root), torch.no_grad():
             root(*batch.args, **batch.kwargs)
     except Exception as error:  # forward is the user's code
         raise SurgeryError(
@@ -97,9 +97,6 @@ def seen_by(root: nn.Module, modules: Sequence[nn.Module], batch: Batch) -> list
     finally:
         for handle in handles:
             handle.remove()
-        with torch.no_grad():
-            for buffer, saved in buffers:
-                buffer.copy_(saved)
     if not all(seen):
         raise SurgeryError(
             "a layer that should see the data was not called", "hand in a batch like the script's"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+import io
 import itertools
 import linecache
 import sys
@@ -137,7 +139,8 @@ def trace(root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | N
         twin = copy.deepcopy(root, shared)
         for module in twin.modules():
             object.__setattr__(module, "__class__", inner_type(module))
-        return _Tracer(is_leaf).trace(twin)
+        with contextlib.redirect_stdout(io.StringIO()):  # a forward that prints would print symbols
+            return _Tracer(is_leaf).trace(twin)
     except Exception:  # noqa: BLE001  # the user's forward may raise anything on symbolic values
         return None
 

@@ -100,6 +100,10 @@ def _refuse_shared(operation: Operation, module: nn.Module) -> None:
 
 def _refuse_own_casts(module: nn.Module) -> None:
     """Refuse a model that casts inside of its own forward: it would meet its new weights with the old dtype."""
+    if torch.get_default_dtype() in HALVES:
+        raise SurgeryError(
+            "new tensors are in half precision (torch.set_default_dtype)", "leave the default at float32"
+        )
     for part in module.modules():
         kind = type(part)
         if kind.__module__.startswith("torch."):
