@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from unvanish.errors import UsageError
 from unvanish.schema.treatment import LossInterval, Prescription, Safety, TreatmentResult, TrialResult
-from unvanish.treatment.catalogue import Candidate
+from unvanish.treatment.candidate import Candidate
 from unvanish.verify.compare import Sample, baseline_words, judge, learnt
 from unvanish.verify.small_samples import interval, mean
 from unvanish.verify.trial import BASELINE, Engine, Target, TrialOutcome, TrialSpec
