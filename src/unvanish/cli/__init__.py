@@ -1,4 +1,6 @@
-"""The command line: ``unvanish demo | run | check | report | explain``. What it says goes to stderr, save --json -.
+"""The command line: ``unvanish demo | run | treat | check | report | explain``.
+
+What it says goes to stderr, save --json -.
 
 All but click is imported inside of the commands: ``unvanish --help`` is instant and never meets torch.
 """
@@ -147,6 +149,50 @@ def run(module: str | None, words: tuple[str, ...], **options: Any) -> int:
         module, words, "name the script to watch: unvanish run [options] SCRIPT|-m MODULE [ARGS]"
     )
     return watch_script(target, RunOptions(**options))
+
+
+@unvanish.command(cls=_RunCommand, context_settings={"allow_interspersed_args": False})
+@_json
+@_out
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Watch the script for N steps at most."
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 100), metavar="S", help="Seed python, numpy and torch first."
+)
+@click.option("--trial-steps", type=click.IntRange(min=10), metavar="N", help="Steps of one trial, at most.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(2, 50),
+    default=5,
+    show_default=True,
+    metavar="K",
+    help="Paired seeds of the test.",
+)
+@click.option(
+    "--budget", type=click.FloatRange(min=1.0), metavar="SECONDS", help="Stop to try after so long."
+)
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--only", metavar="NAME[,NAME]", help="Try these treatments or candidates alone.")
+@click.option(
+    "--allow", type=click.Choice(["unsafe"]), help="Try what takes something away from the net as well."
+)
+@click.option("--recipe", metavar="FILE", help="Where the recipe is written; by default in the run's folder.")
+@click.option(
+    "--diff", metavar="FILE", help="Where the source patch is written; by default in the run's folder."
+)
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-m", "module", metavar="MODULE", help="Treat a module, as python -m runs it.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT|-m MODULE [ARGS]|FILE.py:FACTORY")
+def treat(module: str | None, words: tuple[str, ...], **options: Any) -> int:
+    """Find a cure for a script that does not learn, and verify it on paired seeds; the script is not changed.
+
+    Writes a recipe (unvanish run --recipe FILE SCRIPT runs it) and, where it can, a source patch.
+    """
+    from unvanish.cli.treat import TreatOptions, treat_script
+
+    target = _target(module, words, "name what to treat: unvanish treat [options] SCRIPT|FILE.py:FACTORY")
+    return treat_script(target, TreatOptions(**options))
 
 
 def _target(module: str | None, words: tuple[str, ...], missing: str) -> launch.Target:

@@ -22,11 +22,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from unvanish.errors import UnvanishError
 from unvanish.explanation.gains import measured_gain_per_layer, predicted_gain_per_layer
-from unvanish.launch.factory import load_factory
 from unvanish.launch.held_out import HeldOut
-from unvanish.launch.practice import practise
 from unvanish.launch.surgeon import Surgeon
-from unvanish.launch.target import is_factory
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.schema.assemble import assemble
@@ -145,8 +142,6 @@ def _run(target: Target) -> str | None:
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
             if target.is_module:
                 runpy.run_module(target.program, run_name="__main__", alter_sys=True)
-            elif is_factory(target.program):
-                practise(load_factory(target.program))
             else:
                 runpy.run_path(target.program, run_name="__main__")
     except StopTraining:

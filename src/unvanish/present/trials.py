@@ -52,7 +52,7 @@ def loss_text(trial: TrialResult) -> str:
     """The last loss with its interval: "0.412 [0.398, 0.425]"."""
     low, high = trial.loss.interval
     text = words.plain(trial.loss.last, 3)
-    if low is not None and high is not None:
+    if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
         text += f" [{words.plain(low, 3)}, {words.plain(high, 3)}]"
     return text
 

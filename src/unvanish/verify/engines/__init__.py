@@ -1,1 +1,29 @@
-"""Engines: where trials run, one file each."""
+"""Where trials run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from contextlib import AbstractContextManager
+
+from unvanish.errors import UsageError
+from unvanish.verify.engines.local import LocalEngine
+from unvanish.verify.trial import Engine
+
+ENGINES = ("local", "ray")
+
+
+def engine_named(name: str, runner: str) -> AbstractContextManager[Engine]:
+    """The engine of this name. Local: one trial for each core.
+
+    Raises:
+        UsageError: there is none of this name, or what it needs is not installed.
+    """
+    if name == "local":
+        return LocalEngine(os.cpu_count() or 1, runner)
+    if name == "ray":  # an extra: not imported where nobody asks for it
+        made: AbstractContextManager[Engine] = importlib.import_module(
+            "unvanish.verify.engines.ray"
+        ).RayEngine(runner)
+        return made
+    raise UsageError(f"there is no engine {name!r}", f"choose from {', '.join(ENGINES)}")
