@@ -255,7 +255,9 @@ def _screened(
         told = (
             json.loads(said.read_text(encoding="utf-8")) if process.returncode == 0 and said.exists() else {}
         )
-    checks = [c for c in told.get("check", ()) if c["model"] == model] or told.get("check", [])[:1]
+    first = told.get("check")
+    all_of_them = [] if first is None else [first, *first.get("others", ())]
+    checks = [c for c in all_of_them if c["model"] == model] or all_of_them[:1]
     changes = [change for c in checks for change in c["changes"]]
     if not changes:
         return flow_candidates(record.architecture), []

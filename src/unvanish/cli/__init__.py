@@ -136,6 +136,7 @@ def demo(out: str, json_path: str | None) -> int:
     type=click.Choice(list(AT_LEAST)),
     help="Exit with 3 when something at least as severe is found and the script itself ended with 0.",
 )
+@click.option("--recipe", metavar="FILE", help="Apply the treatment that `unvanish treat` wrote first.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT|-m MODULE [ARGS]...")
@@ -209,6 +210,7 @@ def _target(module: str | None, words: tuple[str, ...], missing: str) -> launch.
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), metavar="S", help="Seed python, numpy and torch first."
 )
+@click.option("--recipe", metavar="FILE", help="Apply the treatment that `unvanish treat` wrote first.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT|-m MODULE [ARGS]|FILE.py:FACTORY")

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from unvanish import launch
 from unvanish.cli import files
-from unvanish.errors import CaptureError, ScriptError, UnvanishError
+from unvanish.errors import CaptureError, RecipeError, ScriptError, UnvanishError
 from unvanish.schema.finding import Diagnosis
 from unvanish.schema.launch import launch_of, new_run_id
 
 if TYPE_CHECKING:
+    from unvanish.launch.surgeon import Surgeon
     from unvanish.probe.engine import Explain
     from unvanish.session import Session
 
@@ -37,6 +38,7 @@ class RunOptions:
     every: int | None = None
     exact: bool = False
     fail_on: FailOn | None = None
+    recipe: str | None = None
     quiet: bool = False
 
 
@@ -47,6 +49,8 @@ def watch_script(target: launch.Target, options: RunOptions) -> int:
     and for a script that ended well without training anything.
     """
     target.check()
+    if options.recipe is not None:
+        files.readable(options.recipe, "the recipe")
     json_file = files.writable_json(options.json_path)
     stdout, stderr, here = sys.stdout, sys.stderr, Path.cwd()  # ours; a script may put others in their place
     watcher = Watcher(target, options, files.writable_folder(options.out))
@@ -96,6 +100,8 @@ class Watcher:
         self._name = new_run_id(target.name)
         self._launch = launch_of(os.environ)
         self._pid = os.getpid()
+        self._recipe = None if options.recipe is None else Path(options.recipe).absolute()
+        self._surgeon: Surgeon | None = None
         self._error: UnvanishError | None = None
         self._stop: tuple[type[BaseException], ...] = ()
 
@@ -141,11 +147,26 @@ class Watcher:
         from unvanish.probe.engine import StopTraining
 
         self._stop = (StopTraining,)
+        if self._recipe is not None:
+            self._begin_to_treat(self._recipe)
         self.session = self._new_session()
         if self._explain is None:
             self.session.start()
         else:
             self.session.start(explain=self._explain)
+
+    def _begin_to_treat(self, path: Path) -> None:
+        """The recipe is read before the script goes on: a wrong one costs nothing."""
+        from unvanish.launch.surgeon import Surgeon
+        from unvanish.treatment.recipe import load_recipe
+
+        self._surgeon = Surgeon.for_recipe(load_recipe(path), on_fault=self._not_treated)
+        self._surgeon.begin()
+
+    def _not_treated(self, error: UnvanishError) -> None:
+        """The script must not train untreated as if it were treated."""
+        self._error = error
+        raise launch.Abort
 
     def _new_session(self) -> Session:
         from unvanish.session import Role, Session
@@ -181,8 +202,17 @@ class Watcher:
 
     def finish(self, ended: launch.Exit) -> Diagnosis:
         """Close the record and diagnose. Where nobody ever imported torch, no record is left behind."""
+        if self._surgeon is not None:
+            self._surgeon.end()
         if self._error is not None:
+            if self.session is not None:
+                self.session.end("crashed", str(self._error))
             raise self._error
+        if self._surgeon is not None and not self._surgeon.done:
+            raise RecipeError(
+                f"the recipe was never applied: {self._target.title} built no optimizer for its model",
+                "apply it to the script that it was made for",
+            )
         if self.session is None and (self._out / self._name).exists():
             self.session = self._new_session()  # only children have trained
         if self.session is None:
