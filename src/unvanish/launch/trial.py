@@ -6,7 +6,6 @@ import contextlib
 import gc
 import io
 import itertools
-import math
 import os
 import random
 import runpy
@@ -28,9 +27,7 @@ from unvanish.probe.buffer import Buffer
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.schema.assemble import assemble
 from unvanish.schema.run import Event, ModelRun
-from unvanish.verify.trial import Target, TrialOutcome, TrialSpec, diverged
-
-LOOK_EVERY = 10  # steps: how often a trial asks itself whether it can end
+from unvanish.verify.trial import LAST, Target, TrialOutcome, TrialSpec, diverged, fallen_below
 
 
 def run_trial(spec: TrialSpec) -> TrialOutcome:
@@ -106,14 +103,14 @@ def _ends_early(spec: TrialSpec, probe: Probe, buffer: Buffer, events: list[Even
     """End the script at a loss that is lost, and, where that is all that is asked, at one that has clearly fallen."""
 
     def look(*_: Any) -> None:
-        if probe.steps < 2 * LOOK_EVERY or probe.steps % LOOK_EVERY:
+        if probe.steps < 2 * LAST or probe.steps % LAST:
             return
         buffer.flush()
         model = _meant(spec, assemble(events))
         losses = () if model is None else tuple(model.losses)
         if losses and diverged(losses):
             raise StopTraining
-        if spec.fallen_to is not None and losses and _has_fallen(losses, spec.fallen_to):
+        if spec.fallen_to is not None and losses and fallen_below(losses, spec.fallen_to):
             raise StopTraining
 
     handle = register_optimizer_step_post_hook(look)
@@ -121,14 +118,6 @@ def _ends_early(spec: TrialSpec, probe: Probe, buffer: Buffer, events: list[Even
         yield
     finally:
         handle.remove()
-
-
-def _has_fallen(losses: tuple[float, ...], level: float) -> bool:
-    """Whether the last losses are all but surely below: their mean, two standard errors above it, is."""
-    last = losses[-LOOK_EVERY:]
-    mean = math.fsum(last) / len(last)
-    spread = math.sqrt(math.fsum((x - mean) ** 2 for x in last) / (len(last) - 1) / len(last))
-    return mean + 2 * spread < level
 
 
 def _run(target: Target) -> str | None:

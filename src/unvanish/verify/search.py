@@ -18,7 +18,7 @@ from unvanish.verify.compare import Sample, baseline_words, judge, learnt
 from unvanish.verify.experiment import Progress, best_rate, choose
 from unvanish.verify.rows import UNTREATED, trial_row
 from unvanish.verify.small_samples import mean
-from unvanish.verify.trial import BASELINE, Engine, Target, TrialOutcome, TrialSpec
+from unvanish.verify.trial import BASELINE, Engine, Target, TrialOutcome, TrialSpec, fallen_below
 
 SEEDS = (1, 2, 3, 4, 5)
 PILOT_SEED = 0  # not one of those that are compared
@@ -118,7 +118,7 @@ class Search:
         """Some cures take their time: the most promising ones once more, twice as long."""
         self._steps *= 2
         some = self._promising()
-        factors = {c.name: best_rate(self._book.pilots, c.name, self._chance) or 1.0 for c in some}
+        factors = {c.name: self._best_rate(c) for c in some}
         specs = [self._spec(UNTREATED), *(self._spec(c, factor=factors[c.name]) for c in some)]
         self._run(specs, "longer trials", len(specs))
         return self._fallen()
@@ -231,7 +231,13 @@ class Search:
                 b for b in (self._chance, *(o.last for o in untreated)) if b is not None and math.isfinite(b)
             ]
             level = min(bars, default=outcome.first)
-        return outcome.last - outcome.noise < level if math.isfinite(outcome.noise) else outcome.last < level
+        return fallen_below(outcome.losses, level)
+
+    def _best_rate(self, side: Candidate) -> float:
+        """Where it learns at one of them; else the script's own."""
+        if not any(learnt(o, self._chance) for o in self._outcomes(side)):
+            return 1.0
+        return best_rate(self._book.pilots, side.name, self._chance) or 1.0
 
     def _fallen(self) -> list[Candidate]:
         """Whose pilots have fallen; those that were tried first, first."""

@@ -112,6 +112,19 @@ def diverged(losses: Sequence[float]) -> bool:
     return _mean(losses[-length:]) > DIVERGED * max(_mean(losses[: min(5, length)]), 1e-12)
 
 
+LAST = 10  # losses that a fall is judged by
+
+
+def fallen_below(losses: Sequence[float], level: float) -> bool:
+    """Whether the last losses are all but surely below: their mean, two standard errors above it, is."""
+    last = losses[-LAST:]
+    if len(last) < LAST or not all(map(math.isfinite, last)):
+        return False
+    mean = _mean(last)
+    spread = math.sqrt(math.fsum((x - mean) ** 2 for x in last) / (len(last) - 1) / len(last))
+    return mean + 2 * spread < level
+
+
 def tail_length(steps: int) -> int:
     """How many of the last steps the last loss is averaged over: a tenth, at least one."""
     return max(1, steps // 10)
