@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from unvanish import launch
 from unvanish.cli import files
-from unvanish.errors import ScriptError, UsageError
+from unvanish.errors import ScriptError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from unvanish.remedy import Tell, Treated
+    from unvanish.remedy.options import Tell
+    from unvanish.remedy.treating import Treated
     from unvanish.verify.trial import Target
-
-PRACTICE = "unvanish.launch.practice"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +50,10 @@ def treat_script(target: launch.Target, options: TreatOptions) -> int:
     for name in (options.recipe, options.diff):
         files.writable_json(name)
     folder = files.writable_folder(options.out)
-    from unvanish import remedy
+    from unvanish.remedy.options import Options
+    from unvanish.remedy.treating import treat_target
 
-    choice = remedy.Options(
+    choice = Options(
         out=folder,
         steps=options.steps,
         seed=options.seed,
@@ -70,7 +70,7 @@ def treat_script(target: launch.Target, options: TreatOptions) -> int:
 
     console = console_on(sys.stderr)
     with progress_on(console, quiet=options.quiet) as tell:
-        treated = remedy.treat_target(wanted, choice, tell)
+        treated = treat_target(wanted, choice, tell)
     files.write_json(treated.result.to_dict(), options.json_path, json_file, sys.stdout)
     if not options.quiet:
         _say(treated, console)
@@ -78,19 +78,20 @@ def treat_script(target: launch.Target, options: TreatOptions) -> int:
 
 
 def _target(target: launch.Target) -> Target:
+    from unvanish.remedy.face import target_of_factory
     from unvanish.verify.trial import Target
 
-    here = str(Path.cwd())
     if not target.is_module and launch.is_factory(target.name):
         if target.arguments:
             raise ScriptError("a factory takes no arguments", f"leave out {' '.join(target.arguments)[:60]}")
-        path, _, name = target.name.rpartition(":")
-        if not Path(path).is_file():
-            raise UsageError(f"there is no file {path}", "check the path before the colon")
-        spec = f"{Path(path).absolute()}:{name}"
-        return Target(program=PRACTICE, arguments=(spec,), directory=here, is_module=True)
+        return target_of_factory(target.name)
     target.check()
-    return Target(program=target.name, arguments=target.arguments, directory=here, is_module=target.is_module)
+    return Target(
+        program=target.name,
+        arguments=target.arguments,
+        directory=str(Path.cwd()),
+        is_module=target.is_module,
+    )
 
 
 def _say(treated: Treated, console: Console) -> None:
