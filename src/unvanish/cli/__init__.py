@@ -210,7 +210,6 @@ def _target(module: str | None, words: tuple[str, ...], missing: str) -> launch.
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), metavar="S", help="Seed python, numpy and torch first."
 )
-@click.option("--recipe", metavar="FILE", help="Apply the treatment that `unvanish treat` wrote first.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT|-m MODULE [ARGS]|FILE.py:FACTORY")

@@ -72,6 +72,8 @@ def print_treatment(result: TreatmentResult, console: Console) -> None:
     chosen = next((t for t in result.trials if t.name == result.chosen), None)
     page.labelled("Why", words.sentence(words.capital(chosen.why if chosen else _why_none(result))))
     page.labelled("Next", _treatment_next(result, chosen))
+    for note in result.notes:
+        page.labelled("Note", words.sentence(words.capital(note)), "dim", "dim")
 
 
 def diagnosis_to_text(diagnosis: Diagnosis, chains: Sequence[Chain] = ()) -> str:

@@ -47,7 +47,7 @@ def plan_for(
     """What is tried on this model, in which order and how long. `ended`: the record holds the whole training."""
     finding = ill.findings[0] if ill.findings else None
     tell("screening single changes, by one backward pass each", None, None)
-    flow, ruled_out = _screened(target, options, ill.name, record)
+    flow, ruled_out, note = _screened(target, options, ill.name, record)
     candidates = candidates_for(finding, flow)
     if options.only:
         everything = candidates_for(finding, (*flow, *(c for c, _ in ruled_out)))
@@ -71,28 +71,31 @@ def plan_for(
             *(Untried(name=c.name, title=c.title, why=why) for c, why in ruled_out),
             *(Untried(name=c.name, title=c.title, why=why_unsafe) for c in unsafe),
         ),
+        notes=(note,) if note else (),
     )
 
 
 def _screened(
     target: Target, options: Options, model: str, record: ModelRun
-) -> tuple[tuple[Candidate, ...], list[tuple[Candidate, str]]]:
-    """(what carries the signal on a copy of the net, the best first; the rest, and what is wrong with it)."""
+) -> tuple[tuple[Candidate, ...], list[tuple[Candidate, str]], str]:
+    """(what carries the signal on a copy of the net, the best first; the rest, and what is wrong with it; a note)."""
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder, "check.json")
         process = subprocess.run(
             command("check", target, options, said, "--out", folder),
-            capture_output=True, check=False, cwd=target.directory, env=environment(),
+            capture_output=True, text=True, errors="replace", check=False, cwd=target.directory, env=environment(),
         )  # fmt: skip
-        told = (
-            json.loads(said.read_text(encoding="utf-8")) if process.returncode == 0 and said.exists() else {}
-        )
+        told = json.loads(said.read_text(encoding="utf-8")) if said.exists() else {}
+        lines = process.stderr.strip().splitlines()
     first = told.get("check")
     all_of_them = [] if first is None else [first, *first.get("others", ())]
     checks = [c for c in all_of_them if c["model"] == model] or all_of_them[:1]
     changes = [change for c in checks for change in c["changes"]]
     if not changes:
-        return flow_candidates(record.architecture), []
+        why = (
+            lines[-1].removeprefix("unvanish: ") if lines else "no change could be tried on a copy of the net"
+        )
+        return flow_candidates(record.architecture), [], f"changes could not be screened: {why}"
     good = [_candidate(change) for change in changes if change["carries"]]
     bad = [
         (_candidate(change), f"one backward pass: {change['words']}")
@@ -101,7 +104,7 @@ def _screened(
     ]
     if not good:
         good, bad = [c for c, _ in bad[:SCREENED_OUT]], bad[SCREENED_OUT:]
-    return tuple(good), bad
+    return tuple(good), bad, ""
 
 
 def _candidate(change: dict[str, Any]) -> Candidate:

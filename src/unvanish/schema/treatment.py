@@ -137,7 +137,7 @@ class TreatmentResult:
     stopped: str | None = None  # why not all trials were run (Ctrl-C, budget); None = all were
     untried: tuple[Untried, ...] = ()
     steps: int = 0
-    diff_note: str = ""  # what is to be known of the source patch, or why there is none
+    notes: tuple[str, ...] = ()  # what could not be done, and why; what is to be known of the patch
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's object."""
@@ -153,7 +153,7 @@ class TreatmentResult:
             "stopped": self.stopped,
             "untried": [{"name": u.name, "title": u.title, "why": u.why} for u in self.untried],
             "steps": self.steps,
-            "diff_note": self.diff_note,
+            "notes": list(self.notes),
         }
 
     @classmethod
@@ -172,5 +172,5 @@ class TreatmentResult:
                 Untried(name=u["name"], title=u["title"], why=u["why"]) for u in data.get("untried", ())
             ),
             steps=data.get("steps", 0),
-            diff_note=data.get("diff_note", ""),
+            notes=tuple(data.get("notes", ())),
         )

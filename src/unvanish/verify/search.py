@@ -38,7 +38,8 @@ class SearchPlan:
 
     `steps`: of a trial, at most. `fallen_to`: a training loss that the untreated script does not reach in these
     steps; None where that can't be told beforehand (it falls ill on the way): then no pilot ends early. `mark`,
-    `model`: which model is meant, as in TrialSpec. `untried`: what was ruled out already, and why.
+    `model`: which model is meant, as in TrialSpec. `untried`: what was ruled out already, and why. `notes`: for the
+    result.
     """
 
     candidates: tuple[Candidate, ...]
@@ -52,6 +53,7 @@ class SearchPlan:
     pilot_seed: int = PILOT_SEED
     trial_seconds: float = 120.0
     untried: tuple[Untried, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Search:
@@ -303,6 +305,7 @@ class Search:
             chance=self._chance,
             stopped=self._book.stopped,
             untried=(*self._plan.untried, *later),
+            notes=self._plan.notes,
             steps=sum(len(o.losses) for o in self._book.all),
         )
 
