@@ -48,6 +48,11 @@ def watch_target(target: Target, options: Options, tell: Tell) -> tuple[Path, Di
                 f"{target.program} could not be watched: {_last(log)}", "see whether plain python runs it"
             )
         told = json.loads(said.read_text(encoding="utf-8"))
+    if not told["models"] and process.returncode:
+        raise ScriptError(
+            f"{target.program} ended with exit code {process.returncode} before its first training step",
+            "see whether plain python runs it",
+        )
     if not told["models"]:
         raise ScriptError(
             f"no torch optimizer stepped while {target.program} ran, so there is nothing to treat",

@@ -26,7 +26,8 @@ GRID = (0.3, 3.0)  # beside the script's own rate, for both sides
 WIDE_GRID = (0.1, 0.3, 3.0, 10.0)  # where nothing has helped at the script's own rate
 WAVE = 3  # pilots at a time; the machine's workers where these are more
 MOST_PILOTS = 12
-MOST_FINALISTS = 3
+MOST_FINALISTS = 4
+LENGTHENED = 2  # times a trial's length, where the paired trials were too short to tell
 PROMISING = 3  # are tried at other rates, and longer
 SHORTEST = 40  # steps of a paired trial
 ROOM = 1.5  # times the steps after which the pilot's loss had fallen
@@ -88,21 +89,32 @@ class Search:
     # --- the stages -----------------------------------------------------------------------------------------
 
     def _search(self) -> None:
-        self._pilots()
-        finalists = self._fallen() or self._at_other_rates() or self._for_longer()
-        for finalist in finalists[:MOST_FINALISTS]:
-            self._test(finalist)
-            if self._judged(finalist)[0] == "cured":
-                return
-
-    def _pilots(self) -> None:
-        """In waves, until one has a candidate whose loss falls."""
         queue = list(self._plan.candidates[:MOST_PILOTS])
-        size = max(WAVE, self._engine.workers)
         self._run([self._spec(UNTREATED)], "first look", 1 + len(queue))
-        while queue and not self._fallen():
+        size = max(WAVE, self._engine.workers)
+        while queue:
             wave, queue = queue[:size], queue[size:]
             self._run([self._spec(c) for c in wave], "pilots", len(wave) + len(queue))
+            if self._one_cures(self._fallen()):
+                return
+        if not self._book.final and not self._one_cures(self._at_other_rates()):
+            self._one_cures(self._for_longer())
+
+    def _one_cures(self, finalists: Sequence[Candidate]) -> bool:
+        """Test those that are new, the quickest first, until one is cured."""
+        for finalist in sorted(finalists, key=self._quickness):
+            if finalist.name in self._book.tested or len(self._book.tested) >= MOST_FINALISTS:
+                continue
+            self._book.tested.append(finalist.name)
+            length = self._length(finalist)
+            self._test(finalist, length)
+            outcome, _ = self._judged(finalist)
+            if outcome == "improved" and length < LENGTHENED * self._steps:  # too short to tell, perhaps
+                self._test(finalist, min(2 * length, LENGTHENED * self._steps))
+                outcome, _ = self._judged(finalist)
+            if outcome == "cured":
+                return True
+        return False
 
     def _at_other_rates(self) -> list[Candidate]:
         """None has helped at the script's rate: the grid, the untreated script first."""
@@ -125,9 +137,8 @@ class Search:
         self._run(specs, "longer trials", len(specs))
         return self._fallen()
 
-    def _test(self, finalist: Candidate) -> None:
+    def _test(self, finalist: Candidate, steps: int) -> None:
         """The grid for both sides on the pilot's seed, then the paired seeds, each side at its best rate."""
-        steps = self._length(finalist)
         sides = (UNTREATED, finalist)
         known = {
             (o.spec.candidate, o.spec.learning_rate_factor) for o in self._book.grid if o.spec.steps == steps
@@ -260,12 +271,21 @@ class Search:
         )
         return order[:PROMISING]
 
+    def _needed(self, finalist: Candidate) -> int:
+        """After how many steps a pilot's loss had fallen."""
+        return min(
+            (len(o.losses) for o in self._outcomes(finalist) if self._has_fallen(o)), default=self._steps
+        )
+
+    def _quickness(self, finalist: Candidate) -> int:
+        """Falls that differ by less than this are equally quick: then the order of the diagnosis decides."""
+        return self._needed(finalist) // SHORTEST
+
     def _length(self, finalist: Candidate) -> int:
         """How long the paired trials are: as long as the pilot needed, with room, where it ended early."""
         if self._plan.fallen_to is None:
             return self._steps
-        needed = [len(o.losses) for o in self._outcomes(finalist) if self._has_fallen(o)]
-        return min(self._steps, max(SHORTEST, round(ROOM * min(needed, default=self._steps))))
+        return min(self._steps, max(SHORTEST, round(ROOM * self._needed(finalist))))
 
     def _sample(self, side: Candidate, *, final: bool = True) -> Sample:
         some = [o for o in self._book.final if o.spec.candidate == side.name] if final else []
@@ -331,6 +351,7 @@ class _Book:
     pilots: list[TrialOutcome] = field(default_factory=list)
     grid: list[TrialOutcome] = field(default_factory=list)
     final: list[TrialOutcome] = field(default_factory=list)
+    tested: list[str] = field(default_factory=list)  # names of the finalists
     extra: list[Candidate] = field(default_factory=list)  # that the trials themselves have suggested
     stopped: str | None = None
 
