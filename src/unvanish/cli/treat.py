@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,15 +100,16 @@ def _say(treated: Treated, console: Console) -> None:
     from unvanish.present.text import print_diagnosis, print_treatment
 
     here = Path.cwd()
-    run = session.load(treated.run)
-    print_diagnosis(treated.diagnosis, session.chains(run), console)
+    print_diagnosis(treated.diagnosis, session.chains(session.load(treated.run)), console)
     console.print()
-    print_treatment(treated.result, console)
-    kept = {"Recipe": treated.result.recipe, "Patch": treated.result.diff, "Run": str(treated.run)}
-    for what, place in kept.items():
+    recipe, diff = (
+        None if place is None else shown_path(place, here)
+        for place in (treated.result.recipe, treated.result.diff)
+    )
+    print_treatment(replace(treated.result, recipe=recipe, diff=diff), console)
+    for what, place in (("Recipe", recipe), ("Patch", diff), ("Run", shown_path(str(treated.run), here))):
         if place is not None:
-            line = f"{what} kept in {shown_path(place, here)}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{what} kept in {place}", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
