@@ -26,7 +26,17 @@ _LOOK_EVERY = 4  # measured steps between two looks at whether something changed
 _EARLY = 8  # clippings that are remembered until the model's first step
 _JUMP = 10.0  # a gradient this many times larger or smaller than when last traced asks for a trace
 _MOST_GRAPHS = 4096  # remembered by their keys
-_OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "amsgrad", "dampening")
+_OPTIONS = (
+    "momentum",
+    "betas",
+    "eps",
+    "weight_decay",
+    "alpha",
+    "nesterov",
+    "amsgrad",
+    "dampening",
+    "maximize",
+)
 
 
 @dataclass(slots=True)

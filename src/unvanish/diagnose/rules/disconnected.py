@@ -40,7 +40,9 @@ def _check(facts: Facts) -> Iterable[Finding]:
     reached = np.asarray(np.isfinite(facts.motion.column("gradient_rms")).any(axis=0))
     trained = [p for p in weights if p.requires_grad]
     if trained and facts.motion.column("gradient_rms").size and not any(reached[p.index] for p in trained):
-        cause: Cause = "not_in_optimizer" if all(p.optimizer is not None for p in trained) else "detached"
+        # an optimizer that holds nothing that is trained was given the wrong tensors, unless another model is
+        held = all(p.optimizer is not None for p in trained)
+        cause: Cause = "not_in_optimizer" if held and facts.alone else "detached"
         yield _finding(
             facts, cause, _layers(trained), 0.9, 1.0, "share of the weights that never get a gradient"
         )
@@ -62,7 +64,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
 
 def _unknown_weights(facts: Facts) -> list[str]:
     """Weighted operations of the last traced graph whose weights want gradients, and the model does not hold them."""
-    if not facts.profiles or facts.learning.status == "contested":
+    if not facts.profiles or facts.learning.status == "contested" or not facts.alone:
         return []
     found = [
         operation.module or operation.name

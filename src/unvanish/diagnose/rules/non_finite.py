@@ -10,6 +10,7 @@ from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
 from unvanish.schema.graph import place
 
+_HALF = ", in float16, which holds no number above 65504"
 _SOURCE = "IEEE 754: NaN spreads through every sum that it enters"
 
 
@@ -23,14 +24,16 @@ def _check(facts: Facts) -> Iterable[Finding]:
     seen = min(s for s in (at, bad_loss) if s is not None)
     lasting = facts.learning.status == "non_finite"
     where = f"first in the gradient of {place(layers[0])}" if layers else "in the loss before any gradient"
+    half = [p.dtype for p in facts.model.info.parameters if p.dtype == "float16"]
+    overflow = _HALF if half else ""
     yield Finding(
         kind="non_finite",
-        cause="unknown",
+        cause="low_precision" if half else "unknown",
         severity="critical" if lasting else "warning",
         confidence=0.99,
         layers=layers,
         first_step=seen,
-        summary=f"NaN or Inf since step {seen}, {where}; {facts.learning.sentence}.",
+        summary=f"NaN or Inf since step {seen}, {where}{overflow}; {facts.learning.sentence}.",
         evidence=(
             Evidence(
                 layer=layers[0] if layers else "loss",
@@ -41,7 +44,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
                 source=_SOURCE,
             ),
         ),
-        treatments=("learning_rate", "clip", "init"),
+        treatments=("precision", "inputs", "learning_rate") if half else ("learning_rate", "clip", "init"),
     )
 
 
