@@ -38,7 +38,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         yield _maximizing(facts)
         return
     poorly = facts.learning.poorly and facts.learning.steps >= 2 * FEWEST
-    if not (facts.stalled or poorly or _below_zero(facts)) or not facts.recent:
+    if not (facts.stalled or poorly or _below_zero(facts) or _broadcasts(facts)) or not facts.recent:
         return
     found = [misfit(p, by_gain=facts.stalled) for p in facts.recent]
     kinds = {(m.operation, m.statistic) for m in found if m is not None}
@@ -72,6 +72,14 @@ def _below_zero(facts: Facts) -> bool:
         o.name.startswith("NllLoss") for o in facts.recent[-1].traced.operations
     )
     return classes and last is not None and last < 0 and facts.learning.steps >= 2 * FEWEST
+
+
+def _broadcasts(facts: Facts) -> bool:
+    """Whether predictions and targets are broadcast against each other: no fall of the loss makes that right."""
+    if not facts.recent or facts.learning.steps < 2 * FEWEST:
+        return False
+    fit = misfit(facts.recent[-1], by_gain=False)
+    return fit is not None and fit.cause == "unknown"
 
 
 def _maximizes(facts: Facts) -> bool:
