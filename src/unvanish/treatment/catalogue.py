@@ -10,6 +10,7 @@ from unvanish.treatment.candidate import Candidate, candidate, of
 RECTIFIERS = frozenset(("relu", "leaky_relu", "relu6", "gelu", "silu", "prelu", "elu", "mish", "celu"))
 ORTHOGONAL = frozenset(("orthogonal", "lsuv", "centred"))
 MOST_DRAWN = 2e10  # products that drawing orthogonal matrices takes
+FEW_ROWS = 16  # of a batch: its statistics are too noisy for a batch norm
 _TO_THREE = 3
 
 
@@ -72,13 +73,18 @@ def _activations(layers: Sequence[LayerSpec]) -> list[Candidate]:
         out.append(candidate("relu_he", "ReLU with He init", relu, he))
     if found:
         out.append(candidate("leaky_relu_he", "leaky ReLU with He init", leaky, he))
+        selu, lecun = of("activation", kind="selu"), of("init", scheme="lecun")
+        out.append(candidate("selu_lecun", "SELU with LeCun init", selu, lecun))
     return out
 
 
 def _norms_and_skips(layers: Sequence[LayerSpec]) -> list[Candidate]:
     depth = len({s.name for s in layers})
+    few = any(s.batch is not None and s.batch < FEW_ROWS for s in layers)
+    over_rows = candidate("batchnorm", "batch norm before each activation", of("batchnorm"))
+    over_groups = candidate("groupnorm", "group norm before each activation", of("groupnorm"))
     out = [
-        candidate("batchnorm", "batch norm before each activation", of("batchnorm")),
+        over_groups if few else over_rows,
         candidate("layernorm", "layer norm before each activation", of("layernorm")),
         candidate("residual", "identity skips", of("residual")),
     ]

@@ -59,6 +59,8 @@ _VARIANTS: dict[TreatmentName, tuple[tuple[str, str, dict[str, JsonValue]], ...]
     "reconnect": (("reconnect", "all parameters trained", {}),),
     "groupnorm": (("groupnorm", "group norm before each activation", {}),),
 }
+# which of the inits is the first to try: those of a chain are made for other causes
+_FIRST: dict[Cause, str] = {"recurrence": "orthogonal", "attention_saturation": "xavier"}
 # the chain of layers at the start says nothing of these: a screening at the first step can't rank their cures
 _LATER_OR_ELSEWHERE: frozenset[Cause] = frozenset(
     ("recurrence", "attention_saturation", "learning_rate", "low_precision", "bias_drift", "labels", "inputs")
@@ -96,7 +98,8 @@ def _in_order(
 
 def _of_name(name: TreatmentName, flow: Sequence[Candidate], finding: Finding | None) -> list[Candidate]:
     known = [c for c in flow if c.treatment == name]
-    return known or list(_candidates_of(name, finding))
+    first = _FIRST.get(finding.cause) if finding is not None else None
+    return sorted(known, key=lambda c: c.name != first) or list(_candidates_of(name, finding))
 
 
 def _candidates_of(name: TreatmentName, finding: Finding | None) -> tuple[Candidate, ...]:
