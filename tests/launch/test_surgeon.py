@@ -161,29 +161,64 @@ def test_two_optimizers_share_one_model() -> None:
     assert sum(isinstance(m, nn.BatchNorm1d) for m in model.modules()) == 2
 
 
-def test_rates_are_scaled_for_all_optimizers_and_a_scheduler_built_later_knows() -> None:
+def moved_by(optimizer: torch.optim.Optimizer) -> list[float]:
+    """How far one step moves each group's first element where the gradient is one: the rate that counts."""
+    firsts = [g["params"][0] for g in optimizer.param_groups]
+    before = [p.detach().clone() for p in firsts]
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = torch.ones_like(p)
+    optimizer.step()
+    return [float((b - p).detach().flatten()[0]) for b, p in zip(before, firsts, strict=True)]
+
+
+def groups_of(model: nn.Sequential) -> list[dict[str, Any]]:
+    return [{"params": list(model[0].parameters()), "lr": 1.0}, {"params": list(model[2].parameters())}]
+
+
+def test_rates_are_scaled_for_all_optimizers_and_the_script_sees_its_own() -> None:
     model = net()
     work, _ = surgeon((), rate_factor=0.1)
     with work.at_work():
-        one = torch.optim.SGD(
-            [{"params": model[0].parameters(), "lr": 1.0}, {"params": model[2].parameters()}], lr=0.5
-        )
-        two = torch.optim.Adam(model[4].parameters(), lr=0.2)
-        schedule = torch.optim.lr_scheduler.StepLR(one, 1)
-    assert [g["lr"] for g in one.param_groups] == pytest.approx([0.1, 0.05])
-    assert two.param_groups[0]["lr"] == pytest.approx(0.02)
-    assert schedule.base_lrs == pytest.approx([0.1, 0.05])
+        one = torch.optim.SGD(groups_of(model), lr=0.5)
+        two = torch.optim.SGD(model[4].parameters(), lr=0.2)
+        schedule = torch.optim.lr_scheduler.StepLR(one, 1, gamma=0.5)
+        assert moved_by(one) == pytest.approx([0.1, 0.05])
+        assert [g["lr"] for g in one.param_groups] == [1.0, 0.5]
+        schedule.step()
+        assert moved_by(one) == pytest.approx([0.05, 0.025])
+        assert moved_by(two) == pytest.approx([0.02])
     assert work.learning_rate == pytest.approx(0.1)
+
+
+def test_a_rate_that_the_script_sets_by_hand_is_scaled_as_well() -> None:
+    model = net()
+    work, _ = surgeon((of("learning_rate", factor=0.01),))
+    with work.at_work():
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        optimizer.param_groups[0]["lr"] = 5.0
+        assert moved_by(optimizer) == pytest.approx([0.05])
+        assert optimizer.param_groups[0]["lr"] == 5.0
+    assert work.done
+
+
+def test_a_rate_in_a_tensor_is_scaled_and_given_back() -> None:
+    model = net()
+    rate = torch.tensor(0.5)
+    work, _ = surgeon((), rate_factor=0.1)
+    with work.at_work():
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate, foreach=False)
+        assert moved_by(optimizer) == pytest.approx([0.05])
+        assert optimizer.param_groups[0]["lr"] is rate and float(rate) == 0.5
 
 
 def test_a_recipes_rate_is_that_of_the_first_group_and_the_others_keep_their_ratio() -> None:
     model = net()
     work, _ = surgeon((), learning_rate=0.3)
     with work.at_work():
-        groups = [{"params": model[0].parameters(), "lr": 1.0}, {"params": model[2].parameters()}]
-        one = torch.optim.SGD(groups, lr=0.5)
-        two = torch.optim.Adam(model[4].parameters(), lr=0.2)
-    assert [g["lr"] for g in (*one.param_groups, *two.param_groups)] == pytest.approx([0.3, 0.15, 0.06])
+        one = torch.optim.SGD(groups_of(model), lr=0.5)
+        two = torch.optim.SGD(model[4].parameters(), lr=0.2)
+        assert [*moved_by(one), *moved_by(two)] == pytest.approx([0.3, 0.15, 0.06])
 
 
 def test_a_subclass_that_is_compiled_later_is_treated_before() -> None:

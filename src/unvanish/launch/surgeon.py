@@ -19,6 +19,7 @@ from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Prescription
 from unvanish.treatment.operate import Undo, apply_when_ready
 from unvanish.treatment.recipe import Recipe, fingerprint
+from unvanish.treatment.registry import TREATMENTS
 
 # what concerns the optimizer, and not the copies of a model that a script averages or distills from
 _OF_OPTIMIZERS: frozenset[TreatmentName] = frozenset(("clip", "learning_rate", "precision", "reconnect"))
@@ -47,12 +48,16 @@ class Surgeon:
     ) -> None:
         """`mark`: the fingerprint of the model that is meant; None takes what the first optimizer steps.
 
-        `rate_factor` multiplies the rates of all optimizers; `learning_rate` is what the first group of the first
-        optimizer is to have, all others keep their ratio to it. `seed` draws new weights (None: torch's own seed).
+        `rate_factor` multiplies the rates of all optimizers, whatever the script sets them to; `learning_rate` is
+        what the first group of the first optimizer is to have when it is built, all others keep their ratio to it.
+        `seed` draws new weights (None: torch's own seed).
         `patient`: training of other models, before the one that is meant, is no fault.
         `on_fault` is told why the treatment can't be carried out; it may raise what ends the script.
         """
-        self._prescriptions = tuple(prescriptions)
+        rates = [p for p in prescriptions if p.treatment == "learning_rate" and p.target == "*"]
+        self._prescriptions = tuple(p for p in prescriptions if p not in rates)
+        rate_factor *= math.prod(float(TREATMENTS.read(p)[1].number("factor")) for p in rates)
+        self._scales = bool(rates)
         self._mark = mark
         self._seed = seed
         self._factor = rate_factor
@@ -79,7 +84,9 @@ class Surgeon:
     @property
     def done(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.treated is not None or not self._prescriptions
+        return self.treated is not None or (
+            not self._prescriptions and bool(self._optimizers or not self._scales)
+        )
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -147,15 +154,30 @@ class Surgeon:
     # --- the work -------------------------------------------------------------------------------------------------
 
     def _scale(self, optimizer: Optimizer) -> None:
+        """At every step, and not once: a script that sets its rates itself, by a schedule or by hand, is followed."""
         groups = [g for g in optimizer.param_groups if "lr" in g]
-        if self.learning_rate is None and groups and self._wanted_rate is not None:
-            now = float(groups[0]["lr"])
-            if now > 0 and not math.isclose(now, self._wanted_rate):
-                self._factor = self._wanted_rate / now
-        for group in groups if self._factor != 1.0 else ():
-            group["lr"] = group["lr"] * self._factor
         if self.learning_rate is None and groups:
-            self.learning_rate = float(groups[0]["lr"])
+            now = float(groups[0]["lr"])
+            if self._wanted_rate is not None and now > 0 and not math.isclose(now, self._wanted_rate):
+                self._factor = self._wanted_rate / now
+            self.learning_rate = now * self._factor
+        if self._factor == 1.0:
+            return
+        script_own: list[Any] = []
+
+        def before(stepping: Optimizer, *_: Any) -> None:
+            script_own[:] = [g.get("lr") for g in stepping.param_groups]
+            for group, rate in zip(stepping.param_groups, script_own, strict=True):
+                if rate is not None:
+                    group["lr"] = rate * self._factor
+
+        def after(stepping: Optimizer, *_: Any) -> None:
+            for group, rate in zip(stepping.param_groups, script_own, strict=True):
+                if rate is not None:
+                    group["lr"] = rate
+
+        optimizer.register_step_pre_hook(before)
+        optimizer.register_step_post_hook(after)
 
     def _models_of(self, optimizer: Optimizer) -> list[nn.Module]:
         """What is meant among the modules of which this optimizer steps a part."""
