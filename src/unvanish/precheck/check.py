@@ -115,7 +115,11 @@ def check_one(subject: Subject, *, seed: int = 0) -> tuple[ModelDiagnosis, Check
     found = None if measured.bare else mean_gain(gains, predicted=False)
     recurrent = any(row.why_no_prediction == AGAIN for row in rows)  # time steps are no depth
     depth = None if recurrent else depth_of(len(rows), predicted, found)
-    candidates = flow_candidates(measured.run.architecture, None if depth is None else depth.greatest)
+    candidates = flow_candidates(
+        measured.run.architecture,
+        None if depth is None else depth.greatest,
+        recurrent=any(isinstance(m, nn.RNNBase | nn.RNNCellBase) for m in subject.model.modules()),
+    )
     signal: float | None = (ahead or flow).entry
     if measured.bare:
         changes, skipped = predict_changes(subject.model, subject.batch, candidates, seed=seed)

@@ -34,14 +34,17 @@ def seed_candidates() -> tuple[Candidate, ...]:
     )
 
 
-def flow_candidates(layers: Sequence[LayerSpec], greatest: int | None = None) -> tuple[Candidate, ...]:
+def flow_candidates(
+    layers: Sequence[LayerSpec], greatest: int | None = None, *, recurrent: bool = False
+) -> tuple[Candidate, ...]:
     """Single changes that may bring the signal through this net: what is worth a backward pass.
 
-    `greatest`: the depth that its recipe can carry, where known. Orthogonal matrices of large layers take minutes to
-    draw: where they would, they are left out.
+    `greatest`: the depth that its recipe can carry, where known. `recurrent`: it has recurrent cells. Orthogonal
+    matrices of large layers take minutes to draw: where they would, they are left out.
     """
     drawn = sum(s.fan_in * s.fan_out * min(s.fan_in, s.fan_out) for s in layers)
     found = [*_inits(layers), *_activations(layers), *_norms_and_skips(layers), *_depths(layers, greatest)]
+    found += gated_cells() if recurrent else []
     return tuple(c for c in found if drawn <= MOST_DRAWN or c.name not in ORTHOGONAL)
 
 
@@ -100,6 +103,14 @@ def _depths(layers: Sequence[LayerSpec], greatest: int | None) -> list[Candidate
     keeps = sorted({k for k in (greatest, _TO_THREE) if k is not None and 2 <= k < depth})
     return [
         candidate(f"depth_{k}", f"{k} layers instead of {depth}", of("simplify", layers=k)) for k in keeps
+    ]
+
+
+def gated_cells() -> list[Candidate]:
+    """Cells whose state is handed on by a gate, and not squashed at every time step."""
+    return [
+        candidate("gru", "GRU cells in place of plain ones", of("gated_rnn", cell="gru")),
+        candidate("lstm", "LSTM cells in place of plain ones", of("gated_rnn", cell="lstm")),
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from unvanish.schema.finding import Cause, Finding, TreatmentName
 from unvanish.schema.treatment import JsonValue
 from unvanish.treatment.candidate import FLOW_TREATMENTS, Candidate, candidate, of
-from unvanish.treatment.catalogue import rate
+from unvanish.treatment.catalogue import gated_cells, rate
 from unvanish.treatment.registry import TREATMENTS
 
 # where nothing is known of the cause
@@ -39,10 +39,6 @@ _VARIANTS: dict[TreatmentName, tuple[tuple[str, str, dict[str, JsonValue]], ...]
     "clip": (
         ("clip_1", "gradients clipped to a norm of 1", {"norm": 1.0}),
         ("clip_0.1", "gradients clipped to a norm of 0.1", {"norm": 0.1}),
-    ),
-    "gated_rnn": (
-        ("gru", "GRU cells in place of plain ones", {"cell": "gru"}),
-        ("lstm", "LSTM cells in place of plain ones", {"cell": "lstm"}),
     ),
     "precision": (
         ("float32", "float32 weights", {"mode": "float32"}),
@@ -106,6 +102,8 @@ def _candidates_of(name: TreatmentName, finding: Finding | None) -> tuple[Candid
     """What a treatment can be tried as, where the net does not decide it."""
     if name == "learning_rate":
         return tuple(rate(factor) for factor in _factors(finding))
+    if name == "gated_rnn":
+        return tuple(gated_cells())
     return tuple(
         candidate(key, title, of(name, **parameters)) for key, title, parameters in _VARIANTS.get(name, ())
     )
