@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ SHORTEST, LONGEST = 60, 250  # steps of a trial, where none are asked for
 SHARE = 0.4  # of the steps that the script makes by itself
 AFTER_ONSET = 60  # steps that a trial goes on behind the step at which the script falls ill
 FALL = 0.1  # of chance: so much below what the untreated script reaches a pilot's loss has clearly fallen
+LEAST_SECONDS, PATIENCE = (
+    120.0,
+    5,
+)  # a trial shares the machine with others, and may take so many times as long
 SCREENED_OUT = 4  # so many are tried all the same where none carries the signal
 
 
@@ -67,6 +72,7 @@ def plan_for(
         chance=ill.loss.chance,
         seeds=tuple(seed + k for k in range(1, options.seeds + 1)),
         pilot_seed=seed,
+        trial_seconds=_seconds(record, steps),
         untried=(
             *(Untried(name=c.name, title=c.title, why=why) for c, why in ruled_out),
             *(Untried(name=c.name, title=c.title, why=why_unsafe) for c in unsafe),
@@ -118,6 +124,14 @@ def _trial_steps(record: ModelRun, onset: int, *, ended: bool) -> int:
     some = LONGEST if not ended else min(LONGEST, max(SHORTEST, round(SHARE * whole)))
     some = max(some, onset + AFTER_ONSET)
     return min(some, whole) if ended else some
+
+
+def _seconds(record: ModelRun, steps: int) -> float:
+    """How long a trial may take: several times what the watched script took to begin and for so many steps."""
+    times = list(record.seconds)
+    paces = sorted(b - a for a, b in pairwise(times))
+    pace = paces[len(paces) // 2] if paces else 0.0
+    return LEAST_SECONDS + PATIENCE * (times[0] + steps * pace if times else 0.0)
 
 
 def _level(record: ModelRun, chance: float | None, steps: int) -> float | None:

@@ -6,6 +6,8 @@ import importlib
 import os
 from contextlib import AbstractContextManager
 
+import torch
+
 from unvanish.errors import UsageError
 from unvanish.verify.engines.local import LocalEngine
 from unvanish.verify.trial import Engine
@@ -14,13 +16,13 @@ ENGINES = ("local", "ray")
 
 
 def engine_named(name: str, runner: str) -> AbstractContextManager[Engine]:
-    """The engine of this name. Local: one trial for each core.
+    """The engine of this name. Local: a trial for each core; one at a time where there is a GPU to share.
 
     Raises:
         UsageError: there is none of this name, or what it needs is not installed.
     """
     if name == "local":
-        return LocalEngine(os.cpu_count() or 1, runner)
+        return LocalEngine(1 if torch.cuda.is_available() else os.cpu_count() or 1, runner)
     if name == "ray":  # an extra: not imported where nobody asks for it
         made: AbstractContextManager[Engine] = importlib.import_module(
             "unvanish.verify.engines.ray"
