@@ -41,6 +41,7 @@ class TrialSpec:
     steps: int = 250
     seconds: float = 120.0  # a trial that takes longer is ended and counts as failed
     trace: bool = False
+    memory_bytes: int | None = None  # all processes of the trial together; None: the engine's own limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
