@@ -84,6 +84,12 @@ def kills_its_parent(spec: TrialSpec) -> None:
 
 
 @_deed
+def kills_its_group(_: TrialSpec) -> None:
+    os.kill(0, signal.SIGKILL)
+    time.sleep(600)
+
+
+@_deed
 def unpicklable(spec: TrialSpec) -> None:
     raise _Odd(threading.Lock())
 
@@ -186,7 +192,8 @@ def closes_all(_: TrialSpec) -> None:
 
 @_deed
 def forks(_: TrialSpec) -> None:
-    os.fork()  # and both go on
+    if os.fork():  # and both go on
+        time.sleep(0.3)
 
 
 # --- memory -------------------------------------------------------------------------------------------------
@@ -195,7 +202,7 @@ def forks(_: TrialSpec) -> None:
 @_deed
 def takes_200_megabytes(_: TrialSpec) -> None:
     kept.append(b"x" * (200 * MEGABYTE))
-    time.sleep(1.5)
+    time.sleep(1)
 
 
 @_deed
@@ -213,7 +220,7 @@ def children_share_60_megabytes(_: TrialSpec) -> None:
     for _ in range(4):
         if not os.fork():
             time.sleep(60)
-    time.sleep(1.5)
+    time.sleep(1.2)
 
 
 @_deed

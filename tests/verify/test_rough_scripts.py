@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,12 @@ def engine(request: pytest.FixtureRequest) -> Iterator[LocalEngine]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def forking() -> Iterator[LocalEngine]:
+    with LocalEngine(1, rough_runners.run) as started:
+        yield started
+
+
 def one(engine: LocalEngine, trial: TrialSpec) -> TrialOutcome:
     (outcome,) = engine.run([trial])
     assert outcome.spec == trial
@@ -67,6 +74,7 @@ ENDS = {
     "hangs_with_children": "took longer than 0.5 s and was ended",
     "leaves_shared_memory": "took longer than 0.5 s and was ended",
     "prints_and_exits": "ended by itself with code 5 (the very last words)",
+    "kills_its_group": "killed by signal 9, SIGKILL",
     "closes_all": "ended by itself with code 1",
 }
 
@@ -74,13 +82,14 @@ ENDS = {
 @pytest.mark.parametrize("deed", ENDS)
 def test_a_bad_end_is_said_and_costs_one_trial(engine: LocalEngine, deed: str) -> None:
     trial = spec(deed, seconds=60.0 if "0.5 s" not in ENDS[deed] else 0.5)
+    supervisor = one(engine, spec("ok")).losses[1]
     start = time.monotonic()
     outcome = one(engine, trial)
     assert ENDS[deed] in (outcome.error or "ran")
     assert time.monotonic() - start < 10
     assert left_of([trial]) == []
     assert not Path(f"/dev/shm/unvanish-{trial.steps}").exists()  # noqa: S108
-    assert one(engine, spec("ok")).error is None
+    assert one(engine, spec("ok")).losses[1] == supervisor  # which is still the same
 
 
 @pytest.mark.parametrize(
@@ -97,7 +106,7 @@ def test_what_runs_on_is_ended_with_its_trial(engine: LocalEngine, deed: str) ->
     assert left_of([trial]) == []
     with pytest.raises(ProcessLookupError):
         os.kill(int(outcome.losses[0]), 0)
-    assert one(engine, spec("ok")).error is None
+    assert one(engine, spec("ok")).losses[1] == outcome.losses[1]
 
 
 def test_no_trial_sees_what_another_left(engine: LocalEngine) -> None:
@@ -114,13 +123,25 @@ def test_no_trial_sees_what_another_left(engine: LocalEngine) -> None:
         ("maps_a_file_of_200_megabytes", False),
     ],
 )
-def test_memory_is_held_to_its_limit(engine: LocalEngine, deed: str, ends: bool) -> None:
-    outcome = one(engine, spec(deed, memory_bytes=150 * 2**20))
+def test_memory_is_held_to_its_limit(forking: LocalEngine, deed: str, ends: bool) -> None:
+    outcome = one(forking, spec(deed, memory_bytes=150 * 2**20))
     if ends:
         assert "held more than 150 MiB of memory and was ended" in (outcome.error or "ran")
     else:
         assert outcome.error is None
-    assert one(engine, spec(deed.replace("200", "0"))).error is None
+    assert one(forking, spec("ok")).error is None
+
+
+def test_the_engine_s_own_limit_holds_where_the_spec_names_none() -> None:
+    with LocalEngine(1, rough_runners.run, memory_bytes=100 * 2**20) as engine:
+        outcome = one(engine, spec("takes_200_megabytes"))
+    assert "held more than 100 MiB" in (outcome.error or "ran")
+
+
+def test_what_is_printed_is_kept_nowhere(forking: LocalEngine) -> None:
+    supervisor = int(one(forking, spec("prints_100_megabytes")).losses[1])
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{supervisor}/status").read_text())
+    assert int(peak) * 1024 < 80 * 2**20
 
 
 def test_a_trial_that_kills_its_supervisor_is_a_row_and_the_rest_goes_on() -> None:
@@ -169,7 +190,9 @@ def test_an_engine_that_is_killed_leaves_nothing(tmp_path: Path, number: signal.
     assert caller.stdout is not None
     processes = [int(word) for word in caller.stdout.readline().split()]
     left = [spec("none", steps=mark)]
+    until = time.monotonic() + 20
     while len(left_of(left)) < 4:
+        assert time.monotonic() < until
         time.sleep(0.02)
     caller.send_signal(number)
     caller.wait(10)

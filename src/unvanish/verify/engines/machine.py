@@ -62,16 +62,14 @@ def end_below(leader: int) -> None:
     _send(leader, signal.SIGKILL)
     begun = time.monotonic()
     told: set[int] = set()
-    while True:
-        left = _left_of(leader)
-        _reap()
+    while not _all_reaped(leader):
         seconds = time.monotonic() - begun
-        if not left or seconds > _TIDY_SECONDS + _KILL_SECONDS:
+        if seconds > _TIDY_SECONDS + _KILL_SECONDS:
             return
-        for process in left:
+        for process in descendants(os.getpid()) if HAS_PROC else [-leader]:
             if seconds > _TIDY_SECONDS:
                 _send(process, signal.SIGKILL)
-            elif process not in told:
+            elif process not in told and process != leader:
                 told.add(process)
                 _send(process, signal.SIGTERM)
         time.sleep(_PAUSE)
@@ -82,14 +80,18 @@ def end_children() -> None:
     end_below(0)
 
 
-def _left_of(leader: int) -> list[int]:
-    if HAS_PROC:
-        return descendants(os.getpid())
+def _all_reaped(leader: int) -> bool:
+    """Whether nothing is left; takes the status of what has ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return False  # some child, or an orphan that became one, still runs
+    if HAS_PROC or not leader:
+        return True
     with contextlib.suppress(OSError):
-        if leader:
-            os.killpg(leader, 0)
-            return [-leader]
-    return []
+        os.killpg(leader, 0)
+        return False
+    return True
 
 
 def _send(process: int, number: signal.Signals) -> None:
@@ -97,12 +99,6 @@ def _send(process: int, number: signal.Signals) -> None:
     with contextlib.suppress(OSError):
         if process:
             os.kill(process, number)
-
-
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def resident_bytes(processes: Iterable[int]) -> int:
