@@ -61,7 +61,8 @@ def troubled(spec: TrialSpec) -> TrialOutcome:
     if name == "nonsense":
         return "not an outcome"  # type: ignore[return-value]
     time.sleep(0.1)
-    return TrialOutcome(spec=spec, losses=(float(os.getpid()), float(os.environ["OMP_NUM_THREADS"])))
+    threads = float(os.environ["OMP_NUM_THREADS"])
+    return TrialOutcome(spec=spec, losses=(float(os.getpid()), threads, float(os.getppid())))
 
 
 def slow(spec: TrialSpec) -> TrialOutcome:

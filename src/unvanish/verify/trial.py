@@ -46,6 +46,7 @@ class TrialSpec:
     mark: str | None = None
     model: str | None = None
     fallen_to: float | None = None
+    memory_bytes: int | None = None  # all processes of the trial together; None: the engine's own limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
