@@ -12,9 +12,9 @@ from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
 from unvanish.treatment.anatomy import WEIGHTED
 from unvanish.treatment.draw import init_generator
+from unvanish.treatment.init_plan import Planned, plan_init
 from unvanish.treatment.lsuv import scale_to_unit_variance
 from unvanish.treatment.parameters import Choice, Number, Settings, Spec
-from unvanish.treatment.scheme import Planned, plan_init
 from unvanish.treatment.treatment import Operation, Treatment
 
 
