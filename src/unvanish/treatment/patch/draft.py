@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import libcst as cst
 
@@ -70,6 +70,21 @@ class Draft:
         """
         tree = self.tree(site.file)
         return tree, tree.call_at(site)
+
+    def attempt(self, change: Callable[[], object]) -> PatchError | None:
+        """Make a change, or none of it: the fault is given back, and all is as before."""
+        edits = {path: splices.saved() for path, splices in self._splices.items()}
+        names = {path: spelling.saved() for path, spelling in self._spellings.items()}
+        held = list(self.notes), dict(self._defined), set(self.inserted), set(self.done)
+        try:
+            change()
+        except PatchError as error:
+            for path, splices in self._splices.items():
+                splices.restore(edits[path])
+                self._spellings[path].restore(names[path])
+            self.notes, self._defined, self.inserted, self.done = held
+            return error
+        return None
 
     def note(self, text: str) -> None:
         """Say something of the patch, once."""

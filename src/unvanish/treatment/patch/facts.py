@@ -89,6 +89,15 @@ class StepFact:
     closure: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """A place where the script, before it has an optimizer, goes through a module's parts (`method`)."""
+
+    path: str
+    method: str
+    site: Site
+
+
 # --- what each prescription changes -----------------------------------------------------------------------------
 
 
@@ -192,6 +201,7 @@ class Facts:
     functions: tuple[FunctionCall, ...]
     optimizers: tuple[OptimizerFact, ...]
     steps: tuple[StepFact, ...]
+    walks: tuple[Walk, ...]
     changes: tuple[Change, ...]
     learning_rate: float | None = None  # what the recipe sets the first group's rate to
     seed: int | None = None

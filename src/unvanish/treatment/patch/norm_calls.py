@@ -8,9 +8,9 @@ import libcst as cst
 
 from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Norm, Site
-from unvanish.treatment.patch.spots import Spot, spot_of, width_text
+from unvanish.treatment.patch.spots import Spot, add_behind, spot_of, suffixed, width_text
 from unvanish.treatment.patch.text import PatchError
-from unvanish.treatment.patch.tree import Tree, dotted, is_self
+from unvanish.treatment.patch.tree import Tree, argument, dotted, is_self
 
 _LISTS = ("torch.nn.ModuleList",)
 
@@ -24,6 +24,8 @@ def norm_in_forward(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[No
     holders = {draft.facts.parts[norm.layer].holder for norm in norms}
     if holders <= set(_LISTS):
         _in_list(draft, norms)
+    elif whole and spot_of(tree, call).kind == "add_module":
+        _by_name(draft, tree, call, norms)
     elif whole:
         _as_attribute(draft, tree, call, norms)
     else:
@@ -119,6 +121,28 @@ def _text(draft: Draft, tree: Tree, norms: Sequence[Norm], width: str | None) ->
     return f"{name}({norms[0].before}{width if width is not None else norms[0].features})"
 
 
+def _by_name(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[Norm]) -> None:
+    """self.add_module(f"fc{i}", ...) gets a neighbour f"fc{i}_norm", and so does getattr(self, f"fc{i}")(x)."""
+    spot = spot_of(tree, call)
+    text = _text(draft, tree, norms, width_text(tree, call, spot))
+    if spot.name != "self" or not add_behind(draft, spot, text):
+        raise PatchError(f"the name in {tree.place(call)} is not understood", place=tree.place(call))
+    for site in _call_sites(draft, norms):
+        where, one = draft.call(site)
+        found = one.func
+        named = (
+            argument(found, 1, "name")
+            if isinstance(found, cst.Call) and dotted(found.func) == "getattr"
+            else None
+        )
+        name = None if named is None else suffixed(where, named.value)
+        if name is None or where is not tree:
+            raise PatchError(
+                f"the call of a layer in {where.place(one)} is not understood", place=where.place(one)
+            )
+        draft.edits(where).wrap_node(one, f"getattr(self, {name})(", ")")
+
+
 # --- lists of layers ----------------------------------------------------------------------------------------------
 
 
@@ -205,15 +229,48 @@ def _norm_in_loop(
     draft.done.add(key)
     here = [p for p, s in draft.facts.visits if s == site and p.rpartition(".")[0] == path]
     indexed = _index_of(call.func, layers)
-    if indexed is not None:
-        draft.edits(tree).wrap_node(call, f"self.{name}[{tree.code(indexed)}](", ")")
-        if len(here) != count:
-            raise _not_all(tree, call)
-        return
     loop = _loop_of(tree, call)
-    if loop is None or len(here) != count:
+    if (
+        len(here) != count
+    ):  # the loop goes over layers without a norm, too: it has to be where the activation is
+        index = tree.code(indexed) if indexed is not None else _counter(loop, layers)
+        if index is None:
+            raise _not_all(tree, call)
+        _norm_at_activation(draft, tree, call, path, f"self.{name}[{index}]")
+    elif indexed is not None:
+        draft.edits(tree).wrap_node(call, f"self.{name}[{tree.code(indexed)}](", ")")
+    elif loop is not None:
+        _widen(draft, tree, loop, call, layers, name)
+    else:
         raise _not_all(tree, call)
-    _widen(draft, tree, loop, call, layers, name)
+
+
+def _counter(loop: cst.For | None, layers: str) -> str | None:
+    """i in `for i, layer in enumerate(self.layers)`."""
+    if loop is None or not isinstance(loop.iter, cst.Call) or dotted(loop.iter.func) != "enumerate":
+        return None
+    plain = len(loop.iter.args) == 1 and _is_list(loop.iter.args[0].value, layers)
+    if not plain or not isinstance(loop.target, cst.Tuple):
+        return None
+    return dotted(loop.target.elements[0].value)
+
+
+def _norm_at_activation(draft: Draft, tree: Tree, call: cst.Call, path: str, norm: str) -> None:
+    """act(x) -> act(norm(x)): the activation is called for just the layers that get a norm."""
+    sites = set()
+    for one in (n for n in draft.norms if n.layer.rpartition(".")[0] == path):
+        called = [one.function] if one.activation is None else draft.facts.calls_of(one.activation)
+        sites |= set(called)
+    site = sites.pop() if len(sites) == 1 else None
+    if site is None:
+        raise _not_all(tree, call)
+    where, act = draft.call(site)
+    if where is not tree or where.above(act, cst.For) is not tree.above(call, cst.For):
+        raise _not_all(tree, call)
+    if act.args:
+        draft.edits(tree).wrap_node(act.args[0].value, f"{norm}(", ")")
+    elif isinstance(act.func, cst.Attribute):
+        draft.edits(tree).wrap_node(act.func.value, f"{norm}(", ")")
 
 
 def _not_all(tree: Tree, call: cst.Call) -> PatchError:

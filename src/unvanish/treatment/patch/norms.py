@@ -11,6 +11,7 @@ import libcst as cst
 from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Norm, Site
 from unvanish.treatment.patch.norm_calls import norm_in_forward
+from unvanish.treatment.patch.reach import refuse_reached
 from unvanish.treatment.patch.spots import Spot, add_behind, spot_of, width_text
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, dotted
@@ -45,9 +46,19 @@ def place_norms(draft: Draft, norms: Sequence[Norm]) -> None:
     Raises:
         PatchError: a layer is built where it also serves without a norm, or its calls are not understood.
     """
+    refuse_reached(draft, {norm.layer.rpartition(".")[0] for norm in norms})
     for group in _groups(draft, norms):
-        if not (_insert(draft, group) or _around_activation(draft, group)):
-            norm_in_forward(draft, group.tree, group.call, group.norms, whole=group.whole)
+        if not _insert(draft, group):
+            _elsewhere(draft, group)
+
+
+def _elsewhere(draft: Draft, group: Group) -> None:
+    """In forward where it calls the layers, else around the activations."""
+    fault = draft.attempt(
+        lambda: norm_in_forward(draft, group.tree, group.call, group.norms, whole=group.whole)
+    )
+    if fault is not None and not _around_activation(draft, group):
+        raise fault
 
 
 def _groups(draft: Draft, norms: Sequence[Norm]) -> list[Group]:

@@ -20,6 +20,7 @@ from unvanish.treatment.patch.facts import (
     Part,
     Site,
     StepFact,
+    Walk,
 )
 from unvanish.treatment.patch.operations import Operated, base_of, kind_of, read_change
 from unvanish.treatment.patch.record import Built, Recorder, Root
@@ -61,6 +62,13 @@ def read_facts(recorder: Recorder, recipe: Recipe | Sequence[Prescription]) -> F
         functions=functions,
         optimizers=tuple(_optimizer(b, model) for b in recorder.built if _holds(b, model)),
         steps=_steps(recorder, model),
+        walks=tuple(
+            dict.fromkeys(
+                Walk(path=paths[id(m)], method=method, site=site)
+                for m, method, site in recorder.walks.found
+                if id(m) in paths
+            )
+        ),
         changes=tuple(changes),
         learning_rate=None if known is None else known.learning_rate,
         seed=None if known is None else known.seed,

@@ -19,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from unvanish.schema.call import Batch
 from unvanish.treatment.patch.facts import Birth, Site
 from unvanish.treatment.patch.places import Places, names_of_modules, outside_of
+from unvanish.treatment.patch.walks import Walks
 from unvanish.treatment.patch.watch import Watch
 
 _STEP_SITES = 8  # after so many different ones, the rest is not waited for
@@ -70,9 +71,9 @@ class Recorder:
         self.roots: list[Root] = []
         self.built: list[Built] = []
         self.steps: list[Step] = []
-        self.fault: str | None = None
         self._original: Callable[..., Any] = nn.Module.__call__
         self.watch = Watch(self.places, self._original)
+        self.walks = Walks(self.places)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -95,7 +96,8 @@ class Recorder:
         nn.Module.__call__ = called  # type: ignore[method-assign]
         Optimizer.__init__ = built  # type: ignore[method-assign, assignment]
         try:
-            yield
+            with self.walks.at_work():
+                yield
         finally:
             nn.Module.__init__ = module_init  # type: ignore[method-assign]
             nn.Module.__call__ = self._original  # type: ignore[method-assign]
@@ -145,6 +147,7 @@ class Recorder:
         outside = outside_of(optimizer, frame)
         frames = [(site, names_of_modules(f)) for f, site in self.places.outward(outside) if site is not None]
         direct = outside is not None and self.places.relative(outside.f_code.co_filename) is not None
+        self.walks.over = True
         rates = tuple(float(g.get("lr", float("nan"))) for g in optimizer.param_groups)
         site = frames[0][0] if frames and direct else None
         self.built.append(Built(optimizer=optimizer, site=site, frames=frames, rates=rates))

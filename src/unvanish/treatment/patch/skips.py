@@ -8,6 +8,7 @@ import libcst as cst
 
 from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Site, Skip
+from unvanish.treatment.patch.reach import refuse_hidden
 from unvanish.treatment.patch.spots import Spot, spot_of
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, dotted
@@ -28,7 +29,9 @@ def place_skips(draft: Draft, skips: Sequence[Skip], uneven: Sequence[str]) -> N
     """
     blocks = [skip for skip in skips if skip.first == skip.last]
     runs = [skip for skip in skips if skip.first != skip.last]
-    if blocks and not _in_forward(draft, blocks):
+    nested = runs if not blocks or _in_forward(draft, blocks) else skips
+    refuse_hidden(draft, {skip.first.rpartition(".")[0] for skip in nested})
+    if len(nested) > len(runs):
         _around_calls(draft, blocks, uneven)
     if runs:
         _around_runs(draft, runs, uneven)
@@ -111,7 +114,10 @@ def _around_calls(draft: Draft, blocks: Sequence[Skip], uneven: Sequence[str]) -
         mixed = _mixed(draft, site, paths, uneven)
         tree, call = draft.call(site)
         name = _residual(draft, tree, call, [by_path[p] for p in paths], mixed=mixed)
-        draft.edits(tree).wrap_node(call, f"{name}(", ")")
+        if draft.spelling(tree).meaning(call.func) == "torch.nn.Sequential":
+            draft.edits(tree).replace_node(call.func, name)
+        else:
+            draft.edits(tree).wrap_node(call, f"{name}(", ")")
 
 
 def _mixed(draft: Draft, site: Site, paths: Sequence[str], uneven: Sequence[str]) -> bool:

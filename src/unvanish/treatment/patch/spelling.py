@@ -50,6 +50,14 @@ class Spelling:
         if module == "torch.nn":
             self._from_nn = node
 
+    def saved(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The names so far, for `restore`."""
+        return dict(self.bound), dict(self._asked)
+
+    def restore(self, saved: tuple[dict[str, str], dict[str, str]]) -> None:
+        """Forget the imports that were added since."""
+        self.bound, self._asked = dict(saved[0]), dict(saved[1])
+
     def meaning(self, node: cst.CSTNode) -> str | None:
         """What a dotted expression stands for: torch.nn.ReLU for nn.ReLU. None where no import tells."""
         name = dotted(node)

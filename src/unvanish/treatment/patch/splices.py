@@ -30,6 +30,14 @@ class Splices:
         """Whether there is any edit."""
         return bool(self._found)
 
+    def saved(self) -> tuple[_Splice, ...]:
+        """The edits so far, for `restore`."""
+        return tuple(self._found)
+
+    def restore(self, saved: tuple[_Splice, ...]) -> None:
+        """Forget what came after."""
+        self._found = list(saved)
+
     def replace(self, start: int, end: int, text: str) -> None:
         """Put a text in the place of another. The same edit again does nothing.
 

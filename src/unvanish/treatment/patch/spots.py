@@ -55,6 +55,8 @@ def _argument(tree: Tree, node: cst.CSTNode, arg: cst.Arg, call: cst.CSTNode) ->
         return Spot("append", tree, node, call, base)
     if method in ("add_module", "register_module") and base is not None and len(call.args) == 2:
         return Spot("add_module", tree, node, call, base)
+    if dotted(call.func) == "setattr" and len(call.args) == 3 and call.args[2] is arg:
+        return Spot("add_module", tree, node, call, dotted(call.args[0].value) or "")
     return Spot("element", tree, node, call, dotted(call.func) or "")
 
 
@@ -142,13 +144,16 @@ def add_behind(draft: Draft, spot: Spot, text: str) -> bool:
         edits.lines_after(tree.statement(spot.holder), [f"{spot.name}.append({text})"])
         return True
     if spot.kind == "add_module" and isinstance(spot.holder, cst.Call):
-        name = _suffixed(tree, spot.holder.args[0].value)
+        *before, named, _ = spot.holder.args  # setattr has the module itself in front
+        name = suffixed(tree, named.value)
         if name is None:
             return False
-        edits.lines_after(tree.statement(spot.holder), [f"{tree.code(spot.holder.func)}({name}, {text})"])
+        front = "".join(f"{tree.code(arg.value)}, " for arg in before)
+        line = f"{tree.code(spot.holder.func)}({front}{name}, {text})"
+        edits.lines_after(tree.statement(spot.holder), [line])
         return True
     if spot.kind == "pair" and isinstance(spot.holder, cst.Tuple):
-        name = _suffixed(tree, spot.holder.elements[0].value)
+        name = suffixed(tree, spot.holder.elements[0].value)
         if name is None:
             return False
         end = tree.text.index(")", tree.end(spot.holder)) + 1
@@ -175,7 +180,7 @@ def _behind(tree: Tree, first: int, end: int, text: str) -> tuple[int, str]:
     return end, f", {text}"
 
 
-def _suffixed(tree: Tree, node: cst.CSTNode) -> str | None:
+def suffixed(tree: Tree, node: cst.CSTNode) -> str | None:
     """The name of a neighbour: "fc1" -> "fc1_norm", as a text of python."""
     if isinstance(node, (cst.SimpleString, cst.FormattedString)):
         code = tree.code(node)
