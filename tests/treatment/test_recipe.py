@@ -116,7 +116,7 @@ HOSTILE = {
     "too many": _changed(prescriptions=GOOD["prescriptions"] * 100),
     "prescription is a text": _changed(prescriptions=["relu"]),
     "unknown treatment": _prescribed(treatment="os.system"),
-    "a treatment still to come": _prescribed(treatment="gated_rnn"),
+    "a word that the cell is not": _prescribed(treatment="gated_rnn", parameters={"cell": "elman"}),
     "treatment is an object": _prescribed(treatment={}),
     "unknown parameter": _prescribed(treatment="batchnorm", parameters={"eps": 1}),
     "huge size": _prescribed(treatment="simplify", parameters={"layers": 10**300}),

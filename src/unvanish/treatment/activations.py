@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from unvanish.errors import SurgeryError
@@ -32,9 +34,8 @@ NAMES: dict[type[nn.Module], str] = {
     nn.LogSigmoid: "logsigmoid",
     nn.Tanhshrink: "tanhshrink",
 }
-FUNCTIONS = frozenset(NAMES.values()) - {"prelu"} | {
-    "sigmoid_", "tanh_", "relu_", "leaky_relu_", "elu_", "selu_", "hardtanh_",
-}  # fmt: skip
+_IN_PLACE = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "celu", "hardtanh")
+FUNCTIONS = frozenset(NAMES.values()) | {f"{name}_" for name in _IN_PLACE}
 
 _PLAIN: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -44,8 +45,20 @@ _PLAIN: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "elu": nn.ELU,
     "softplus": nn.Softplus,
+    "selu": nn.SELU,
+    "celu": nn.CELU,
+    "mish": nn.Mish,
+    "softsign": nn.Softsign,
+    "relu6": nn.ReLU6,
+    "hardtanh": nn.Hardtanh,
+    "hardsigmoid": nn.Hardsigmoid,
+    "hardswish": nn.Hardswish,
+    "logsigmoid": nn.LogSigmoid,
+    "tanhshrink": nn.Tanhshrink,
+    "prelu": nn.PReLU,
 }
 BUILDABLE = ("leaky_relu", *_PLAIN)
+LEARNED = ("prelu",)  # has a parameter of its own: a module, never a function
 
 
 def name_of(module: nn.Module) -> str | None:
@@ -53,9 +66,34 @@ def name_of(module: nn.Module) -> str | None:
     return NAMES.get(type(module))
 
 
+def class_name(name: str) -> str:
+    """The class of torch.nn for an activation's name."""
+    return next((cls.__name__ for cls, n in NAMES.items() if n == name), nn.ReLU.__name__)
+
+
 def build(name: str, slope: float = LEAKY_SLOPE) -> nn.Module:
     """A fresh activation module; `slope` is the negative slope of leaky_relu and unused elsewhere."""
     return nn.LeakyReLU(slope) if name == "leaky_relu" else _PLAIN[name]()
+
+
+def function(name: str, slope: float = LEAKY_SLOPE) -> Callable[..., torch.Tensor]:
+    """The activation as a function of one tensor; "identity" is one, too.
+
+    Raises:
+        SurgeryError: it has a parameter of its own.
+    """
+    if name in LEARNED:
+        raise SurgeryError(
+            f"{name} has a weight, and a function in forward has no place for it", "use leaky_relu"
+        )
+    if name == "leaky_relu":
+        return functools.partial(nn.functional.leaky_relu, negative_slope=slope)
+    named: Callable[..., torch.Tensor] = _pass_on if name == "identity" else getattr(nn.functional, name)
+    return named
+
+
+def _pass_on(x: torch.Tensor) -> torch.Tensor:
+    return x
 
 
 def slope_of(module: nn.Module | None) -> float:

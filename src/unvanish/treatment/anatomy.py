@@ -9,24 +9,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
-import torch
 from torch import nn
 
 from unvanish.treatment import activations
-from unvanish.treatment.flow import Flow, Stage, trace_flow
+from unvanish.treatment.flow import LEARNED, Flow, Stage, trace_flow
+from unvanish.treatment.kinds import TRANSPOSED, WEIGHTED, is_sequential, kind_of, weight_of
 
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
-NORMS = (
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm,
-    nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
-)  # fmt: skip
-TRANSPARENT = (
-    nn.Identity, nn.Flatten, nn.Unflatten,
-    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
-)  # fmt: skip
+__all__ = [
+    "TRANSPOSED",
+    "WEIGHTED",
+    "Anatomy",
+    "Layer",
+    "read_anatomy",
+    "weight_of",
+    "weighted_modules",
+    "within",
+]
+
+HIDDEN = "hidden"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class Layer:
     last: bool
     calls: int
     region: str | None = None
+    stage: int = -1  # its place, and that of its activation, among the stages of the flow
+    end: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,8 @@ class Anatomy:
     kept: tuple[tuple[str, str], ...]  # (path, why): activations that must stay as they are
     functional: tuple[str, ...]  # hidden activations that are called as functions
     source: Literal["fx", "order", "containers"]
+    flow: Flow
+    roles: tuple[str, ...]  # for each stage of the flow: "", or for an activation HIDDEN or why it must stay
 
     def layer_of(self, module: nn.Module) -> Layer | None:
         """The layer that this weighted module is, None where the order did not show it."""
@@ -69,7 +75,7 @@ class Anatomy:
 
 def read_anatomy(root: nn.Module, order: Sequence[nn.Module] | None = None) -> Anatomy:
     """Read the model. Never raises for a model that is hard to read: then fewer layers are known."""
-    flow = trace_flow(root, _kind)
+    flow = trace_flow(root, kind_of)
     if flow is not None:
         return _from_flow(root, flow, "fx")
     if order is not None:
@@ -85,26 +91,9 @@ def weighted_modules(root: nn.Module, target: str) -> list[tuple[str, nn.Module]
     return [(p, m) for p, m in root.named_modules() if isinstance(m, WEIGHTED) and within(p, target)]
 
 
-def weight_of(module: nn.Module) -> torch.Tensor:
-    """The weight of a Linear or convolution: [out, in, *kernel] (transposed: [in, out / groups, *kernel])."""
-    return cast(torch.Tensor, module.weight)
-
-
 def within(path: str, target: str) -> bool:
     """Whether a module path lies in the target's subtree."""
     return target in ("*", path) or path.startswith(target + ".")
-
-
-def _kind(module: nn.Module) -> str:
-    if isinstance(module, WEIGHTED):
-        return "weighted"
-    if activations.name_of(module) is not None:
-        return "activation"
-    if isinstance(module, NORMS):
-        return "norm"
-    if isinstance(module, TRANSPARENT):
-        return "transparent"
-    return "opaque" if any(True for _ in module.parameters()) else "other"
 
 
 def _chains(chains: Iterable[list[tuple[str, nn.Module]]]) -> Flow:
@@ -117,14 +106,19 @@ def _chains(chains: Iterable[list[tuple[str, nn.Module]]]) -> Flow:
             name = activations.name_of(module) or "identity"
             stages.append(
                 Stage(
-                    kind=_kind(module), path=path, module=module, activation=name, behind=behind, gates=False
+                    kind=kind_of(module),
+                    path=path,
+                    module=module,
+                    activation=name,
+                    behind=behind,
+                    gates=False,
                 )
             )
     return Flow(stages=tuple(stages), regions={})
 
 
 def _leaves(path: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    if type(module) is nn.Sequential:
+    if is_sequential(module):
         for name, child in module.named_children():
             yield from _leaves(f"{path}.{name}" if path else name, child)
     else:
@@ -134,7 +128,7 @@ def _leaves(path: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 def _outer_sequentials(root: nn.Module) -> Iterable[tuple[str, nn.Module]]:
     found: list[str] = []
     for path, module in root.named_modules():
-        if type(module) is nn.Sequential and not any(within(path, outer) or outer == "" for outer in found):
+        if is_sequential(module) and not any(within(path, outer) or outer == "" for outer in found):
             found.append(path)
             yield path, module
 
@@ -148,7 +142,8 @@ def _from_flow(root: nn.Module, flow: Flow, source: Literal["fx", "order", "cont
     for index, stage in enumerate(stages):
         if stage.kind != "weighted" or stage.module is None or id(stage.module) in layers:
             continue
-        follower, normed = _follower(stages, index)
+        end, normed = _follower(stages, index)
+        follower = None if end is None else stages[end]
         last = not any(onward[b] for b in stage.behind)
         if source == "containers" and not stage.behind:
             last = False  # what comes after the container is not known
@@ -164,14 +159,21 @@ def _from_flow(root: nn.Module, flow: Flow, source: Literal["fx", "order", "cont
             last=last,
             calls=calls[id(stage.module)],
             region=flow.regions.get(stage.path or ""),
+            stage=index,
+            end=end,
         )
-    hidden, kept, functional = _sort_activations(root, stages, onward)
+    roles = tuple(_role(stage, onward) for stage in stages)
+    hidden, kept = _sort_activations(root, stages, roles)
     return Anatomy(
         layers=tuple(_one_region_each(layers.values())),
         hidden=hidden,
         kept=kept,
-        functional=functional,
+        functional=tuple(
+            s.activation for s, role in zip(stages, roles, strict=True) if role == HIDDEN and s.module is None
+        ),
         source=source,
+        flow=flow,
+        roles=roles,
     )
 
 
@@ -186,18 +188,18 @@ def _reaches_weights(stages: Sequence[Stage]) -> list[bool]:
     reach = [False] * len(stages)
     for index in range(len(stages) - 1, -1, -1):
         stage = stages[index]
-        reach[index] = stage.kind in ("weighted", "opaque") or any(reach[b] for b in stage.behind)
+        reach[index] = stage.kind in LEARNED or any(reach[b] for b in stage.behind)
     return reach
 
 
-def _follower(stages: Sequence[Stage], index: int) -> tuple[Stage | None, bool]:
-    """The activation straight behind a layer (norm, dropout may lie between), and whether a norm does."""
+def _follower(stages: Sequence[Stage], index: int) -> tuple[int | None, bool]:
+    """The place of the activation straight behind a layer, and whether a norm lies between (dropout may, too)."""
     normed = False
     while len(stages[index].behind) == 1:
         index = stages[index].behind[0]
         stage = stages[index]
         if stage.kind == "activation":
-            return (None if stage.gates else stage), normed
+            return (None if stage.gates else index), normed
         if stage.kind not in ("norm", "transparent"):
             break
         normed = normed or stage.kind == "norm"
@@ -212,36 +214,35 @@ def _fed_by(stages: Sequence[Stage]) -> list[str]:
         made = seen if stage.kind == "transparent" else "identity"
         if stage.kind == "activation":
             made = stage.activation
-        elif stage.kind == "other":
+        elif stage.kind in ("other", "recurrent", "attention", "softmax"):
             made = "mixed"
         for b in stage.behind:
             incoming[b].add(made)
     return ["mixed" if len(names) > 1 else next(iter(names), "identity") for names in incoming]
 
 
+def _role(stage: Stage, onward: Sequence[bool]) -> str:
+    if stage.kind != "activation":
+        return ""
+    if stage.gates:
+        return "it gates another signal"
+    if not any(onward[b] for b in stage.behind):
+        return "it makes the model's output, and the loss counts on its range"
+    return HIDDEN
+
+
 def _sort_activations(
-    root: nn.Module, stages: Sequence[Stage], onward: Sequence[bool]
-) -> tuple[tuple[nn.Module, ...], tuple[tuple[str, str], ...], tuple[str, ...]]:
+    root: nn.Module, stages: Sequence[Stage], roles: Sequence[str]
+) -> tuple[tuple[nn.Module, ...], tuple[tuple[str, str], ...]]:
     hidden: dict[int, nn.Module] = {}
     kept: dict[int, tuple[str, str]] = {}
-    functional: list[str] = []
-    for stage in stages:
-        if stage.kind != "activation":
-            continue
-        if stage.gates:
-            why = "it gates another signal"
-        elif not any(onward[b] for b in stage.behind):
-            why = "it makes the model's output, and the loss counts on its range"
-        else:
-            why = ""
-        if stage.module is None:
-            functional += [stage.activation] if not why else []
-        elif why:
-            kept[id(stage.module)] = (stage.path or "", why)
-        else:
+    for stage, role in zip(stages, roles, strict=True):
+        if stage.module is not None and role == HIDDEN:
             hidden[id(stage.module)] = stage.module
+        elif stage.module is not None and role:
+            kept[id(stage.module)] = (stage.path or "", role)
     shown = {id(s.module) for s in stages if s.module is not None}
     for path, module in root.named_modules():
         if activations.name_of(module) is not None and id(module) not in shown:
             kept[id(module)] = (path, "where it stands in the forward pass is not known")
-    return tuple(m for i, m in hidden.items() if i not in kept), tuple(kept.values()), tuple(functional)
+    return tuple(m for i, m in hidden.items() if i not in kept), tuple(kept.values())

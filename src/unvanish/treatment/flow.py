@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx, nn
 
 from unvanish.treatment.activations import FUNCTIONS, name_of
+from unvanish.treatment.tracing import Site, site_of, trace
 
 _SHAPE_QUERIES = frozenset({"size", "dim", "numel", "getattr", "ndimension"})
 _SHAPE_CHANGES = frozenset(
     {"view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous", "to", "float", "dropout", "type_as"}
 )
+_PASSED_ON = _SHAPE_CHANGES | {
+    "chunk", "split", "unbind", "getitem", "narrow", "select", "expand", "expand_as", "transpose", "permute",
+    "repeat", "sub", "rsub", "neg",
+}  # fmt: skip
 _PRODUCTS = (operator.mul, operator.imul, torch.mul)
+_MAPS = frozenset(
+    {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "bilinear"}
+    | {f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)}
+)
+_SOFTMAXES = frozenset({"softmax", "log_softmax", "softmin"})
+LEAVES = frozenset(
+    {"weighted", "recurrent", "embedding", "attention", "activation", "softmax", "norm", "transparent"}
+)
+LEARNED = frozenset({"weighted", "recurrent", "embedding", "attention", "opaque"})  # kinds that hold weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """One call in the forward pass: a module's, or (module None) a function's. `behind` indexes stages.
 
-    `kind`: weighted, activation, norm, transparent (passes the values on), opaque (has weights, is not
-    looked into), other.
+    `kind`: weighted (Linear, convolution), recurrent, embedding, attention, activation, softmax, norm,
+    transparent (passes the values on), opaque (has weights, is not looked into), other.
     """
 
     kind: str
@@ -34,43 +46,35 @@ class Stage:
     activation: str
     behind: tuple[int, ...]
     gates: bool  # its output is multiplied with another signal
+    sees_data: bool = False  # an argument of the model's own forward goes into it
+    makes_output: bool = False  # what it returns is (a part of) what the model returns
+    site: Site | None = None
+    name: str = ""  # of the function, without the underscore of its in-place form; "" for a module
+    in_place: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
-    """The stages in execution order; `regions` maps a layer's path to the custom module that is one block."""
+    """The stages in execution order; `regions` maps a layer's path to the custom module that is one block.
+
+    `returns_one` says that the model returns one tensor, made by one of the stages.
+    """
 
     stages: tuple[Stage, ...]
     regions: Mapping[str, str]
-
-
-class _Tracer(fx.Tracer):
-    """A tracer that runs no hooks: the watching hooks must not see symbolic values."""
-
-    def call_module(
-        self,
-        m: nn.Module,
-        forward: Callable[..., Any],  # noqa: ARG002  # fx's own, which would run the hooks
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        return super().call_module(m, m.forward, args, kwargs)
+    returns_one: bool = False
 
 
 def trace_flow(root: nn.Module, kind_of: Callable[[nn.Module], str]) -> Flow | None:
     """Trace the model symbolically; None where that can't be done (control flow on data, say)."""
-    try:
-        # a copy that shares the tensors: what forward writes on self must not reach the user's model
-        shared: dict[int, Any] = {id(t): t for t in [*root.parameters(), *root.buffers()]}
-        graph = _Tracer().trace(copy.deepcopy(root, shared))
-    except Exception:  # noqa: BLE001  # the user's forward may raise anything on symbolic values
-        return None
-    return _boil_down(root, graph, kind_of)
+    graph = trace(root, lambda module: kind_of(module) in LEAVES)
+    return None if graph is None else _boil_down(root, graph, kind_of)
 
 
 def _boil_down(root: nn.Module, graph: fx.Graph, kind_of: Callable[[nn.Module], str]) -> Flow | None:
     nodes = [n for n in graph.nodes if n.op.startswith("call_") and not _is_query(n)]
     place = {n: i for i, n in enumerate(nodes)}
+    result = next(n for n in graph.nodes if n.op == "output")
     stages = []
     for node in nodes:
         module, path = None, None
@@ -89,10 +93,16 @@ def _boil_down(root: nn.Module, graph: fx.Graph, kind_of: Callable[[nn.Module], 
                 module=module,
                 activation=name,
                 behind=tuple(place[u] for u in users),
-                gates=any(_multiplies(u) for u in users),
+                gates=_gates(node),
+                name="" if module is not None else _name(node).rstrip("_"),
+                in_place=_name(node).endswith("_") or node.kwargs.get("inplace") is True,
+                sees_data=any(s.op == "placeholder" for s in node.all_input_nodes),
+                makes_output=node in result.all_input_nodes,
+                site=site_of(node),
             )
         )
-    return Flow(stages=tuple(stages), regions=_regions(nodes, stages, place))
+    one = result.args[0] in place if isinstance(result.args[0], fx.Node) else False
+    return Flow(stages=tuple(stages), regions=_regions(nodes, stages, place), returns_one=one)
 
 
 def _name(node: fx.Node) -> str:
@@ -118,12 +128,31 @@ def _classify(
         return kind, name_of(module) or "identity"
     if _name(node) in FUNCTIONS:
         return "activation", from_function
+    if from_function in _SOFTMAXES:
+        return "softmax", from_function
+    if from_function in _MAPS and any(_is_learned(s) for s in node.all_input_nodes):
+        return "opaque", "identity"
     return ("transparent" if from_function in _SHAPE_CHANGES else "other"), "identity"
 
 
-def _multiplies(node: fx.Node) -> bool:
-    product = node.target in _PRODUCTS or (node.op == "call_method" and node.target in ("mul", "mul_"))
-    return product and len(node.all_input_nodes) > 1
+def _is_learned(node: fx.Node) -> bool:
+    """A value made of parameters and constants alone, such as self.weight.t()."""
+    sources = node.all_input_nodes
+    return node.op == "get_attr" or (
+        node.op.startswith("call_") and bool(sources) and all(map(_is_learned, sources))
+    )
+
+
+def _gates(node: fx.Node) -> bool:
+    """Whether a call's result is multiplied with another signal, in one piece, in parts, or as 1 - z."""
+    for user in node.users:
+        product = user.target in _PRODUCTS or (user.op == "call_method" and user.target in ("mul", "mul_"))
+        if product and len(user.all_input_nodes) > 1:
+            return True
+        passed_on = user.op != "call_module" and _name(user).rstrip("_") in _PASSED_ON
+        if passed_on and len(user.all_input_nodes) == 1 and _gates(user):
+            return True
+    return False
 
 
 def _regions(nodes: list[fx.Node], stages: list[Stage], place: Mapping[fx.Node, int]) -> dict[str, str]:
@@ -135,7 +164,7 @@ def _regions(nodes: list[fx.Node], stages: list[Stage], place: Mapping[fx.Node, 
     regions: dict[str, str] = {}
     for path in sorted(inside, key=len, reverse=True):
         members = set(inside[path])
-        weighted = [n for n in inside[path] if stages[place[n]].kind in ("weighted", "opaque")]
+        weighted = [n for n in inside[path] if stages[place[n]].kind in LEARNED]
         if len(weighted) != 1 or str(weighted[0].target) in regions:
             continue
         entries = {s for n in members for s in n.all_input_nodes if s not in members and s.op != "get_attr"}

@@ -13,9 +13,16 @@ from unvanish.treatment.parameters import Choice, Number, Settings
 from unvanish.treatment.treatment import Treatment
 from unvanish.treatment.treatments.activation import Activation
 from unvanish.treatment.treatments.batchnorm import BatchNorm
+from unvanish.treatment.treatments.clip import Clip
+from unvanish.treatment.treatments.gated_rnn import GatedRnn
+from unvanish.treatment.treatments.groupnorm import GroupNorm
 from unvanish.treatment.treatments.init import Init
+from unvanish.treatment.treatments.inputs import Inputs
 from unvanish.treatment.treatments.layernorm import LayerNorm
 from unvanish.treatment.treatments.learning_rate import LearningRate
+from unvanish.treatment.treatments.output import Output
+from unvanish.treatment.treatments.precision import Precision
+from unvanish.treatment.treatments.reconnect import Reconnect
 from unvanish.treatment.treatments.residual import Residual
 from unvanish.treatment.treatments.simplify import Simplify
 
@@ -86,8 +93,15 @@ TREATMENTS = Registry(
         Init,
         BatchNorm,
         LayerNorm,
+        GroupNorm,
         Residual,
         Simplify,
         LearningRate,
+        Clip,
+        GatedRnn,
+        Precision,
+        Reconnect,
+        Inputs,
+        Output,
     )
 )

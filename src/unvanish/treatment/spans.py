@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from unvanish.treatment.anatomy import Layer
+from unvanish.treatment.kinds import is_sequential
 from unvanish.treatment.surgery import Surgery
 
 
@@ -26,12 +27,9 @@ def span_of(surgery: Surgery, layer: Layer) -> tuple[Span | None, str]:
     A piece is a run of neighbours in one nn.Sequential, or one custom module that holds layer and
     activation and stands in an nn.Sequential or nn.ModuleList.
     """
-    if layer.calls > 1:
-        return None, f"layer {layer.path!r} is called {layer.calls} times in one forward pass"
-    if not keeps_shape(layer.module):
-        return None, f"layer {layer.path!r} changes the shape"
-    if layer.last or layer.activation_name == "identity":
-        return None, f"layer {layer.path!r} has no activation behind it"
+    unfit = why_no_block(layer)
+    if unfit:
+        return None, unfit
     if layer.region is not None:
         block = surgery.root.get_submodule(layer.region)
         places = surgery.aliases(block)
@@ -39,13 +37,37 @@ def span_of(surgery: Surgery, layer: Layer) -> tuple[Span | None, str]:
             return Span(layer=layer, container=places[0][0], members=(block,)), ""
         return None, f"{layer.region} is not in an nn.Sequential or nn.ModuleList"
     places = surgery.aliases(layer.module)
-    if len(places) != 1 or type(places[0][0]) is not nn.Sequential or len(surgery.aliases(places[0][0])) > 1:
+    if len(places) != 1 or not is_sequential(places[0][0]) or len(surgery.aliases(places[0][0])) > 1:
         return None, f"the wiring around {layer.path} is written in forward, not in an nn.Sequential"
     container = places[0][0]
     members = _run(list(container.children()), layer)
     if not members:
         return None, f"{layer.path} and its activation do not stand side by side in one nn.Sequential"
     return Span(layer=layer, container=container, members=members), ""
+
+
+def bare_span_of(surgery: Surgery, layer: Layer) -> Span | None:
+    """A layer that stands alone in an nn.ModuleList, where dropping it also drops a round of the loop over it."""
+    places = surgery.aliases(layer.module)
+    if why_no_block(layer) or not layer.functional or len(places) != 1:
+        return None
+    container = places[0][0]
+    return (
+        Span(layer=layer, container=container, members=(layer.module,))
+        if isinstance(container, nn.ModuleList)
+        else None
+    )
+
+
+def why_no_block(layer: Layer) -> str:
+    """Why a layer with its activation is no block of equal shape ("" = it is one)."""
+    if layer.calls > 1:
+        return f"layer {layer.path!r} is called {layer.calls} times in one forward pass"
+    if not keeps_shape(layer.module):
+        return f"layer {layer.path!r} changes the shape"
+    if layer.last or layer.activation_name == "identity":
+        return f"layer {layer.path!r} has no activation behind it"
+    return ""
 
 
 def keeps_shape(module: nn.Module) -> bool:
@@ -66,7 +88,7 @@ def _run(children: Sequence[nn.Module], layer: Layer) -> tuple[nn.Module, ...]:
     start = next(i for i, c in enumerate(children) if c is layer.module)
     for end in range(start + 1, len(children)):
         if children[end] is layer.activation or (
-            type(children[end]) is nn.Sequential and _ends(children[end], layer)
+            is_sequential(children[end]) and _ends(children[end], layer)
         ):
             return tuple(children[start : end + 1])
         if any(c is not layer.module and hasattr(c, "out_features") for c in children[end].modules()):

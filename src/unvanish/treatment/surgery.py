@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from unvanish.errors import SurgeryError
+from unvanish.treatment.blocks import Joined
+from unvanish.treatment.dressing import Coat, dress
+from unvanish.treatment.journal import Journal
 from unvanish.treatment.refuse import refuse_wrappers
-from unvanish.treatment.registers import OptimizerRegister
+from unvanish.treatment.registers import OptimizerRegister, StepHooks
+from unvanish.treatment.values import ValueEdits
 
 
 class Surgery:
@@ -36,10 +40,11 @@ class Surgery:
         refuse_wrappers(root)
         self.root = root
         self.order = None if order is None else list(order)
-        self._journal: list[Callable[[], None]] = []
+        self._journal = Journal()
         self._names_before = {id(p): name for name, p in root.named_parameters()}
         self._before = list(root.parameters())  # held, so that no id is given to a new tensor
-        self._register = OptimizerRegister(optimizers, root)
+        self.optimizers = OptimizerRegister(optimizers, root)
+        self.values = ValueEdits(self._journal, self.optimizers)
 
     # --- the module tree ------------------------------------------------------------------------------------
 
@@ -51,8 +56,12 @@ class Surgery:
         """The dotted path of a module ("" = the root)."""
         return next((p for p, m in self.root.named_modules() if m is module), "?")
 
-    def replace(self, old: nn.Module, new: nn.Module, *, keeps: bool = False) -> None:
+    def replace(
+        self, old: nn.Module, new: nn.Module, *, keeps: bool = False, anchor: nn.Module | None = None
+    ) -> None:
         """Put `new` in the place of `old` at every alias. `keeps`: the new one holds the old one (a wrapper).
+
+        New parameters train as those of `old` do, or where it has none, as those of `anchor`.
 
         Raises:
             SurgeryError: `old` is the root itself, or is not registered in this model.
@@ -63,10 +72,7 @@ class Surgery:
                 f"the {type(old).__name__} to be replaced is not a part of the model",
                 "treat a model that holds it",
             )
-        if keeps:
-            self._adopt(new, beside=old)
-        else:
-            new.train(old.training)
+        self._adopt(new, beside=old if anchor is None else anchor, mode=old.training)
         for parent, name in places:
             self._edit(parent)
             parent._modules[name] = new
@@ -91,6 +97,26 @@ class Surgery:
                 container._modules[name] = new
         self._follow(old, new)
 
+    def insert_before(self, container: nn.Sequential, old: nn.Module, name: str, new: nn.Module) -> None:
+        """Put `new` straight in front of `old` in an nn.Sequential, as insert_after does behind it."""
+        self.insert_after(container, old, name, new)
+        items = list(container._modules.items())
+        place = next(i for i, (_, child) in enumerate(items) if child is new)
+        items.insert(place - 1, items.pop(place))
+        container._modules.clear()
+        container._modules.update(items)
+        if self.order is not None:
+            self._set_order([x for m in self.order if m is not new for x in ([new, m] if m is old else [m])])
+
+    def put(self, parent: nn.Module, name: str, new: nn.Module) -> str:
+        """Register a new part of a module; return the name that it got (one that was free)."""
+        while hasattr(parent, name):
+            name += "_"
+        self._adopt(new, beside=parent)
+        self._edit(parent)
+        parent._modules[name] = new
+        return name
+
     def wrap(self, module: nn.Module, wrapper: nn.Sequential, added: nn.Module) -> None:
         """Replace `module` by a Sequential that holds it and `added`, at every alias."""
         self._adopt(added, beside=module)
@@ -99,8 +125,7 @@ class Surgery:
 
     def precede(self, module: nn.Module, added: nn.Module, *, anchor: nn.Module) -> None:
         """Put `added` in front of a module (an activation), at every alias; it trains as `anchor` does."""
-        self._adopt(added, beside=anchor)
-        self.replace(module, nn.Sequential(added, module), keeps=True)
+        self.replace(module, Joined(added, module, main=1), keeps=True, anchor=anchor)
         if self.order is not None:
             self._set_order([x for m in self.order for x in ((added, m) if m is module else (m,))])
 
@@ -128,41 +153,51 @@ class Surgery:
             inside = {id(m) for top in gone for m in top.modules()}
             self._set_order([m for m in self.order if id(m) not in inside])
 
+    def take_out(self, module: nn.Module) -> None:
+        """Take a module that nothing calls any more out of the model, at every alias."""
+        for parent, name in self.aliases(module):
+            self._edit(parent)
+            del parent._modules[name]
+        if self.order is not None:
+            inside = {id(m) for m in module.modules()}
+            self._set_order([m for m in self.order if id(m) not in inside])
+
     # --- values ---------------------------------------------------------------------------------------------
 
     def write(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
         """Give a parameter new values in place; it stays the same object (ties and optimizers hold)."""
-        self.touch(parameter)
-        with torch.no_grad():
-            parameter.copy_(value)
+        self.values.write(parameter, value)
 
-    def touch(self, parameter: nn.Parameter) -> None:
-        """Journal a parameter that is about to be written, and drop its stale gradient and moments."""
-        saved, gradient = parameter.detach().clone(), parameter.grad
+    def dress(self, module: nn.Module, coat: Coat) -> None:
+        """Change how this one module's forward runs; its name, its parts and its state_dict stay.
 
-        def undo() -> None:
-            with torch.no_grad():
-                parameter.copy_(saved)
-            parameter.grad = gradient
-
-        self._journal.append(undo)
-        parameter.grad = None
-        self._journal.append(self._register.forget(parameter))
+        Raises:
+            SurgeryError: the class of the module can't be extended.
+        """
+        self._journal.note(dress(module, coat))
 
     def scale_rates(self, factor: float) -> None:
         """Multiply the learning rate of every group that holds a parameter of this model."""
-        self._journal.append(self._register.scale_rates(factor))
+        self._journal.note(self.optimizers.scale_rates(factor))
+
+    def hook_steps(self, hooks: StepHooks) -> None:
+        """Have hooks called before and after each step of the optimizers that hold a part of this model.
+
+        Raises:
+            SurgeryError: no optimizer holds one, or an optimizer takes no hooks.
+        """
+        self._journal.note(self.optimizers.hook_steps(hooks))
 
     @property
     def has_optimizer(self) -> bool:
         """Whether an optimizer was handed in."""
-        return self._register.known
+        return self.optimizers.known
 
     # --- the end --------------------------------------------------------------------------------------------
 
     def settle_optimizers(self) -> None:
         """Take what left the model out of the optimizers, and put new parameters beside their neighbours."""
-        self._journal.append(self._register.settle(self.root, self._before))
+        self._journal.note(self.optimizers.settle(self.root, self._before))
 
     def key_map(self) -> dict[str, str]:
         """Old parameter name -> new one, for what is still in the model (to load old checkpoints)."""
@@ -171,8 +206,7 @@ class Surgery:
 
     def undo(self) -> None:
         """Take every edit back, the last first. Doing it again does nothing."""
-        while self._journal:
-            self._journal.pop()()
+        self._journal.undo()
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -183,7 +217,7 @@ class Surgery:
             parent._modules.clear()
             parent._modules.update(children)
 
-        self._journal.append(undo)
+        self._journal.note(undo)
 
     def _set_order(self, order: list[nn.Module]) -> None:
         before = self.order
@@ -191,27 +225,32 @@ class Surgery:
         def undo() -> None:
             self.order = before
 
-        self._journal.append(undo)
+        self._journal.note(undo)
         self.order = order
 
     def _follow(self, old: nn.Module, new: nn.Module) -> None:
         if self.order is not None:
             self._set_order([x for m in self.order for x in ([m, new] if m is old else [m])])
 
-    def _adopt(self, new: nn.Module, *, beside: nn.Module) -> None:
+    def _adopt(self, new: nn.Module, *, beside: nn.Module, mode: bool | None = None) -> None:
         """Make a new module like its neighbour, and have its parameters trained in the neighbour's group."""
         there = {id(t) for t in [*self.root.parameters(), *self.root.buffers()]}
-        anchor = next((p for p in beside.parameters() if p.requires_grad), next(beside.parameters(), None))
-        if anchor is not None:
+        neighbours = [p for p in beside.parameters() if p.requires_grad] or list(beside.parameters())
+        if neighbours:
+            first = neighbours[0]
             for tensor in [*new.parameters(), *new.buffers()]:
                 if id(tensor) not in there:
-                    kind = anchor.dtype if tensor.is_floating_point() else tensor.dtype
-                    tensor.data = tensor.data.to(device=anchor.device, dtype=kind)
-            for parameter in new.parameters():
+                    kind = first.dtype if tensor.is_floating_point() else tensor.dtype
+                    tensor.data = tensor.data.to(device=first.device, dtype=kind)
+            for name, parameter in new.named_parameters():
                 if id(parameter) not in there:
-                    parameter.requires_grad_(anchor.requires_grad)
-                    self._register.seat(parameter, anchor)
+                    # a bias belongs to the group of biases, where weight decay is kept from those
+                    alike = next((p for p in neighbours if p.dim() == parameter.dim()), first)
+                    namesake = dict(beside.named_parameters()).get(name, alike)
+                    alike = namesake if any(namesake is p for p in neighbours) else alike
+                    parameter.requires_grad_(alike.requires_grad)
+                    self.optimizers.seat(parameter, alike)
         held = {id(m) for m in self.root.modules()}
         for module in new.modules():
             if id(module) not in held:
-                module.training = beside.training
+                module.training = beside.training if mode is None else mode

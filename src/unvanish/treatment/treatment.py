@@ -33,6 +33,10 @@ class Operation:
         """The model."""
         return self.surgery.root
 
+    def module(self) -> nn.Module:
+        """The module that the target names."""
+        return self.root if self.target == "*" else self.root.get_submodule(self.target)
+
     def anatomy(self) -> Anatomy:
         """The model as it is now (read anew: an edit changes it)."""
         return read_anatomy(self.root, self.surgery.order)

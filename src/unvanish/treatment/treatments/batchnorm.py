@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, cast, final
+from typing import ClassVar, final
 
 from torch import nn
 
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
-from unvanish.treatment.anatomy import Layer, weight_of
+from unvanish.treatment.anatomy import Layer
+from unvanish.treatment.kinds import features_of, weight_of
+from unvanish.treatment.norms import FeatureBatchNorm
 from unvanish.treatment.parameters import Spec
 from unvanish.treatment.placement import norm_everywhere
 from unvanish.treatment.treatment import Operation, Treatment
@@ -17,7 +19,7 @@ from unvanish.treatment.treatment import Operation, Treatment
 
 @final
 class BatchNorm(Treatment):
-    """Put a batch norm between every layer and its activation (BatchNorm1d, 2d or 3d by the layer's type).
+    """Put a batch norm between every layer and its activation (1d, 2d or 3d by the layer's type).
 
     Why: it holds the pre-activations at variance 1 whatever the weights are, so that no layer saturates
     and the gain per layer no longer depends on the init: 1.03 (squared) for sigmoid, 1.18 for tanh.
@@ -38,6 +40,6 @@ class BatchNorm(Treatment):
 def _norm_for(layer: Layer) -> nn.Module:
     module = layer.module
     if isinstance(module, nn.Linear):
-        return nn.BatchNorm1d(module.out_features)
+        return FeatureBatchNorm(module.out_features)
     kinds = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-    return kinds[weight_of(module).dim() - 2](cast(int, module.out_channels))
+    return kinds[weight_of(module).dim() - 2](features_of(module))

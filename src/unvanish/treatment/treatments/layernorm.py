@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, cast, final
+from typing import ClassVar, final
 
 from torch import nn
 
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
 from unvanish.treatment.anatomy import Layer
+from unvanish.treatment.kinds import features_of
 from unvanish.treatment.parameters import Spec
 from unvanish.treatment.placement import norm_everywhere
 from unvanish.treatment.treatment import Operation, Treatment
@@ -32,11 +33,11 @@ class LayerNorm(Treatment):
 
     def operate(self, operation: Operation) -> None:
         """Insert the norms."""
-        norm_everywhere(operation, _norm_for)
+        norm_everywhere(operation, _norm_for, at_every_call=True)
 
 
 def _norm_for(layer: Layer) -> nn.Module:
     module = layer.module
     if isinstance(module, nn.Linear):
         return nn.LayerNorm(module.out_features)
-    return nn.GroupNorm(1, cast(int, module.out_channels))
+    return nn.GroupNorm(1, features_of(module))

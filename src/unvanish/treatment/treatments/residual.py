@@ -13,13 +13,18 @@ from unvanish.schema.treatment import Safety
 from unvanish.treatment.blocks import Residual as ResidualBlock
 from unvanish.treatment.parameters import Number, Spec
 from unvanish.treatment.spans import Span, span_of
+from unvanish.treatment.surgery import Surgery
 from unvanish.treatment.treatment import Operation, Treatment
+from unvanish.treatment.wired import has_sum_behind, takes_skip, wired_block
+from unvanish.treatment.wiring import Wiring
 
 
 @final
 class Residual(Treatment):
     """Put an identity skip around every [layer, activation] block of equal shape: x + scale * F(x).
 
+    Blocks that are modules are wrapped; where layer and activation are called in forward, these two calls are
+    edited in the running forward: what goes into the layer is kept, and added behind the activation.
     Why: the skip hands the signal on with gain 1, so that the product over layers no longer shrinks,
     whatever F's own derivative is (1 + small instead of small).
     When it is wrong: where shapes differ (those blocks are left out), or where the sum grows too large: with
@@ -34,23 +39,42 @@ class Residual(Treatment):
     def operate(self, operation: Operation) -> None:
         """Wrap the blocks."""
         surgery, scale = operation.surgery, operation.settings.number("scale")
+        anatomy, wiring = operation.anatomy(), Wiring(surgery)
         spans: list[Span] = []
         reasons: list[str] = []
+        wired: set[str] = set()
         for layer in operation.layers():
+            if has_sum_behind(anatomy, layer):
+                reasons.append(f"layer {layer.path!r} has a sum behind it already")
+                continue
             span, why = span_of(surgery, layer)
             if span is not None:
                 spans.append(span)
-            else:
-                reasons.append(why)
-        if not spans:
+                continue
+            try:
+                block = wired_block(wiring, anatomy, layer)
+                unsure = next((found.path for found in block.layers if not takes_skip(found)), None)
+                if unsure is not None:
+                    raise SurgeryError(f"{block.first.words}, also calls {unsure}, which can take no skip")
+                kept = f"_unvanish_kept_{block.first.node.end_lineno}_{block.first.node.end_col_offset}"
+                wiring.edit(block.first, "keep", kept)
+                wiring.edit(block.last, "add", kept, scale)
+                wired.add(layer.path)
+            except SurgeryError as error:
+                reasons.append(error.mistake if "wiring" not in why else f"{why}; {error.mistake}")
+        if not spans and not wired:
             raise SurgeryError(
                 f"no block takes a skip: {reasons[0]}",
                 "write the blocks as nn.Sequential(layer, activation) of equal width, or add x + in forward",
             )
+        wiring.carry_out()
         for span in spans:
-            if isinstance(span.container, nn.Sequential):
-                body = span.members[0] if len(span.members) == 1 else nn.Sequential(*span.members)
-                surgery.gather(span.container, span.members, ResidualBlock(body, scale))
-            else:
-                wrapper = ResidualBlock(span.members[0], scale)
-                surgery.replace(span.members[0], wrapper, keeps=True)
+            _wrap(surgery, span, scale)
+
+
+def _wrap(surgery: Surgery, span: Span, scale: float) -> None:
+    if isinstance(span.container, nn.Sequential):
+        body = span.members[0] if len(span.members) == 1 else nn.Sequential(*span.members)
+        surgery.gather(span.container, span.members, ResidualBlock(body, scale))
+    else:
+        surgery.replace(span.members[0], ResidualBlock(span.members[0], scale), keeps=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, final
 
 from torch import nn
@@ -10,15 +10,21 @@ from torch import nn
 from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
+from unvanish.treatment.anatomy import Anatomy, Layer
+from unvanish.treatment.flow import Stage
 from unvanish.treatment.parameters import Number, Spec
-from unvanish.treatment.spans import span_of
+from unvanish.treatment.spans import Span, bare_span_of, span_of
 from unvanish.treatment.treatment import Operation, Treatment
+from unvanish.treatment.wired import WiredBlock, wired_block
+from unvanish.treatment.wiring import Wiring
 
 
 @final
 class Simplify(Treatment):
     """Keep the first blocks and the output, `layers` weighted layers in all; drop whole equal blocks.
 
+    Blocks are dropped from their nn.Sequential or nn.ModuleList; where layer and activation are called in
+    forward, both calls hand on what they get, and the layer leaves the model.
     Why: the signal is a product over layers. A gain of .02 per layer (squared) leaves 1e-2 of the
     amplitude after 3 layers and 1e-9 after 12.
     When it is wrong: where the depth is needed. It takes capacity away, and old checkpoints no longer fit:
@@ -34,34 +40,89 @@ class Simplify(Treatment):
 
     def operate(self, operation: Operation) -> None:
         """Drop the last blocks that can be dropped."""
-        surgery = operation.surgery
         layers, keep = operation.layers(), operation.settings.whole("layers")
         surplus = len(layers) - keep
         if surplus <= 0:
             raise SurgeryError(
                 f"the net has {len(layers)} layers, not more than {keep}", "choose another treatment"
             )
-        pairs = [span_of(surgery, layer) for layer in layers[1:]]  # the first layer fits the data: it stays
-        spans = [span for span, _ in pairs if span is not None]
-        if len(spans) < surplus:
-            why = next(why for span, why in pairs if span is None)
+        before, wiring = operation.anatomy(), Wiring(operation.surgery)
+        found = [
+            _block(operation, before, wiring, layer) for layer in layers[1:]
+        ]  # the first one fits the data
+        blocks = [block for block in found if not isinstance(block, str)]
+        if len(blocks) < surplus:
+            why = next(block for block in found if isinstance(block, str))
             raise SurgeryError(
-                f"only {len(spans)} of {len(layers)} layers can be dropped whole ({why})",
-                f"ask for {len(layers) - len(spans)} layers or more, or cut the depth in the source",
+                f"only {len(blocks)} of {len(layers)} layers can be dropped whole ({why})",
+                f"ask for {len(layers) - len(blocks)} layers or more, or cut the depth in the source",
             )
-        gone = spans[len(spans) - surplus :]
-        lost = {id(span.layer.module) for span in gone}
-        left = [layer.module for layer in layers if id(layer.module) not in lost]
-        for span in gone:
-            surgery.remove(span.container, span.members)
-        self._check(operation, left)
+        gone = blocks[len(blocks) - surplus :]
+        _drop(operation, wiring, gone)
+        lost = {id(_layer(block).module) for block in gone}
+        _check(operation, [layer.module for layer in layers if id(layer.module) not in lost])
+        if before.source == "fx":
+            _check_wiring(before, operation.anatomy(), [_layer(block) for block in gone])
 
-    def _check(self, operation: Operation, left: list[nn.Module]) -> None:
-        """A forward that counts on positions in a container would now run other layers, or none."""
-        anatomy = operation.anatomy()
-        now = [layer.module for layer in operation.layers()] if anatomy.layers else []
-        if len(now) != len(left) or any(a is not b for a, b in zip(now, left, strict=True)):
-            raise SurgeryError(
-                "the forward pass counts on the number of layers, so that none can be dropped",
-                "loop over the container (for layer in self.layers) or cut the depth in the source",
-            )
+
+def _block(operation: Operation, anatomy: Anatomy, wiring: Wiring, layer: Layer) -> Span | WiredBlock | str:
+    """How a layer can be dropped with its activation, or why it can't."""
+    span, why = span_of(operation.surgery, layer)
+    span = span or bare_span_of(operation.surgery, layer)
+    if span is not None:
+        return span
+    try:
+        block = wired_block(wiring, anatomy, layer)
+    except SurgeryError as error:
+        return error.mistake if "wiring" not in why else f"{why}; {error.mistake}"
+    return block if len(block.layers) == 1 else f"{block.first.words}, runs {len(block.layers)} layers"
+
+
+def _layer(block: Span | WiredBlock) -> Layer:
+    return block.layer if isinstance(block, Span) else block.layers[0]
+
+
+def _drop(operation: Operation, wiring: Wiring, gone: Sequence[Span | WiredBlock]) -> None:
+    for block in gone:
+        if isinstance(block, WiredBlock):
+            wiring.edit(block.first, "swap", "identity")
+            wiring.edit(block.last, "swap", "identity")
+    wiring.carry_out()
+    for block in gone:
+        if isinstance(block, WiredBlock):
+            operation.surgery.take_out(block.layers[0].module)
+        else:
+            operation.surgery.remove(block.container, block.members)
+
+
+def _check(operation: Operation, left: Sequence[nn.Module]) -> None:
+    """A forward that counts on positions in a container would now run other layers, or none."""
+    anatomy = operation.anatomy()
+    now = [layer.module for layer in operation.layers()] if anatomy.layers else []
+    if len(now) != len(left) or any(a is not b for a, b in zip(now, left, strict=True)):
+        raise SurgeryError(
+            "the forward pass counts on the number of layers, so that none can be dropped",
+            "loop over the container (for layer in self.layers) or cut the depth in the source",
+        )
+
+
+def _check_wiring(before: Anatomy, after: Anatomy, lost: Sequence[Layer]) -> None:
+    """All that is left must run in the same order as before, each with the same things around it."""
+    gone = {place for layer in lost for place in _places(before.flow.stages, layer)}
+    wanted = [_mark(s) for place, s in enumerate(before.flow.stages) if place not in gone]
+    if after.source != "fx" or wanted != [_mark(s) for s in after.flow.stages]:
+        raise SurgeryError(
+            "without these layers the forward pass does other things as well", "cut the depth in the source"
+        )
+
+
+def _places(stages: Sequence[Stage], layer: Layer) -> list[int]:
+    """The stages of a block: the layer, its activation, and what lies between."""
+    places = [layer.stage]
+    while layer.end is not None and places[-1] != layer.end:
+        places.append(stages[places[-1]].behind[0])
+    return places
+
+
+def _mark(stage: Stage) -> tuple[int, str]:
+    return (0 if stage.module is None else id(stage.module), stage.name)

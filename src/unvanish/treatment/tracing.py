@@ -1,0 +1,127 @@
+"""One symbolic trace of a model (torch.fx) that remembers from which expression of the source each call came."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from unvanish.treatment.blocks import Joined, Preceded
+from unvanish.treatment.dressing import inner_type
+
+_SITE = "unvanish.site"
+_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The expression of a call: in a method (`code`) of the module at path `owner`, at this place of the file.
+
+    Columns are None where the interpreter does not keep them (Python 3.10).
+    """
+
+    owner: str
+    code: CodeType
+    line: int
+    end_line: int | None = None
+    end_column: int | None = None
+
+
+class _Tracer(fx.Tracer):
+    """A tracer that runs no hooks: the watching hooks must not see symbolic values."""
+
+    def __init__(self, is_leaf: Callable[[nn.Module], bool]) -> None:
+        """`is_leaf` says which modules are not looked into, beside torch's own."""
+        super().__init__()
+        self._is_leaf = is_leaf
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return self._is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],  # noqa: ARG002  # fx's own, which would run the hooks
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        return super().call_module(m, m.forward, args, kwargs)
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """Arguments that scripts may leave out are left out: a mask that is symbolic is a mask that is not None."""
+        fn, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        for place, parameter in enumerate(inspect.signature(root_fn).parameters.values()):
+            given = parameter.kind in kinds and parameter.default is not inspect.Parameter.empty
+            if given and place < len(args):
+                args[place] = parameter.default
+        return fn, args
+
+    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(kind, *args, **kwargs)
+        if kind.startswith("call_"):
+            node.meta[_SITE] = self._site(node)
+        return node
+
+    def _site(self, node: fx.Node) -> Site | None:
+        """The user's expression that is running, None where it is not the innermost module's own code."""
+        frame = next((f for f in _frames() if not f.f_code.co_filename.startswith(_NOT_THE_USERS)), None)
+        if frame is None:
+            return None
+        owner = frame.f_locals.get("self")
+        if not isinstance(owner, nn.Module) or self.submodule_paths is None:
+            return None
+        path = self.submodule_paths.get(owner)
+        stack = [entry[0] for entry in node.meta.get("nn_module_stack", {}).values()]
+        inside = [p for p in stack if not (node.op == "call_module" and p == node.target)]
+        while inside and isinstance(self.root.get_submodule(inside[-1]), (Joined, Preceded)):
+            inside.pop()  # it stands in the place of a module that the script calls
+        if path is None or path != (inside[-1] if inside else ""):
+            return None
+        line, end_line, end_column = _position(frame)
+        return Site(owner=path, code=frame.f_code, line=line, end_line=end_line, end_column=end_column)
+
+
+def trace(root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | None:
+    """Trace the model symbolically; None where that can't be done (control flow on data, say)."""
+    try:
+        # a copy that shares the tensors: what forward writes on self must not reach the user's model
+        shared: dict[int, Any] = {id(t): t for t in [*root.parameters(), *root.buffers()]}
+        twin = copy.deepcopy(root, shared)
+        for module in twin.modules():
+            object.__setattr__(module, "__class__", inner_type(module))
+        return _Tracer(is_leaf).trace(twin)
+    except Exception:  # noqa: BLE001  # the user's forward may raise anything on symbolic values
+        return None
+
+
+def site_of(node: fx.Node) -> Site | None:
+    """Where in the user's source this call was made, None where that is not known."""
+    found = node.meta.get(_SITE)
+    return found if isinstance(found, Site) else None
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _position(frame: FrameType) -> tuple[int, int | None, int | None]:
+    positions = getattr(frame.f_code, "co_positions", None)
+    if positions is None:
+        return frame.f_lineno, None, None
+    place = next(itertools.islice(positions(), frame.f_lasti // 2, None), (None,) * 4)
+    return frame.f_lineno, place[1], place[3]
