@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-# written by others than the rules' author, who has not read them and has tuned nothing on them
+# Written by others than the rules' author. Of these, one half by a hash of the name was read after a first
+# measurement, and tuned on; the other half has not been read, and is what is reported.
 HELD_OUT = ("layers", "sequences", "assorted")
 FAMILIES = ("flow", "extremes", "elsewhere", *HELD_OUT)
 LABELS = "labels.json"
@@ -48,7 +50,8 @@ class Case:
     @property
     def half(self) -> str:
         """Rules are tuned on the one, and the other is reported."""
-        return "report" if self.family in HELD_OUT else "tune"
+        odd = hashlib.sha256(self.name.encode()).digest()[0] % 2
+        return "report" if self.family in HELD_OUT and odd else "tune"
 
 
 def all_cases() -> list[Case]:
