@@ -126,7 +126,9 @@ class _Supervisor:
             near.close()
             os.close(output)
 
-    def _become(self, spec: TrialSpec, link: Connection[Any, Any], sink: int, drop: Iterable[int]) -> NoReturn:
+    def _become(
+        self, spec: TrialSpec, link: Connection[Any, Any], sink: int, drop: Iterable[int]
+    ) -> NoReturn:
         """In the forked process: be the trial. What goes wrong here must not go on as a second supervisor."""
         try:
             os.setsid()  # a group of its own, no terminal: what a script does to its group stays there

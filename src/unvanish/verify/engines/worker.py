@@ -151,5 +151,7 @@ def _environment(threads: int) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if name not in _WATCHED}
     own.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     if not own.get("PYTHONHASHSEED", "").isdigit():
-        own["PYTHONHASHSEED"] = "0"  # a vocabulary made from a set of words has the same order in each process
+        own["PYTHONHASHSEED"] = (
+            "0"  # a vocabulary made from a set of words has the same order in each process
+        )
     return own
