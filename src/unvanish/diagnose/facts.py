@@ -72,8 +72,9 @@ class Profile:
     @property
     def most_starved(self) -> LayerSignal:
         """The most starved weighted operation; of those within half a decade, the one nearest to the data."""
-        least = min(s.starvation for s in self.layers)
-        return next(s for s in self.layers if s.starvation <= least + SAME)
+        known = [s.starvation for s in self.layers if s.starvation == s.starvation]
+        least = min(known, default=math.nan)
+        return next((s for s in self.layers if s.starvation <= least + SAME), self.layers[0])
 
     @cached_property
     def entry(self) -> float:
