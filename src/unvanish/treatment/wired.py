@@ -84,7 +84,12 @@ def _all_layers(anatomy: Anatomy, layer: Layer, first: Call) -> tuple[Layer, ...
     ends = [stages[found.end] for found in layers if found.end is not None]
     same = all(end.site == there for end in ends)
     if (
-        not (len(passing) == len(layers) == len(ends) == len([s for s in stages if s.site == there and s.kind != "norm"]))
+        not (
+            len(passing)
+            == len(layers)
+            == len(ends)
+            == len([s for s in stages if s.site == there and s.kind != "norm"])
+        )
         or not same
     ):
         raise SurgeryError(f"{first.words}, also serves layers of another kind", "write them apart")

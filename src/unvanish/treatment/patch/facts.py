@@ -113,21 +113,32 @@ class Swap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionSwap:
-    """A called activation is another one now (`name` as torch.nn.functional has it; "identity" takes it away)."""
+    """A called function is another one now (`name` as torch.nn.functional has it; "identity" takes it away).
 
-    call: FunctionCall
+    `old` are the names of what ran there. `arguments` stand behind the value; None: the same as before. `owners` are
+    the paths of the modules whose forward makes the call.
+    """
+
+    site: Site
+    old: tuple[str, ...]
     name: str
-    arguments: str
+    arguments: str | None
+    owners: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Norm:
-    """A norm stands behind a layer, in front of its activation (a module's path, or a called function's site)."""
+    """A norm stands behind a layer, in front of its activation (a module's path, or a called function's site).
+
+    `axes` are those of the layer's output [batch, ..., features] (0: not seen): torch's own batch norm and group norm
+    take the last axis for the features where there are two.
+    """
 
     layer: str
     kind: str
     before: str  # arguments in front of the number of features: GroupNorm's groups
     features: int
+    axes: int
     activation: str | None
     function: Site | None
 
@@ -139,6 +150,19 @@ class Skip:
     first: str
     last: str
     scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSkip:
+    """An identity skip in a forward: what goes into the call at `first` is added to what the call at `last` gives.
+
+    `mixed`: layers that change the shape pass here, too, without a skip.
+    """
+
+    first: Site
+    last: Site
+    scale: float
+    mixed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +200,7 @@ class Change:
     functions: tuple[FunctionSwap, ...] = ()
     norms: tuple[Norm, ...] = ()
     skips: tuple[Skip, ...] = ()
+    call_skips: tuple[CallSkip, ...] = ()
     uneven: tuple[str, ...] = ()  # first modules of runs that got no skip, since they change the shape
     dropped: tuple[Dropped, ...] = ()
     drawn: tuple[Drawn, ...] = ()
@@ -183,6 +208,7 @@ class Change:
     seed_mark: int = 0
     partial: bool = False  # some parameters of the drawn modules were left, being frozen
     refused: str | None = None
+    only_here: str | None = None  # why the model itself can not be changed so, which the source can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

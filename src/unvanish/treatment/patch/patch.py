@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unvanish.treatment.patch import rates
 from unvanish.treatment.patch.by_hand import snippet_for
+from unvanish.treatment.patch.call_skips import place_call_skips
 from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Change, Facts
 from unvanish.treatment.patch.functions import swap_functions
@@ -101,6 +102,11 @@ def _norms(draft: Draft, change: Change) -> None:
     place_norms(draft, change.norms)
 
 
+def _residual(draft: Draft, change: Change) -> None:
+    place_skips(draft, change.skips, change.uneven)
+    place_call_skips(draft, change.call_skips)
+
+
 def _rate(draft: Draft, change: Change) -> None:
     factor = change.prescription.parameters.get("factor")
     if isinstance(factor, (int, float)):
@@ -113,7 +119,7 @@ _MAKERS: dict[str, Callable[[Draft, Change], None]] = {
     "batchnorm": _norms,
     "layernorm": _norms,
     "groupnorm": _norms,
-    "residual": lambda draft, change: place_skips(draft, change.skips, change.uneven),
+    "residual": _residual,
     "learning_rate": _rate,
     "clip": lambda draft, change: rates.clip_gradients(draft, change.prescription),
 }

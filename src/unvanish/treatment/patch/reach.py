@@ -1,4 +1,4 @@
-"""Whether the script's own loops over a model would reach what a patch puts into it, or no longer reach what they did."""
+"""Whether the script's own loops over a model would reach what a patch puts in, or lose what it moves."""
 
 from __future__ import annotations
 
