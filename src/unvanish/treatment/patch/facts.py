@@ -166,13 +166,6 @@ class CallSkip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dropped:
-    """A block that is gone: the paths of its modules in their container."""
-
-    members: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
     """One parameter of an init, as treatment.draw.Draw says it."""
 
@@ -192,6 +185,15 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """A module without parameters stands behind a layer: what makes the output now."""
+
+    layer: str
+    kind: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """What one prescription did to the model. `refused` says why it could not be read (None = it was)."""
 
@@ -202,7 +204,8 @@ class Change:
     skips: tuple[Skip, ...] = ()
     call_skips: tuple[CallSkip, ...] = ()
     uneven: tuple[str, ...] = ()  # first modules of runs that got no skip, since they change the shape
-    dropped: tuple[Dropped, ...] = ()
+    dropped: tuple[str, ...] = ()  # paths of the modules that are gone from their containers
+    appended: tuple[Appended, ...] = ()
     drawn: tuple[Drawn, ...] = ()
     seed: int | None = None
     seed_mark: int = 0
@@ -232,6 +235,7 @@ class Facts:
     learning_rate: float | None = None  # what the recipe sets the first group's rate to
     seed: int | None = None
     digests: dict[str, str] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()  # names of parameters that are not trained
     unwatched: str | None = None  # why the forward pass was not seen
 
     def children(self, path: str) -> list[str]:

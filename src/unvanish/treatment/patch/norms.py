@@ -12,7 +12,7 @@ from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Norm, Site
 from unvanish.treatment.patch.norm_calls import norm_in_forward
 from unvanish.treatment.patch.norm_text import norm_text
-from unvanish.treatment.patch.reach import refuse_reached
+from unvanish.treatment.patch.reach import refuse_reached, refuse_untrained
 from unvanish.treatment.patch.spots import Spot, add_behind, spot_of, width_text
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, dotted
@@ -47,7 +47,9 @@ def place_norms(draft: Draft, norms: Sequence[Norm]) -> None:
     Raises:
         PatchError: a layer is built where it also serves without a norm, or its calls are not understood.
     """
-    refuse_reached(draft, {norm.layer.rpartition(".")[0] for norm in norms})
+    holders = {norm.layer.rpartition(".")[0] for norm in norms}
+    refuse_reached(draft, holders)
+    refuse_untrained(draft, holders)
     for group in _groups(draft, norms):
         if not _insert(draft, group):
             _elsewhere(draft, group)

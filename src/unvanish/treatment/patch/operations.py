@@ -18,10 +18,10 @@ from unvanish.treatment.draw import seed_mark
 from unvanish.treatment.init_plan import Planned, plan_init
 from unvanish.treatment.patch.edits import NewEdit, new_edits
 from unvanish.treatment.patch.facts import (
+    Appended,
     CallSkip,
     Change,
     Drawn,
-    Dropped,
     FunctionCall,
     FunctionSwap,
     Norm,
@@ -102,6 +102,7 @@ def read_change(operated: Operated, fault: SurgeryError | None) -> Change:
 def _activation(operated: Operated) -> Change:
     """Modules of another class, calls of another function."""
     swaps: dict[str, Swap] = {}
+    stands: dict[int, str] = {}
     after: Tree = dict(operated.model.named_modules(remove_duplicate=False))
     for place, old in operated.before.items():
         new, path = after.get(place), operated.path(old)
@@ -109,11 +110,21 @@ def _activation(operated: Operated) -> Change:
             continue
         if not any(m is old for m in new.modules()):  # else it is a wrapper around the old one
             swaps.setdefault(path, _swap(path, old, new))
+            stands[id(new)] = path
     functions, fault = _function_swaps(operated)
-    wrapped = [m for m in operated.fresh() if not any(True for _ in m.children())]
-    if len(wrapped) > len(swaps):
-        fault = "a module was put behind another one"
-    return operated.change(swaps=tuple(swaps.values()), functions=functions, refused=fault)
+    appended = []
+    for new in operated.fresh():
+        if any(True for _ in new.children()) or any(after.get(p) is new for p in swaps):
+            continue
+        layer = _layer_of(operated, new, {id(x.module): x for x in operated.anatomy.layers})
+        path = None if layer is None else operated.path(layer.module)
+        if path is None:
+            return operated.change(refused=f"where the new {type(new).__name__} stands could not be read")
+        appended.append(Appended(layer=path, kind=type(new).__name__, arguments=arguments_of(new)))
+    operated.paths.update(stands)  # for the changes that follow
+    return operated.change(
+        swaps=tuple(swaps.values()), functions=functions, appended=tuple(appended), refused=fault
+    )
 
 
 def _function_swaps(operated: Operated) -> tuple[tuple[FunctionSwap, ...], str | None]:
@@ -184,12 +195,8 @@ def _seen_activations(operated: Operated, fault: SurgeryError) -> Change:
 
 def _swap(path: str, old: nn.Module, new: nn.Module) -> Swap:
     same = old.extra_repr() == new.extra_repr() != ""
-    return Swap(
-        path=path,
-        old=type(old).__name__,
-        new=type(new).__name__,
-        arguments=None if same else arguments_of(new),
-    )
+    names = [base_of(m).rpartition(".")[2] for m in (old, new)]
+    return Swap(path=path, old=names[0], new=names[1], arguments=None if same else arguments_of(new))
 
 
 def arguments_of(module: nn.Module) -> str:
@@ -326,11 +333,8 @@ def _dropped(operated: Operated) -> Change:
     if any(n is None for n in names):
         return operated.change(refused="a block that an earlier change built is dropped")
     functions, fault = _function_swaps(operated)
-    return operated.change(
-        dropped=tuple(Dropped(members=(n,)) for n in names if n is not None),
-        functions=functions,
-        refused=fault,
-    )
+    dropped = tuple(n for n in names if n is not None)
+    return operated.change(dropped=dropped, functions=functions, refused=fault)
 
 
 # --- inits ------------------------------------------------------------------------------------------------------
@@ -387,4 +391,5 @@ _READERS: dict[str, Callable[[Operated], Change]] = {
     "residual": _skips,
     "simplify": _dropped,
     "init": _init,
+    "gated_rnn": _activation,
 }

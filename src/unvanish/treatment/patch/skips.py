@@ -71,7 +71,8 @@ def _plain_forward(draft: Draft, kind: str) -> tuple[Tree, str, cst.BaseExpressi
     """(file, input's name, returned expression) of a class whose forward never binds its only input again."""
     wanted = kind.rpartition(".")[2]
     owners = [(t, c) for t in draft.trees() for c in t.all(cst.ClassDef) if c.name.value == wanted]
-    if len(owners) != 1:
+    heirs = [c for t in draft.trees() for c in t.all(cst.ClassDef) if wanted in _bases(c)]
+    if len(owners) != 1 or heirs:
         return None
     tree, owner = owners[0]
     bodies = owner.body.body if isinstance(owner.body, cst.IndentedBlock) else []
@@ -102,6 +103,10 @@ def _plain_forward(draft: Draft, kind: str) -> tuple[Tree, str, cst.BaseExpressi
         if tree.inside(a, forwards[0]) and a.attr.value.endswith("_") and dotted(a.value) == name
     ]  # fmt: skip
     return None if bound or in_place else (tree, name, returns[0].value)
+
+
+def _bases(owner: cst.ClassDef) -> list[str]:
+    return [(dotted(arg.value) or "").rpartition(".")[2] for arg in owner.bases]
 
 
 def _around_calls(draft: Draft, blocks: Sequence[Skip], uneven: Sequence[str]) -> None:

@@ -138,7 +138,7 @@ def add_behind(draft: Draft, spot: Spot, text: str) -> bool:
     """Put a module right behind the one of this spot, in the same container; False where that has no plain form."""
     tree, edits = spot.tree, draft.edits(spot.tree)
     if spot.kind == "element":
-        edits.behind(*_behind(tree, tree.line_start(tree.start(spot.node)), tree.close(spot.node), text))
+        edits.behind(*behind(tree, tree.line_start(tree.start(spot.node)), tree.close(spot.node), text))
         return True
     if spot.kind == "append" and isinstance(spot.holder, cst.Call):
         edits.lines_after(tree.statement(spot.holder), [f"{spot.name}.append({text})"])
@@ -157,12 +157,12 @@ def add_behind(draft: Draft, spot: Spot, text: str) -> bool:
         if name is None:
             return False
         end = tree.close(spot.holder)
-        edits.behind(*_behind(tree, tree.line_start(tree.start(spot.holder)), end, f"({name}, {text})"))
+        edits.behind(*behind(tree, tree.line_start(tree.start(spot.holder)), end, f"({name}, {text})"))
         return True
     return False
 
 
-def _behind(tree: Tree, first: int, end: int, text: str) -> tuple[int, str]:
+def behind(tree: Tree, first: int, end: int, text: str) -> tuple[int, str]:
     """(offset, text) of a new element: on a line of its own where its neighbour stands on one."""
     margin = tree.text[first:end][: len(tree.text[first:end]) - len(tree.text[first:end].lstrip(" \t"))]
     rest = tree.text[end : tree.line_end(end)]
