@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
 from unvanish.treatment.activations import FUNCTIONS, name_of
+from unvanish.treatment.tracing import trace
 
 _PRODUCTS = (operator.matmul, torch.matmul, torch.mm, torch.bmm)
 _TURNS = ("t", "transpose", "mT", "T", "swapaxes", "permute")
@@ -31,19 +29,6 @@ class Matrix:
     activation: str | None
 
 
-class _Tracer(fx.Tracer):
-    """A tracer that runs no hooks: the watching hooks must not see symbolic values."""
-
-    def call_module(
-        self,
-        m: nn.Module,
-        forward: Callable[..., Any],  # noqa: ARG002  # fx's own, which would run the hooks
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        return super().call_module(m, m.forward, args, kwargs)
-
-
 def bare_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """The trainable matrices (2-D or more, no side of 1) that a module holds itself, if it is none of torch's."""
     containers = (nn.ParameterList, nn.ParameterDict)
@@ -58,11 +43,8 @@ def bare_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 def read_matrices(root: nn.Module) -> dict[str, Matrix] | None:
     """All bare parameters that forward multiplies with, by dotted name; None where it can't be traced."""
-    try:
-        # a copy that shares the tensors: what forward writes on self must not reach the user's model
-        shared: dict[int, Any] = {id(t): t for t in [*root.parameters(), *root.buffers()]}
-        graph = _Tracer().trace(copy.deepcopy(root, shared))
-    except Exception:  # noqa: BLE001  # the user's forward may raise anything on symbolic values
+    graph = trace(root, lambda _: False)
+    if graph is None:
         return None
     sizes = {name: tuple(p.shape) for name, p in root.named_parameters(remove_duplicate=False)}
     found: dict[str, Matrix] = {}

@@ -36,6 +36,7 @@ class Draft:
         self._spellings = {path: Spelling(tree, self._splices[path]) for path, tree in self._trees.items()}
         self.origins = Origins(self._trees)
         self._defined: dict[tuple[str, str], str] = {}
+        self._definitions: dict[tuple[str, int], list[str]] = {}  # by file and offset
         self.inserted: set[str] = set()  # layers that have a norm as their neighbour in a Sequential
         self.norms: tuple[Norm, ...] = ()  # of the change that is being made
         self.done: set[str] = set()  # what several modules share and is edited once
@@ -76,6 +77,7 @@ class Draft:
         edits = {path: splices.saved() for path, splices in self._splices.items()}
         names = {path: spelling.saved() for path, spelling in self._spellings.items()}
         held = list(self.notes), dict(self._defined), set(self.inserted), set(self.done)
+        definitions = {spot: list(codes) for spot, codes in self._definitions.items()}
         try:
             change()
         except PatchError as error:
@@ -83,6 +85,7 @@ class Draft:
                 splices.restore(edits[path])
                 self._spellings[path].restore(names[path])
             self.notes, self._defined, self.inserted, self.done = held
+            self._definitions = definitions
             return error
         return None
 
@@ -92,7 +95,8 @@ class Draft:
             self.notes.append(text)
 
     def texts(self) -> dict[str, tuple[Text, str]]:
-        """Every file with its new text."""
+        """Every file with its new text. The last thing that is asked."""
+        self._with_definitions()
         return {path: (tree.source, self._splices[path].joined()) for path, tree in self._trees.items()}
 
     def free_name(self, tree: Tree, wanted: str) -> str:
@@ -129,14 +133,21 @@ class Draft:
                 not isinstance(last, (cst.ClassDef, cst.FunctionDef)) and _is_head(statement)
             ):
                 last = statement
-        newline = tree.newline
         step = [line.replace("    ", tree.indent) for line in lines]
         if last is None:
             raise PatchError(f"{tree.path} imports nothing before {tree.place(node)}", place=tree.place(node))
         end = tree.line_end(tree.end(last))
-        blank = _blank_lines(tree.text[end:])
-        text = newline * 3 + newline.join(step) + newline * (0 if blank is None else max(0, 2 - blank))
-        self.edits(tree).behind(end, text)
+        self._definitions.setdefault((tree.path, end), []).append(tree.newline.join(step))
+
+    def _with_definitions(self) -> None:
+        """Two empty lines in front of each, and behind the last."""
+        for (path, end), codes in self._definitions.items():
+            tree = self._trees[path]
+            blank = _blank_lines(tree.text[end:])
+            apart = tree.newline * 3
+            pad = "" if blank is None else tree.newline * max(0, 2 - blank)
+            self._splices[path].behind(end, apart + apart.join(codes) + pad)
+        self._definitions.clear()
 
 
 def _is_head(statement: cst.CSTNode) -> bool:

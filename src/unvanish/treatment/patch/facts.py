@@ -113,21 +113,32 @@ class Swap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionSwap:
-    """A called activation is another one now (`name` as torch.nn.functional has it; "identity" takes it away)."""
+    """A called function is another one now (`name` as torch.nn.functional has it; "identity" takes it away).
 
-    call: FunctionCall
+    `old` are the names of what ran there. `arguments` stand behind the value; None: the same as before. `owners` are
+    the paths of the modules whose forward makes the call.
+    """
+
+    site: Site
+    old: tuple[str, ...]
     name: str
-    arguments: str
+    arguments: str | None
+    owners: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Norm:
-    """A norm stands behind a layer, in front of its activation (a module's path, or a called function's site)."""
+    """A norm stands behind a layer, in front of its activation (a module's path, or a called function's site).
+
+    `axes` are those of the layer's output [batch, ..., features] (0: not seen): torch's own batch norm and group norm
+    take the last axis for the features where there are two.
+    """
 
     layer: str
     kind: str
     before: str  # arguments in front of the number of features: GroupNorm's groups
     features: int
+    axes: int
     activation: str | None
     function: Site | None
 
@@ -142,10 +153,16 @@ class Skip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dropped:
-    """A block that is gone: the paths of its modules in their container."""
+class CallSkip:
+    """An identity skip in a forward: what goes into the call at `first` is added to what the call at `last` gives.
 
-    members: tuple[str, ...]
+    `mixed`: layers that change the shape pass here, too, without a skip.
+    """
+
+    first: Site
+    last: Site
+    scale: float
+    mixed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +185,15 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """A module without parameters stands behind a layer: what makes the output now."""
+
+    layer: str
+    kind: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """What one prescription did to the model. `refused` says why it could not be read (None = it was)."""
 
@@ -176,13 +202,16 @@ class Change:
     functions: tuple[FunctionSwap, ...] = ()
     norms: tuple[Norm, ...] = ()
     skips: tuple[Skip, ...] = ()
+    call_skips: tuple[CallSkip, ...] = ()
     uneven: tuple[str, ...] = ()  # first modules of runs that got no skip, since they change the shape
-    dropped: tuple[Dropped, ...] = ()
+    dropped: tuple[str, ...] = ()  # paths of the modules that are gone from their containers
+    appended: tuple[Appended, ...] = ()
     drawn: tuple[Drawn, ...] = ()
     seed: int | None = None
     seed_mark: int = 0
     partial: bool = False  # some parameters of the drawn modules were left, being frozen
     refused: str | None = None
+    only_here: str | None = None  # why the model itself can not be changed so, which the source can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +235,7 @@ class Facts:
     learning_rate: float | None = None  # what the recipe sets the first group's rate to
     seed: int | None = None
     digests: dict[str, str] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()  # names of parameters that are not trained
     unwatched: str | None = None  # why the forward pass was not seen
 
     def children(self, path: str) -> list[str]:

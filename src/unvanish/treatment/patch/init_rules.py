@@ -25,6 +25,8 @@ class Writer:
 
     def ways(self, drawn: Drawn, target: str) -> list[Lines]:
         """All ways to draw this parameter, as lines for the expression `target`; the most telling first."""
+        if drawn.kept:
+            return []
         if drawn.kind == "constant":
             return [(self._constant(target, drawn.size),)]
         if drawn.kind == "centred":

@@ -62,8 +62,6 @@ def moment_of(draft: Draft) -> Moment:
         except PatchError:
             continue
         if names and not _is_shared(draft, tree, call):
-            if any(isinstance(n, (cst.For, cst.While)) for n in _in_scope(tree, call)):
-                draft.note(f"{tree.place(call)} is in a loop: every model that it builds is treated")
             return Moment(tree, statement, _best(names, tree.code(call)))
     where = f"{frames[0][0].file}:{frames[0][0].line}" if frames else ""
     raise PatchError("the model has no name where its optimizer is built", place=where)
@@ -73,15 +71,6 @@ def _best(names: tuple[str, ...], code: str) -> str:
     """The name that the optimizer's call itself uses, else the first."""
     used = [n for n in names if re.search(rf"(?<![\w.]){re.escape(n)}(?!\w)", code)]
     return (used or list(names))[0]
-
-
-def _in_scope(tree: Tree, node: cst.CSTNode) -> list[cst.CSTNode]:
-    found = []
-    for around in tree.around(node):
-        if isinstance(around, (cst.FunctionDef, cst.ClassDef)):
-            break
-        found.append(around)
-    return found
 
 
 def _is_shared(draft: Draft, tree: Tree, node: cst.CSTNode) -> bool:

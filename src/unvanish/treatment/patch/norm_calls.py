@@ -8,6 +8,7 @@ import libcst as cst
 
 from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Norm, Site
+from unvanish.treatment.patch.norm_text import norm_text
 from unvanish.treatment.patch.spots import Spot, add_behind, spot_of, suffixed, width_text
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, argument, dotted, is_self
@@ -66,7 +67,7 @@ def _as_attribute(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[Norm
         spot = spot_of(where, anchor)
         new = draft.free_name(where, f"{name}_norm")
         width = width_text(where, anchor, spot) if anchor is call else _width_of(draft, f"self.{name}", some)
-        text = _text(draft, where, some, width)
+        text = norm_text(draft, spot, some, width)
         draft.edits(where).lines_after(where.statement(anchor), [f"self.{new} = {text}"])
         for called_in, one in calls:
             owner = where.above(anchor, cst.ClassDef)
@@ -112,34 +113,21 @@ def _width_of(draft: Draft, layer: str, norms: Sequence[Norm]) -> str:
     return f"{layer}.{'out_features' if linear else 'out_channels'}"
 
 
-def _text(draft: Draft, tree: Tree, norms: Sequence[Norm], width: str | None) -> str:
-    kinds = {(norm.kind, norm.before) for norm in norms}
-    widths = {norm.features for norm in norms}
-    if len(kinds) > 1 or (width is None and len(widths) > 1):
-        raise PatchError(f"the layers of one place ({norms[0].layer} and others) need different norms")
-    name = draft.spelling(tree).write(f"torch.nn.{norms[0].kind}")
-    return f"{name}({norms[0].before}{width if width is not None else norms[0].features})"
-
-
 def _by_name(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[Norm]) -> None:
     """self.add_module(f"fc{i}", ...) gets a neighbour f"fc{i}_norm", and so does getattr(self, f"fc{i}")(x)."""
     spot = spot_of(tree, call)
-    text = _text(draft, tree, norms, width_text(tree, call, spot))
+    text = norm_text(draft, spot, norms, width_text(tree, call, spot))
     if spot.name != "self" or not add_behind(draft, spot, text):
         raise PatchError(f"the name in {tree.place(call)} is not understood", place=tree.place(call))
     for site in _call_sites(draft, norms):
         where, one = draft.call(site)
         found = one.func
-        named = (
-            argument(found, 1, "name")
-            if isinstance(found, cst.Call) and dotted(found.func) == "getattr"
-            else None
-        )
+        asks = isinstance(found, cst.Call) and dotted(found.func) == "getattr"
+        named = argument(found, 1, "name") if asks and isinstance(found, cst.Call) else None
         name = None if named is None else suffixed(where, named.value)
         if name is None or where is not tree:
-            raise PatchError(
-                f"the call of a layer in {where.place(one)} is not understood", place=where.place(one)
-            )
+            place = where.place(one)
+            raise PatchError(f"the call of a layer in {place} is not understood", place=place)
         draft.edits(where).wrap_node(one, f"getattr(self, {name})(", ")")
 
 
@@ -188,7 +176,7 @@ def _define_list(
     if key in draft.done:  # another instance of the same class
         return
     draft.done.add(key)
-    text = _text(draft, tree, norms, _width_of(draft, "layer", norms))
+    text = norm_text(draft, spot, norms, _width_of(draft, "layer", norms))
     some = f"self.{layers}" if len(norms) == count else f"self.{layers}[:{len(norms) - count}]"
     module_list = draft.spelling(tree).write("torch.nn.ModuleList")
     line = f"self.{name} = {module_list}({text} for layer in {some})"

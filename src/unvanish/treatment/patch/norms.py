@@ -11,7 +11,8 @@ import libcst as cst
 from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Norm, Site
 from unvanish.treatment.patch.norm_calls import norm_in_forward
-from unvanish.treatment.patch.reach import refuse_reached
+from unvanish.treatment.patch.norm_text import norm_text
+from unvanish.treatment.patch.reach import refuse_reached, refuse_untrained
 from unvanish.treatment.patch.spots import Spot, add_behind, spot_of, width_text
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, dotted
@@ -46,7 +47,9 @@ def place_norms(draft: Draft, norms: Sequence[Norm]) -> None:
     Raises:
         PatchError: a layer is built where it also serves without a norm, or its calls are not understood.
     """
-    refuse_reached(draft, {norm.layer.rpartition(".")[0] for norm in norms})
+    holders = {norm.layer.rpartition(".")[0] for norm in norms}
+    refuse_reached(draft, holders)
+    refuse_untrained(draft, holders)
     for group in _groups(draft, norms):
         if not _insert(draft, group):
             _elsewhere(draft, group)
@@ -74,20 +77,6 @@ def _groups(draft: Draft, norms: Sequence[Norm]) -> list[Group]:
     return found
 
 
-def norm_text(draft: Draft, tree: Tree, norms: Sequence[Norm], width: str | None) -> str:
-    """The call that builds a norm; `width` None takes the number, which then has to be the same for all.
-
-    Raises:
-        PatchError: the norms of one place differ.
-    """
-    kinds = {(norm.kind, norm.before) for norm in norms}
-    widths = {norm.features for norm in norms}
-    if len(kinds) > 1 or (width is None and len(widths) > 1):
-        raise PatchError(f"the layers of one place ({norms[0].layer} and others) need different norms")
-    name = draft.spelling(tree).write(f"torch.nn.{norms[0].kind}")
-    return f"{name}({norms[0].before}{width if width is not None else norms[0].features})"
-
-
 def _insert(draft: Draft, group: Group) -> bool:
     """A neighbour in the same nn.Sequential, where nothing counts on the places in it."""
     parts = draft.facts.parts
@@ -99,7 +88,7 @@ def _insert(draft: Draft, group: Group) -> bool:
     holders = {p.rpartition(".")[0] for p in group.layers}
     if any(_is_counted(draft, holder, spot) for holder in holders):
         return False
-    text = norm_text(draft, group.tree, group.norms, width_text(group.tree, group.call, spot))
+    text = norm_text(draft, spot, group.norms, width_text(group.tree, group.call, spot))
     if not add_behind(draft, spot, text):
         return False
     draft.inserted.update(group.layers)
@@ -161,7 +150,7 @@ def _around_activation(draft: Draft, group: Group) -> bool:
             width = None
     if width is None and len({norm.features for norm in group.norms}) > 1:
         return False
-    text = norm_text(draft, tree, group.norms, width)
+    text = norm_text(draft, spot_of(tree, call), group.norms, width)
     draft.edits(tree).wrap_node(call, f"{draft.spelling(tree).write('torch.nn.Sequential')}({text}, ", ")")
     return True
 

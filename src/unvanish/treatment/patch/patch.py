@@ -6,13 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import libcst as cst
+
 from unvanish.treatment.patch import rates
 from unvanish.treatment.patch.by_hand import snippet_for
+from unvanish.treatment.patch.call_skips import place_call_skips
+from unvanish.treatment.patch.depth import drop_layers
 from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Change, Facts
 from unvanish.treatment.patch.functions import swap_functions
 from unvanish.treatment.patch.inits import place_init
 from unvanish.treatment.patch.norms import place_norms
+from unvanish.treatment.patch.outputs import change_output, reconnect
+from unvanish.treatment.patch.recurrent import gate_recurrent
 from unvanish.treatment.patch.skips import place_skips
 from unvanish.treatment.patch.swapping import swap_modules
 from unvanish.treatment.patch.text import PatchError, diff
@@ -48,6 +54,7 @@ def patch_source(sources: Mapping[str, bytes | str], facts: Facts) -> Patch:
         for change in facts.changes:
             _make(draft, change, renamed=renamed)
         change = None
+        _note_loop(draft)
         if facts.learning_rate is not None and facts.optimizers:
             now = facts.optimizers[0].rates[0]
             if now > 0 and now != facts.learning_rate:
@@ -55,6 +62,21 @@ def patch_source(sources: Mapping[str, bytes | str], facts: Facts) -> Patch:
         return _finished(draft)
     except PatchError as error:
         return Patch(why_not=error.mistake, snippet=snippet_for(facts, change, error))
+
+
+def _note_loop(draft: Draft) -> None:
+    """Say so where the model is built in a loop: the recipe treats the first that trains, the source all."""
+    birth = draft.facts.parts[""].birth
+    for site in () if birth is None else (birth.site, *birth.outer):
+        try:
+            tree, call = draft.call(site)
+        except PatchError:
+            continue
+        for around in tree.around(call):
+            if isinstance(around, (cst.For, cst.While)):
+                draft.note(f"{tree.place(call)} is in a loop: every model that it builds is treated")
+            if isinstance(around, (cst.FunctionDef, cst.ClassDef)):
+                break
 
 
 def read_sources(facts: Facts) -> dict[str, bytes]:
@@ -101,6 +123,11 @@ def _norms(draft: Draft, change: Change) -> None:
     place_norms(draft, change.norms)
 
 
+def _residual(draft: Draft, change: Change) -> None:
+    place_skips(draft, change.skips, change.uneven)
+    place_call_skips(draft, change.call_skips)
+
+
 def _rate(draft: Draft, change: Change) -> None:
     factor = change.prescription.parameters.get("factor")
     if isinstance(factor, (int, float)):
@@ -109,11 +136,14 @@ def _rate(draft: Draft, change: Change) -> None:
 
 _MAKERS: dict[str, Callable[[Draft, Change], None]] = {
     "activation": _activation,
-    "output": _activation,
+    "output": change_output,
+    "reconnect": reconnect,
+    "gated_rnn": gate_recurrent,
+    "simplify": drop_layers,
     "batchnorm": _norms,
     "layernorm": _norms,
     "groupnorm": _norms,
-    "residual": lambda draft, change: place_skips(draft, change.skips, change.uneven),
+    "residual": _residual,
     "learning_rate": _rate,
     "clip": lambda draft, change: rates.clip_gradients(draft, change.prescription),
 }

@@ -46,7 +46,7 @@ def _rates_of(
         raise PatchError(f"the rate in {tree.place(call)} is not written there", place=tree.place(call))
     elif len(nodes) < len(optimizer.rates):
         rate = _number(optimizer.default_rate * factor)
-        draft.edits(tree).behind(_last(tree, call), f", lr={rate}")
+        draft.edits(tree).behind(tree.close(call.args[-1].value), f", lr={rate}")
     origins = [draft.origins.find(tree, node, _is(rate), outer) for node, rate in nodes]
     return [(tree, node, origin, rate) for (node, rate), origin in zip(nodes, origins, strict=True)]
 
@@ -117,19 +117,7 @@ def _multiply(draft: Draft, tree: Tree, node: cst.BaseExpression, factor: float)
     product = isinstance(node, cst.BinaryOperation) and isinstance(node.operator, (cst.Multiply, cst.Divide))
     bare = isinstance(node, tight) or product or bool(node.lpar)
     before, behind = ("", "") if bare else ("(", ")")
-    start, end = tree.start(node), tree.end(node)
-    for _ in node.rpar:
-        end = tree.text.index(")", end) + 1
-    draft.edits(tree).wrap(start, end, before, f"{behind} * {_number(factor)}")
-
-
-def _last(tree: Tree, call: cst.Call) -> int:
-    """Behind the call's last argument."""
-    value = call.args[-1].value
-    end = tree.end(value)
-    for _ in value.rpar:
-        end = tree.text.index(")", end) + 1
-    return end
+    draft.edits(tree).wrap(tree.start(node), tree.close(node), before, f"{behind} * {_number(factor)}")
 
 
 # --- clipping ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Whether the script's own loops over a model would reach what a patch puts into it, or no longer reach what they did."""
+"""Whether the script's own loops over a model would reach what a patch puts in, or lose what it moves."""
 
 from __future__ import annotations
 
@@ -32,9 +32,27 @@ def refuse_reached(draft: Draft, paths: Iterable[str]) -> None:
         elif inside and walk.method != "__getitem__":
             for tree, body in _writing_bodies(draft, walk):
                 if not _asks_for_kind(tree, body):
-                    raise _reaches(walk, "would initialise the new norms, too")
+                    raise _reaches(walk, "would initialise what is new, too")
         if inside and _picks_by_number(draft, walk):
             raise _reaches(walk, "takes parts of the model by their number, which new ones would shift")
+
+
+def refuse_untrained(draft: Draft, paths: Iterable[str]) -> None:
+    """Refuse new parameters in these modules where no optimizer would get them.
+
+    Raises:
+        PatchError: the script hands the optimizer its layers one by one.
+    """
+    handed = [w.path for w in draft.facts.walks if w.method in ("parameters", "named_parameters")]
+    missed = [p for p in paths if not any(_within(p, path) for path in handed)]
+    if missed:
+        site = draft.facts.optimizers[0].site if draft.facts.optimizers else None
+        place = "" if site is None else f"{site.file}:{site.line}"
+        raise PatchError(
+            "the optimizer is handed its layers one by one, and would not get the new norms", place=place
+        )
+    if any(len(o.rates) > 1 for o in draft.facts.optimizers):
+        draft.note("the script's own rule decides which parameter group the new parameters are in")
 
 
 def refuse_hidden(draft: Draft, paths: Iterable[str]) -> None:

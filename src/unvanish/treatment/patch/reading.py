@@ -27,7 +27,7 @@ from unvanish.treatment.patch.record import Built, Recorder, Root
 from unvanish.treatment.patch.watch import Watch
 from unvanish.treatment.recipe import Recipe, fingerprint
 
-_BY_RATE = ("learning_rate", "clip")  # these change no module
+_BY_RATE = ("learning_rate", "clip", "reconnect", "precision", "inputs")  # these change no module's code
 
 
 def read_facts(recorder: Recorder, recipe: Recipe | Sequence[Prescription]) -> Facts:
@@ -73,6 +73,7 @@ def read_facts(recorder: Recorder, recipe: Recipe | Sequence[Prescription]) -> F
         learning_rate=None if known is None else known.learning_rate,
         seed=None if known is None else known.seed,
         digests=dict(recorder.places.digests),
+        frozen=tuple(name for name, p in model.named_parameters() if not p.requires_grad),
         unwatched=None if recorder.watch.calls else "its forward pass was not seen",
     )
 

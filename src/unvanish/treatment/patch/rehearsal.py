@@ -1,4 +1,4 @@
-"""Running a script in this process as it would be after a patch, without writing a file: to see that it does the same.
+"""Running a script in this process as it would be after a patch, without writing a file: does it do the same?
 
 For a child process: a script may do anything. The patch itself needs none of this.
 """
@@ -9,6 +9,7 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import io
 import os
 import random
 import sys
@@ -75,7 +76,7 @@ def losses_treated(
     seed: int = 0,
     arguments: Sequence[str] = (),
 ) -> list[float]:
-    """The first losses of the unchanged script when the model of fingerprint `mark` is treated as it meets its optimizer.
+    """The first losses of the unchanged script when its model (of fingerprint `mark`) is treated at its optimizer.
 
     Raises:
         SurgeryError: it can't be treated.
@@ -100,7 +101,7 @@ def run_script(
     code = compile(served.get(place, script.read_bytes()), str(script), "exec", dont_inherit=True)
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=str(script), __builtins__=__builtins__)
-    with _process(place, arguments, served), contextlib.redirect_stdout(open(os.devnull, "w")):
+    with _process(place, arguments, served), contextlib.redirect_stdout(io.StringIO()):
         sys.modules["__main__"] = main
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  # scripts use the global generator
@@ -164,7 +165,7 @@ def _losses(steps: int) -> Iterator[list[float]]:
             losses.append(float(tensor.detach()))
         if len(losses) >= steps:
             raise _Enough
-        original(tensor, *args, **kwargs)
+        original(tensor, *args, **kwargs)  # type: ignore[no-untyped-call]  # torch's own
 
     torch.Tensor.backward = backward  # type: ignore[method-assign, assignment]
     try:
@@ -199,7 +200,7 @@ class _Surgeon:
             return call(module, *args, **kwargs)
 
         Optimizer.__init__ = built  # type: ignore[method-assign, assignment]
-        nn.Module.__call__ = called  # type: ignore[method-assign, assignment]
+        nn.Module.__call__ = called  # type: ignore[method-assign]
         try:
             yield
         finally:

@@ -71,7 +71,8 @@ def _plain_forward(draft: Draft, kind: str) -> tuple[Tree, str, cst.BaseExpressi
     """(file, input's name, returned expression) of a class whose forward never binds its only input again."""
     wanted = kind.rpartition(".")[2]
     owners = [(t, c) for t in draft.trees() for c in t.all(cst.ClassDef) if c.name.value == wanted]
-    if len(owners) != 1:
+    heirs = [c for t in draft.trees() for c in t.all(cst.ClassDef) if wanted in _bases(c)]
+    if len(owners) != 1 or heirs:
         return None
     tree, owner = owners[0]
     bodies = owner.body.body if isinstance(owner.body, cst.IndentedBlock) else []
@@ -102,6 +103,10 @@ def _plain_forward(draft: Draft, kind: str) -> tuple[Tree, str, cst.BaseExpressi
         if tree.inside(a, forwards[0]) and a.attr.value.endswith("_") and dotted(a.value) == name
     ]  # fmt: skip
     return None if bound or in_place else (tree, name, returns[0].value)
+
+
+def _bases(owner: cst.ClassDef) -> list[str]:
+    return [(dotted(arg.value) or "").rpartition(".")[2] for arg in owner.bases]
 
 
 def _around_calls(draft: Draft, blocks: Sequence[Skip], uneven: Sequence[str]) -> None:
@@ -190,7 +195,7 @@ def _one_run(draft: Draft, spots: tuple[Spot, Spot], runs: Sequence[Skip], name:
         if whole and isinstance(first.holder, cst.Call):
             edits.replace_node(first.holder.func, name)
         else:
-            edits.wrap(tree.start(first.node), _close(tree, last.node), f"{name}(", ")")
+            edits.wrap(tree.start(first.node), tree.close(last.node), f"{name}(", ")")
     elif first.kind == last.kind == "append" and first.name == last.name and _is_list(first):
         lengths = {_length(draft, run) for run in runs}
         statements = [tree.statement(spot.holder) for spot in spots]
@@ -199,8 +204,8 @@ def _one_run(draft: Draft, spots: tuple[Spot, Spot], runs: Sequence[Skip], name:
         some = f"{first.name}[-{lengths.pop()}:]"
         edits.lines_after(statements[1], [f"{some} = [{name}(*{some})]"])
     elif first.kind == last.kind == "pair" and tree.parents[first.holder] is not tree.parents[last.holder]:
-        edits.replace(_close(tree, first.node), tree.start(last.node), ", ")
-        edits.wrap(tree.start(first.node), _close(tree, last.node), f"{name}(", ")")
+        edits.replace(tree.close(first.node), tree.start(last.node), ", ")
+        edits.wrap(tree.start(first.node), tree.close(last.node), f"{name}(", ")")
     else:
         raise _apart(first)
 
@@ -239,10 +244,3 @@ def _length(draft: Draft, run: Skip) -> int:
     siblings = draft.facts.children(run.first.rpartition(".")[0])
     inside = siblings[siblings.index(run.first) : siblings.index(run.last) + 1]
     return len(inside) + sum(p in draft.inserted for p in inside)
-
-
-def _close(tree: Tree, node: cst.CSTNode) -> int:
-    end = tree.end(node)
-    for _ in getattr(node, "rpar", ()):
-        end = tree.text.index(")", end) + 1
-    return end

@@ -16,10 +16,11 @@ class _Splice:
     end: int  # equal to start: an insertion
     text: str
     closing: bool  # an insertion that belongs to what stands in front of it
+    far: int  # the other end of a wrap
 
 
 class Splices:
-    """The edits of one file. Wraps nest: of two that begin or end at the same place, the later one is outside."""
+    """The edits of one file. Wraps nest by what they go around; of two around the same, the later one is outside."""
 
     def __init__(self, tree: Tree) -> None:
         """No edit yet."""
@@ -44,7 +45,7 @@ class Splices:
         Raises:
             PatchError: another edit is there already.
         """
-        new = _Splice(start, end, text, False)
+        new = _Splice(start, end, text, False, end)
         if new in self._found:
             return
         for old in self._found:
@@ -61,8 +62,8 @@ class Splices:
 
     def wrap(self, start: int, end: int, before: str, behind: str) -> None:
         """Put texts around a range."""
-        self._insert(start, before, closing=False)
-        self._insert(end, behind, closing=True)
+        self._insert(start, before, closing=False, far=end)
+        self._insert(end, behind, closing=True, far=start)
 
     def wrap_node(self, node: cst.CSTNode, before: str, behind: str) -> None:
         """Put texts around a node."""
@@ -95,23 +96,15 @@ class Splices:
 
     def joined(self) -> str:
         """The text with all edits."""
-        # at one place: closings first (the earlier is the inner one), then openings (the later is the outer one)
-        order = sorted(
-            enumerate(self._found),
-            key=lambda pair: (
-                pair[1].start,
-                0 if pair[1].closing else 1 if pair[1].start == pair[1].end else 2,
-                pair[0] if pair[1].closing else -pair[0],
-            ),
-        )
+        order = sorted(enumerate(self._found), key=_place)
         text, parts, at = self.tree.text, [], 0
         for _, splice in order:
             parts += [text[at : splice.start], splice.text]
             at = max(at, splice.end)
         return "".join([*parts, text[at:]])
 
-    def _insert(self, offset: int, text: str, *, closing: bool) -> None:
-        new = _Splice(offset, offset, text, closing)
+    def _insert(self, offset: int, text: str, *, closing: bool, far: int | None = None) -> None:
+        new = _Splice(offset, offset, text, closing, offset if far is None else far)
         if any(old.start < offset < old.end for old in self._found):
             raise self._meeting(offset)
         if text:
@@ -125,3 +118,11 @@ class Splices:
         if margin.strip(" \t\f"):
             place = self.tree.place(statement)
             raise PatchError(f"{place} is not a statement on a line of its own", place=place)
+
+
+def _place(pair: tuple[int, _Splice]) -> tuple[int, int, int, int]:
+    """At one offset: what closes (the inner first), what opens (the outer first), then what is replaced."""
+    when, splice = pair
+    if splice.closing:
+        return (splice.start, 0, -splice.far, when)
+    return (splice.start, 1 if splice.start == splice.end else 2, -splice.far, -when)

@@ -138,7 +138,7 @@ def add_behind(draft: Draft, spot: Spot, text: str) -> bool:
     """Put a module right behind the one of this spot, in the same container; False where that has no plain form."""
     tree, edits = spot.tree, draft.edits(spot.tree)
     if spot.kind == "element":
-        edits.behind(*_element_behind(tree, spot.node, text))
+        edits.behind(*behind(tree, tree.line_start(tree.start(spot.node)), tree.close(spot.node), text))
         return True
     if spot.kind == "append" and isinstance(spot.holder, cst.Call):
         edits.lines_after(tree.statement(spot.holder), [f"{spot.name}.append({text})"])
@@ -156,20 +156,13 @@ def add_behind(draft: Draft, spot: Spot, text: str) -> bool:
         name = suffixed(tree, spot.holder.elements[0].value)
         if name is None:
             return False
-        end = tree.text.index(")", tree.end(spot.holder)) + 1
-        edits.behind(*_behind(tree, tree.line_start(tree.start(spot.holder)), end, f"({name}, {text})"))
+        end = tree.close(spot.holder)
+        edits.behind(*behind(tree, tree.line_start(tree.start(spot.holder)), end, f"({name}, {text})"))
         return True
     return False
 
 
-def _element_behind(tree: Tree, node: cst.CSTNode, text: str) -> tuple[int, str]:
-    end = tree.end(node)
-    for _ in getattr(node, "rpar", ()):
-        end = tree.text.index(")", end) + 1
-    return _behind(tree, tree.line_start(tree.start(node)), end, text)
-
-
-def _behind(tree: Tree, first: int, end: int, text: str) -> tuple[int, str]:
+def behind(tree: Tree, first: int, end: int, text: str) -> tuple[int, str]:
     """(offset, text) of a new element: on a line of its own where its neighbour stands on one."""
     margin = tree.text[first:end][: len(tree.text[first:end]) - len(tree.text[first:end].lstrip(" \t"))]
     rest = tree.text[end : tree.line_end(end)]

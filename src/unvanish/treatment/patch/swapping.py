@@ -10,6 +10,7 @@ import libcst as cst
 from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Site, Swap
 from unvanish.treatment.patch.origin import Origin
+from unvanish.treatment.patch.reach import refuse_reached, refuse_untrained
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, argument, dotted
 
@@ -30,6 +31,10 @@ def swap_modules(draft: Draft, swaps: Sequence[Swap]) -> None:
     Raises:
         PatchError: a module is built by library code, or by a call that also builds what has to stay.
     """
+    learned = [s.path.rpartition(".")[0] for s in swaps if s.new == "PReLU"]
+    if learned:
+        refuse_reached(draft, learned)
+        refuse_untrained(draft, learned)
     chosen: list[tuple[_Place, list[tuple[Origin, str]]]] = []
     for place in _places(draft, swaps):
         if _names(draft, place.tree, place.call.func, place.swap.old):

@@ -66,6 +66,11 @@ class Tree:
         at = self.positions[node].end
         return self.offset(at.line, at.column)
 
+    def close(self, node: cst.CSTNode) -> int:
+        """Just behind the node and the parentheses that are its own."""
+        own = getattr(node, "rpar", ())
+        return self.end(own[-1]) if own else self.end(node)
+
     def line(self, node: cst.CSTNode) -> int:
         """The line that it begins in, from 1."""
         return int(self.positions[node].start.line)

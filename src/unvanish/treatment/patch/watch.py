@@ -6,10 +6,10 @@ A symbolic trace ends at control flow on data; this sees what ran, whatever the 
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from unvanish.treatment.activations import FUNCTIONS, name_of
-from unvanish.treatment.anatomy import NORMS, TRANSPARENT, WEIGHTED
+from unvanish.treatment.kinds import NORMS, TRANSPARENT, WEIGHTED
 from unvanish.treatment.patch.facts import Site
 from unvanish.treatment.patch.places import Places
 
@@ -37,9 +37,11 @@ _MAPS = frozenset(
         "embedding", "embedding_bag", "tensordot", "multi_head_attention_forward",
     }
 )  # fmt: skip
-_FUNCTIONAL = tuple(os.path.join("torch", *parts) for parts in (
-    ("nn", "functional.py"), ("functional.py",), ("_tensor.py",), ("overrides.py",), ("utils", "_contextlib.py"),
-))  # fmt: skip
+_TORCH = Path(torch.__file__).parent
+_FUNCTIONAL = frozenset(  # torch's functions that are written in python; its modules are other files
+    str(_TORCH / part)
+    for part in ("nn/functional.py", "functional.py", "_tensor.py", "overrides.py", "utils/_contextlib.py")
+)
 _WRITES = frozenset({"__setitem__", "copy_"})
 
 
@@ -53,13 +55,14 @@ class Call:
     site: Site | None
     weighted: bool
     tensors: int
+    axes: int  # of what it made
     sources: tuple[int, ...]
     behind: list[int] = field(default_factory=list)
 
     @property
     def activation(self) -> bool:
         """Whether it is an elementwise activation."""
-        return self.name in FUNCTIONS or self.name == "prelu"
+        return self.name in FUNCTIONS
 
 
 class Watch(TorchFunctionMode):
@@ -128,7 +131,7 @@ class Watch(TorchFunctionMode):
 
     def _nearest(self, frame: FrameType | None) -> Site | None:
         """The user's call of a function of torch, which may be written in python; other libraries' have no site."""
-        while frame is not None and frame.f_code.co_filename.endswith(_FUNCTIONAL):
+        while frame is not None and frame.f_code.co_filename in _FUNCTIONAL:
             frame = frame.f_back
         return None if frame is None else self._places.site(frame)
 
@@ -150,9 +153,17 @@ class Watch(TorchFunctionMode):
             self._held += outputs
             return
         self.calls.append(
-            Call(name=name, module=module, owner=owner, site=site, weighted=learns,
-                 tensors=len({id(t) for t in inputs}), sources=sources)
-        )  # fmt: skip
+            Call(
+                name=name,
+                module=module,
+                owner=owner,
+                site=site,
+                weighted=learns,
+                tensors=len({id(t) for t in inputs}),
+                axes=max((t.dim() for t in outputs), default=0),
+                sources=sources,
+            )
+        )
         for source in sources:
             self.calls[source].behind.append(here)
         for tensor in outputs:
