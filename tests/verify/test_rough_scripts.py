@@ -69,7 +69,7 @@ ENDS = {
     "hangs_with_the_lock": "took longer than 0.5 s and was ended",
     "stops": "took longer than 0.5 s and was ended",
     "asks": "EOFError",
-    "unpicklable": "_Odd",
+    "unpicklable": "_OddError",
     "exits_with_children": "ended by itself with code 3",
     "hangs_with_children": "took longer than 0.5 s and was ended",
     "leaves_shared_memory": "took longer than 0.5 s and was ended",
@@ -119,7 +119,10 @@ def test_no_trial_sees_what_another_left(engine: LocalEngine) -> None:
     [
         ("takes_200_megabytes", True),
         ("children_take_200_megabytes", True),
-        ("children_share_60_megabytes", False),  # as DataLoader workers share the data: 300 MB by the sum of RSS
+        (
+            "children_share_60_megabytes",
+            False,
+        ),  # as DataLoader workers share the data: 300 MB by the sum of RSS
         ("maps_a_file_of_200_megabytes", False),
     ],
 )
@@ -155,7 +158,10 @@ def test_a_trial_that_kills_its_supervisor_is_a_row_and_the_rest_goes_on() -> No
 
 
 def test_a_set_has_the_same_order_in_every_process() -> None:
-    with LocalEngine(2, rough_runners.order_of_a_set) as engine, LocalEngine(1, rough_runners.order_of_a_set, fork=False) as fresh:
+    with (
+        LocalEngine(2, rough_runners.order_of_a_set) as engine,
+        LocalEngine(1, rough_runners.order_of_a_set, fork=False) as fresh,
+    ):
         orders = {o.losses for e in (engine, fresh) for o in e.run([spec("ok") for _ in range(3)])}
     assert len(orders) == 1
 

@@ -121,7 +121,9 @@ def _prepare(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    with contextlib.suppress(OSError):  # when the machine runs out of memory, a trial goes, and not its supervisor
+    with contextlib.suppress(
+        OSError
+    ):  # when the machine runs out of memory, a trial goes, and not its supervisor
         Path("/proc/self/oom_score_adj").write_text("1000")
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
