@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 from unvanish.verify.trial import TrialOutcome, TrialSpec
 
@@ -67,4 +68,27 @@ def troubled(spec: TrialSpec) -> TrialOutcome:
 
 def slow(spec: TrialSpec) -> TrialOutcome:
     time.sleep(0.3)
+    return by_name(spec)
+
+
+def noted(spec: TrialSpec) -> TrialOutcome:
+    """As `by_name`, but slower, with a note of each start in the file that the script's argument names."""
+    with Path(spec.target.arguments[0]).open("a") as notes:
+        notes.write(f"{spec.candidate} {spec.seed}\n")
+    time.sleep(0.3)
+    return by_name(spec)
+
+
+def kills_the_worker(spec: TrialSpec) -> TrialOutcome:
+    """Kills the process that started the supervisor and its reaper: "twice" always, "once" at its first start."""
+    notes = Path(spec.target.arguments[0])
+    before = notes.read_text().split("\n") if notes.exists() else []
+    with notes.open("a") as file:
+        file.write(f"{spec.candidate}\n")
+    if spec.candidate == "twice" or (spec.candidate == "once" and "once" not in before):
+        process = os.getpid()
+        for _ in range(3):
+            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(process, signal.SIGKILL)
+        time.sleep(60)
     return by_name(spec)

@@ -91,10 +91,10 @@ def kills_its_group(_: TrialSpec) -> None:
 
 @_deed
 def unpicklable(spec: TrialSpec) -> None:
-    raise _Odd(threading.Lock())
+    raise _OddError(threading.Lock())
 
 
-class _Odd(Exception):
+class _OddError(Exception):
     pass
 
 

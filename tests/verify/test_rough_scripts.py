@@ -69,7 +69,7 @@ ENDS = {
     "hangs_with_the_lock": "took longer than 0.5 s and was ended",
     "stops": "took longer than 0.5 s and was ended",
     "asks": "EOFError",
-    "unpicklable": "_Odd",
+    "unpicklable": "_OddError",
     "exits_with_children": "ended by itself with code 3",
     "hangs_with_children": "took longer than 0.5 s and was ended",
     "leaves_shared_memory": "took longer than 0.5 s and was ended",

@@ -84,6 +84,10 @@ class LocalEngine:
                     if queue and worker.ready and worker.spec is None:
                         worker.hand_over(queue.popleft())
                 yield from self._collect(queue)
+        except KeyboardInterrupt:  # may have come in the middle of a message
+            for worker in self._busy():
+                self._end(worker)
+            raise
         finally:
             self._running = False
             self._drop()

@@ -1,7 +1,7 @@
 """The machine that trials run on: what a trial's processes hold in memory, how all of them are ended.
 
-Linux tells of all this in /proc (man 5 proc), and lets a process adopt the orphans below it, so that nothing that a script
-started can slip away. Elsewhere a trial's process group is what can be reached, and memory is not measured.
+Linux tells of all this in /proc (man 5 proc), and lets a process adopt the orphans below it, so that nothing that a
+script started can slip away. Elsewhere a trial's process group is what can be reached, and memory is not measured.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def resident_bytes(processes: Iterable[int]) -> int:
 def held_bytes(processes: Iterable[int]) -> int:
     """The memory that would be free without them: a page that n processes share counts 1/n for each.
 
-    Copies on write (the data of a DataLoader with many workers) count once so, and files mapped into memory not at all.
-    Slower than `resident_bytes`: the kernel walks their page tables.
+    So what forks share (the data of a DataLoader with many workers) counts once, and files mapped into memory do not
+    count. Slower than `resident_bytes`: the kernel walks their page tables.
     """
     total = 0
     for process in processes:

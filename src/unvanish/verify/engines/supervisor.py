@@ -1,9 +1,9 @@
 """The process beside the trials: it starts them, keeps their limits, and leaves nothing of them behind.
 
-Three processes serve one worker of an engine. The *supervisor* has imported the runner (and torch with it) and forks a
-*trial process* for each trial: a trial begins in milliseconds, as if nothing had run before it, and whatever its script
-does to its process (os._exit, a segmentation fault, threads, monkey patches, another working directory, modules of its
-own) is gone with it. The *reaper* waits for the supervisor, and ends what is left should that be killed.
+Three processes serve one worker of an engine. The *supervisor* has imported the runner (and torch with it) and forks
+a *trial process* for each trial: a trial begins in milliseconds, as if nothing had run before it, and whatever its
+script does to its process (os._exit, a segmentation fault, threads, monkey patches, another working directory, its
+own modules) is gone with it. The *reaper* waits for the supervisor, and ends what is left should that be killed.
 
 Where forking is not safe (macOS' frameworks; threads that an import started; CUDA that an import touched), each trial
 gets a fresh interpreter instead, which has to import torch first.
@@ -45,6 +45,10 @@ class Ready:
 def main(descriptor: int) -> NoReturn:
     """The reaper and, below it, the supervisor, which serves the engine at the other end of the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which ends us
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # one who ignores it, as Ray's processes may, can't wait for children
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     machine.adopt_orphans()
     supervisor = os.fork()
     if supervisor:
@@ -140,7 +144,8 @@ class _Supervisor:
                 perform(link, self._run, spec, self._job.threads)
             os.set_inheritable(link.fileno(), True)
             boot = BOOT.format("trial_process")
-            os.execv(sys.executable, [sys.executable, "-c", boot, str(link.fileno()), *sys.path])
+            words = [sys.executable, "-c", boot, str(link.fileno()), *sys.path]
+            os.execv(sys.executable, words)  # noqa: S606  # python itself
         except BaseException:  # noqa: BLE001  # the supervisor reads what is printed here
             traceback.print_exc()
         finally:
@@ -175,7 +180,7 @@ class _Supervisor:
 
 @contextlib.contextmanager
 def _quiet_imports() -> Iterator[None]:
-    """Import into the supervisor: whether there is a GPU is asked without starting CUDA, which would not survive a fork."""
+    """Import into the supervisor. Is there a GPU? is asked without starting CUDA, which would not survive a fork."""
     before = os.environ.get(_NVML)
     os.environ[_NVML] = "1"
     try:
@@ -190,6 +195,6 @@ def _quiet_imports() -> Iterator[None]:
 
 
 def _alone() -> bool:
-    """Whether this process has a single thread: others, and the locks that they hold, would not be there in a fork."""
+    """Whether this process has one thread: others, and the locks that they hold, would not be there in a fork."""
     tasks = Path("/proc/self/task")
     return not tasks.exists() or len(list(tasks.iterdir())) == 1

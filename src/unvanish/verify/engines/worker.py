@@ -23,7 +23,6 @@ from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
 
 _LAST_BYTES = 4096
 _END_SECONDS = 8.0  # for the supervisor to end what runs; longer than it gives that
-_HARD_SECONDS = 2.0
 # an `unvanish run` around us watches the python processes that are started below it; it must not watch trials
 _WATCHED = ("UNVANISH_RUN", "UNVANISH_SEED")
 
@@ -110,18 +109,21 @@ class Worker:
     def end(self) -> None:
         """End it and all that runs below it."""
         self.let_go()
-        for last in (lambda: None, self._process.terminate, self._kill):
-            last()
-            try:
-                self._process.wait(_END_SECONDS if last is not self._kill else _HARD_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                continue
+        await_end(self._process, _END_SECONDS)
         self._log.close()
 
-    def _kill(self) -> None:
+
+def await_end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Wait for a process that leads a group; if it takes longer, SIGTERM, and at last SIGKILL to all of the group."""
+    for number in (0, signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(OSError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            if number == signal.SIGKILL:
+                os.killpg(process.pid, number)
+            elif number:
+                process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            return
 
 
 def absolute(target: Target) -> Target:

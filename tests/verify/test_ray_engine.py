@@ -1,0 +1,334 @@
+"""The same trials on a real Ray cluster of three machines (as Ray's own tests make one), one of them killed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fake_runners
+import pytest
+import rough_runners
+
+import unvanish
+from unvanish.errors import UsageError
+from unvanish.schema.treatment import Prescription, TreatmentResult
+from unvanish.treatment.catalogue import Candidate
+from unvanish.verify.engines import machine
+from unvanish.verify.engines.local import LocalEngine
+from unvanish.verify.engines.ray import RayEngine
+from unvanish.verify.experiment import Plan, run_experiment
+from unvanish.verify.trial import Engine, Target, TrialOutcome, TrialSpec
+
+HAVE_RAY = importlib.util.find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(not HAVE_RAY, reason="Ray is not installed")
+SOURCE = str(Path(unvanish.__file__).parents[1])
+PORTS = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port")
+
+
+def spec(name: str, seed: int = 0, note: Path | None = None, **options: Any) -> TrialSpec:
+    target = Target(program="x", arguments=() if note is None else (str(note),))
+    return TrialSpec(
+        candidate=name, prescriptions=(), target=target, seed=seed, **{"seconds": 60.0, **options}
+    )
+
+
+def values(outcome: TrialOutcome) -> TrialOutcome:
+    """All but the clock."""
+    return replace(outcome, wall_seconds=0.0)
+
+
+def in_order(outcomes: Iterator[TrialOutcome] | list[TrialOutcome]) -> list[TrialOutcome]:
+    return sorted(map(values, outcomes), key=lambda o: (o.spec.candidate, o.spec.seed))
+
+
+def persistently(start: Callable[..., Any], **options: Any) -> Any:
+    """On a busy machine a node of Ray gives itself up when its agents are slow to come (ray-project/ray#65983)."""
+    for attempt in range(4):
+        with socket.socket() as a, socket.socket() as b, socket.socket() as c:
+            for free in (a, b, c):
+                free.bind(("", 0))
+            ports = {name: s.getsockname()[1] for name, s in zip(PORTS, (a, b, c), strict=True)}
+        try:
+            return start({**options, **ports})
+        except Exception:
+            if attempt == 3:
+                raise
+    return None
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    started = persistently(lambda o: Cluster(initialize_head=True, head_node_args=o), num_cpus=1)
+    for _ in range(2):
+        persistently(lambda o: started.add_node(**o), num_cpus=1)
+    yield started
+    started.shutdown()
+
+
+# --- without a cluster --------------------------------------------------------------------------------------
+
+
+def test_without_ray_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "ray" else find(name, *a)
+    )
+    with pytest.raises(UsageError, match=r"not installed; pip install 'unvanish\[ray\]'"):
+        RayEngine(1, fake_runners.by_name)
+
+
+@needs_ray
+def test_an_address_where_nobody_is_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UsageError, match=rf"no Ray cluster at {address}.*; correct RAY_ADDRESS"):
+        RayEngine(1, fake_runners.by_name)
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("nodes", "threads", "room"),
+    [
+        ([{"CPU": 4.0}], 1, ([4], 0.0)),
+        ([{"CPU": 4.0}, {"CPU": 3.0}, {"CPU": 1.0}], 2, ([2, 1], 0.0)),
+        ([{"CPU": 16.0, "GPU": 1.0}], 1, ([16], 0.0625)),
+        ([{"CPU": 4.0, "GPU": 8.0}], 1, ([4], 1.0)),
+        ([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}], 1, ([8], 0.25)),  # a CPU gives other numbers than a GPU
+        ([{"memory": 1.0}], 1, ([], 0.0)),
+    ],
+)  # fmt: skip
+def test_room(
+    monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], threads: int, room: object
+) -> None:
+    from unvanish.verify.engines import cluster
+
+    dead = {"Alive": False, "Resources": {"CPU": 99.0, "GPU": 9.0}}
+    known = [dead, *({"Alive": True, "Resources": n} for n in nodes)]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: known)
+    assert cluster._room(threads) == room
+
+
+# --- the same as on this machine ----------------------------------------------------------------------------
+
+
+def candidate(name: str) -> Candidate:
+    return Candidate(name=name, title=name, prescriptions=(Prescription(treatment="init"),), safety="safe")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_one_machine_killed_in_the_middle_and_the_same_table(cluster: Any, tmp_path: Path) -> None:
+    plan = Plan(
+        candidates=tuple(map(candidate, ("learns", "sometimes", "lucky", "wild", "breaks"))),
+        target=Target(program="x", arguments=(str(tmp_path / "ray"),)),
+        learning_rate_factors=(0.3, 1.0),
+    )
+    doomed = next(iter(cluster.worker_nodes))
+    killed = []
+
+    def kill(progress: Any) -> None:
+        if progress.done == 8:
+            killed.append(cluster.remove_node(doomed, allow_graceful=False))
+
+    with RayEngine(None, fake_runners.noted, address=cluster.address) as engine:
+        assert engine.workers == 3
+        there = run_experiment(plan, engine=engine, on_progress=kill)
+    started = (tmp_path / "ray").read_text().splitlines()
+    trials = 6 * 2 + 6 * 5 - 5  # the one that breaks at every rate is not tried again
+    assert killed and len(started) > trials  # the killed machine was at work, and that was done again
+    here = replace(plan, target=Target(program="x", arguments=(str(tmp_path / "local"),)))
+    with LocalEngine(3, fake_runners.noted) as local:
+        table = run_experiment(here, engine=local)
+    assert len((tmp_path / "local").read_text().splitlines()) == trials
+    assert _comparable(there) == _comparable(table)
+    assert there.chosen == "learns"
+
+
+def _comparable(table: TreatmentResult) -> str:
+    return repr(replace(table, wall_seconds=0.0))  # as text: NaN is not equal to NaN
+
+
+SCRIPT = """
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+    from shapes import WIDTH  # a module beside the script
+    torch.manual_seed(4)
+    x = torch.randn(256, 8)
+    y = (x[:, 0] > 0).long()
+    loader = DataLoader(TensorDataset(x, y), batch_size=32, shuffle=True, num_workers=2)
+    net = nn.Sequential(nn.Linear(8, WIDTH), nn.Sigmoid(), nn.Dropout(0.1), nn.Linear(WIDTH, 2))
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for epoch in range(5):
+        for a, b in loader:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(net(a), b)
+            loss.backward()
+            optimizer.step()
+            print("step")
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_real_script_gives_the_same_numbers_bit_for_bit(cluster: Any, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    (tmp_path / "shapes.py").write_text("WIDTH = 16\n")
+    target = Target(program="script.py", directory=str(tmp_path))
+    trials = [
+        TrialSpec(candidate=name, prescriptions=prescriptions, target=target, seed=seed, steps=12, trace=True)
+        for name, prescriptions in (
+            ("baseline", ()),
+            ("relu", (Prescription(treatment="activation", parameters={"kind": "relu"}),)),
+        )
+        for seed in (0, 1)
+    ]
+    runner = "unvanish.launch.trial:run_trial"
+    with LocalEngine(1, runner) as local:
+        here = [values(o) for o in local.run(trials)]
+        again = [values(o) for o in local.run(trials[:1])]
+    with RayEngine(1, runner, address=cluster.address) as engine:
+        there = [values(o) for o in engine.run(trials)]
+    assert [o.error for o in here] == [None] * 4 and all(len(o.losses) == 12 for o in here)
+    assert len({o.losses for o in here}) == 4
+    assert again == here[:1]  # whatever ran before it
+    assert there == here  # in the same order, too: one worker
+
+
+# --- trouble ------------------------------------------------------------------------------------------------
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_trial_that_loses_its_worker_is_tried_once_more(cluster: Any, tmp_path: Path) -> None:
+    trials = [spec(n, i, tmp_path / "starts") for i, n in enumerate(("twice", "once", "simple", "learns"))]
+    with RayEngine(2, fake_runners.kills_the_worker, address=cluster.address) as engine:
+        found = {o.spec.candidate: o for o in engine.run(trials)}
+    assert set(found) == {t.candidate for t in trials}
+    assert "lost 2 times: The actor is dead because its worker process has died" in (
+        found["twice"].error or ""
+    )
+    assert [found[n].error for n in ("once", "simple", "learns")] == [None] * 3
+    assert sorted((tmp_path / "starts").read_text().split()) == [
+        "learns",
+        "once",
+        "once",
+        "simple",
+        "twice",
+        "twice",
+    ]
+
+
+@needs_ray
+@pytest.mark.slow
+def test_rough_trials_are_the_same_rows(cluster: Any) -> None:
+    deeds = (
+        "segfaults",
+        "interrupts",
+        "hangs_with_children",
+        "exits_with_children",
+        "takes_200_megabytes",
+        "ok",
+    )
+    trials = [
+        spec(deed, steps=91_000_000 + os.getpid(), seconds=1.5, memory_bytes=150 * 2**20) for deed in deeds
+    ]
+
+    def rows(engine: Engine) -> list[TrialOutcome]:
+        return [replace(o, losses=()) for o in in_order(engine.run(trials))]  # they hold process ids
+
+    with RayEngine(2, rough_runners.run, address=cluster.address) as engine:
+        there = rows(engine)
+        assert not _sleepers()
+        outcomes = engine.run([spec("ok"), trials[2]])
+        assert next(outcomes).error is None
+        start = time.monotonic()
+        outcomes.close()  # type: ignore[attr-defined]
+        assert time.monotonic() - start < 5
+        assert [o.error for o in engine.run([spec("ok")])] == [None]
+        assert _gone(_sleepers)
+    with LocalEngine(2, rough_runners.run) as local:
+        assert there == rows(local)
+    assert sum(o.error is not None for o in there) == 5
+
+
+CALLER = """
+    import sys
+    sys.path.insert(0, {folder!r})
+    from unvanish.verify.engines.ray import RayEngine
+    from unvanish.verify.trial import Target, TrialSpec
+    trials = [
+        TrialSpec(candidate=deed, prescriptions=(), target=Target(program="x"), seed=0, steps={mark})
+        for deed in ("ok", "hangs_with_children", "hangs_with_children")
+    ]
+    with RayEngine(2, "rough_runners:run", address={address!r}) as engine:
+        for outcome in engine.run(trials):
+            print("an outcome", flush=True)
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "own"), [(signal.SIGINT, False), (signal.SIGKILL, True)])
+def test_the_caller_s_end_is_the_end_of_all(
+    cluster: Any, tmp_path: Path, number: signal.Signals, own: bool
+) -> None:
+    folder, mark = str(Path(__file__).parent), 91_000_000 + os.getpid()
+    address = "local" if own else cluster.address
+    (tmp_path / "caller.py").write_text(
+        textwrap.dedent(CALLER.format(folder=folder, mark=mark, address=address))
+    )
+    caller = subprocess.Popen(
+        [sys.executable, str(tmp_path / "caller.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": SOURCE},
+    )
+    assert caller.stdout is not None
+    assert caller.stdout.readline() == "an outcome\n"
+    until = time.monotonic() + 20
+    while len(_sleepers()) < 4:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    below = machine.descendants(caller.pid)
+    start = time.monotonic()
+    os.killpg(caller.pid, number)
+    out, err = caller.communicate(timeout=30)
+    assert time.monotonic() - start < 15
+    assert out == "" and (own or err.rstrip().endswith("KeyboardInterrupt"))  # nothing of Ray's own
+    assert _gone(_sleepers)
+    assert _gone(lambda: [p for p in below if Path(f"/proc/{p}").exists()])
+
+
+def _sleepers() -> list[str]:
+    mark = f"sleep\0{91_000_000 + os.getpid()}\0".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += [path.parent.name] if path.read_bytes() == mark else []
+        except OSError:
+            continue
+    return found
+
+
+def _gone(what: Callable[[], list[Any]]) -> bool:
+    until = time.monotonic() + 15
+    while what() and time.monotonic() < until:
+        time.sleep(0.05)
+    return not what()
