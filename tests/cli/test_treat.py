@@ -116,6 +116,12 @@ def test_a_cure_from_end_to_end(folder: Path) -> None:
         finals[way] = float(done.stdout.split()[-1])
     untreated, cured = finals.values()
     assert cured < 0.5 and untreated > 0.6
+    subprocess.run(["git", "apply", result["diff"]], cwd=folder, check=True)
+    patched = subprocess.run(
+        [sys.executable, "-m", "unvanish", "run", "--quiet", "--seed", "77", "sick.py"],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert float(patched.stdout.split()[-1]) == pytest.approx(cured, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unvanish import session
 from unvanish.remedy.options import Options, Tell
+from unvanish.remedy.patching import patch_for
 from unvanish.remedy.planning import plan_for, worst
 from unvanish.remedy.watching import watch_target
 from unvanish.schema.finding import Diagnosis
@@ -21,7 +22,7 @@ from unvanish.verify.search import Search
 from unvanish.verify.trial import BASELINE, Target
 
 RUNNER = "unvanish.launch.trial:run_trial"
-RESULT, RECIPE = "treatment.json", "recipe.json"
+RESULT, RECIPE, DIFF = "treatment.json", "recipe.json", "treatment.diff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,8 @@ def treat_target(target: Target, options: Options, tell: Tell) -> Treated:
     with engine_named(options.engine, RUNNER) as engine:
         result = Search(plan, engine, budget_seconds=left, on_progress=progress).run()
     result = replace(result, wall_seconds=time.monotonic() - began)
-    return _keep(diagnosis, result, record.info, path, options)
+    tell("writing the recipe and the source patch", None, None)
+    return _keep(diagnosis, result, record.info, path, target, options)
 
 
 def _left_alone(diagnosis: Diagnosis, path: Path, seconds: float) -> Treated:
@@ -91,12 +93,23 @@ def _left_alone(diagnosis: Diagnosis, path: Path, seconds: float) -> Treated:
 
 
 def _keep(
-    diagnosis: Diagnosis, result: TreatmentResult, info: ModelInfo, path: Path, options: Options
+    diagnosis: Diagnosis,
+    result: TreatmentResult,
+    info: ModelInfo,
+    path: Path,
+    target: Target,
+    options: Options,
 ) -> Treated:
     recipe = recipe_of(result, info)
     if recipe is not None:
         place = save_recipe(recipe, options.recipe or path / RECIPE)
         result = replace(result, recipe=str(place))
+        patched = patch_for(target, place, options)
+        if patched.diff:
+            diff = options.diff or path / DIFF
+            diff.write_bytes(patched.diff)
+            result = replace(result, diff=str(diff))
+        result = replace(result, notes=(*result.notes, *patched.notes))
     save_result(path, RESULT, session.to_json(result.to_dict()))
     return Treated(diagnosis=diagnosis, result=result, run=path)
 
