@@ -60,7 +60,7 @@ def test_a_trial_may_take_several_times_as_long_as_the_script_did() -> None:
     assert _seconds(record([]), 50) == 120
 
 
-def diagnosed(*verdicts: Verdict) -> Diagnosis:
+def diagnosed(*verdicts: Verdict, steps: int = 1) -> Diagnosis:
     models = tuple(
         ModelDiagnosis(
             name=f"{v}{i}",
@@ -79,4 +79,6 @@ def diagnosed(*verdicts: Verdict) -> Diagnosis:
 def test_the_sick_model_is_treated_before_one_that_fails_for_another_reason() -> None:
     chosen = worst(diagnosed("healthy", "not_learning", "sick"))
     assert chosen is not None and chosen.verdict == "sick"
-    assert worst(diagnosed("healthy", "inconclusive")) is None
+    assert worst(diagnosed("healthy", "inconclusive")) is None  # too short to tell
+    stuck = worst(diagnosed("healthy", "inconclusive", steps=100))
+    assert stuck is not None and stuck.verdict == "inconclusive"

@@ -35,9 +35,12 @@ SCREENED_OUT = 4  # so many are tried all the same where none carries the signal
 
 def worst(diagnosis: Diagnosis) -> ModelDiagnosis | None:
     """The model to treat: sick before not learning before stuck for no known reason; None where all are well."""
-    ill = [m for m in diagnosis.models if m.verdict in ("sick", "not_learning")]
-    order = {"sick": 0, "not_learning": 1}
-    return min(ill, key=lambda m: order[m.verdict], default=None)
+    order = {"sick": 0, "not_learning": 1, "inconclusive": 2}
+    ill = [m for m in diagnosis.models if m.verdict in order]
+    known = [
+        m for m in ill if m.verdict != "inconclusive" or (m.steps >= SHORTEST and m.loss.last is not None)
+    ]
+    return min(known, key=lambda m: order[m.verdict], default=None)
 
 
 def plan_for(

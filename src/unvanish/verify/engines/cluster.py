@@ -293,5 +293,7 @@ def _room(threads: int) -> tuple[list[int], float]:
 def _reason(error: Exception) -> str:
     """The sentence of Ray's many that says what happened."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "because" in line or line.startswith(("ModuleNotFound", "ImportError"))]
+    telling = [
+        line for line in lines if "because" in line or line.startswith(("ModuleNotFound", "ImportError"))
+    ]
     return (telling or lines or [type(error).__name__])[-1].partition(". ")[0][:200]
