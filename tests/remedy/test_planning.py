@@ -65,7 +65,7 @@ def diagnosed(*verdicts: Verdict, steps: int = 1) -> Diagnosis:
         ModelDiagnosis(
             name=f"{v}{i}",
             verdict=v,
-            steps=1,
+            steps=steps,
             loss=LossSummary(first=1, last=1, chance=None),
             findings=(),
             skipped=(),
