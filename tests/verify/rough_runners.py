@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import importlib
 import mmap
 import multiprocessing
 import multiprocessing.pool
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -269,3 +271,25 @@ def order_of_a_set(spec: TrialSpec) -> TrialOutcome:
     """What a vocabulary comes to that a script makes from a set of words."""
     words = {f"word {i}" for i in range(50)}
     return TrialOutcome(spec=spec, losses=tuple(float(w.split()[1]) for w in words))
+
+
+# --- what the next trial may find imported ------------------------------------------------------------------
+
+
+def imports(spec: TrialSpec) -> TrialOutcome:
+    """Imports the modules named by the candidate; the losses say which of them were there already."""
+    sys.path.insert(0, spec.target.directory)
+    names = spec.candidate.split()
+    before = [float(name in sys.modules) for name in names]
+    for name in names:
+        importlib.import_module(name)
+    return TrialOutcome(spec=spec, losses=(*before, float(os.getppid())))
+
+
+def script(spec: TrialSpec) -> TrialOutcome:
+    """The script of the target, and the PRODUCT that it comes to."""
+    target = spec.target
+    os.chdir(target.directory)
+    sys.path.insert(0, str(Path(target.program).absolute().parent))
+    found = runpy.run_path(target.program)
+    return TrialOutcome(spec=spec, losses=(float(found["PRODUCT"]),))

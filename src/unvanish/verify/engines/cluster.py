@@ -148,7 +148,7 @@ class _Pool:
         self._specs = specs
         self._queue = deque(range(len(specs)))
         self._lost: Counter[int] = Counter()
-        self._prints: dict[Target, str | None] = {}
+        self._digests: dict[Target, str | None] = {}
         self._parcels: dict[Target, Any] = {}
         self._idle_since = time.monotonic()
         try:
@@ -196,12 +196,12 @@ class _Pool:
         seat.index = index
         spec = self._specs[index]
         target = spec.target
-        if target not in self._prints:
-            self._prints[target] = parcel.fingerprint(target)
+        if target not in self._digests:
+            self._digests[target] = parcel.fingerprint(target)
         if send and target not in self._parcels:
             self._parcels[target] = ray.put(parcel.pack(target))
         folders = self._parcels[target] if send else None
-        seat.ref = seat.actor.run.remote(spec, self._prints[target], folders)
+        seat.ref = seat.actor.run.remote(spec, self._digests[target], folders)
 
     def _hear(self, seat: _Seat) -> None:
         try:

@@ -19,6 +19,7 @@ HAS_PROC = sys.platform == "linux" and Path("/proc/self/stat").exists()
 SHARE = 0.8  # of the machine's memory is for trials
 
 _PROC = Path("/proc")
+_GROUPS = Path("/sys/fs/cgroup")
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _TIDY_SECONDS = 0.5  # for those who clean up after others: multiprocessing's resource tracker does
 _KILL_SECONDS = 5.0  # a process that waits for a disk can't be killed; it is not waited for
@@ -140,9 +141,9 @@ def _group_limits() -> list[int]:
         for line in (_PROC / "self" / "cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == "":
-                top, name = Path("/sys/fs/cgroup"), "memory.max"
+                top, name = _GROUPS, "memory.max"
             elif "memory" in controllers.split(","):
-                top, name = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+                top, name = _GROUPS / "memory", "memory.limit_in_bytes"
             else:
                 continue
             folder = top / path.lstrip("/")

@@ -84,11 +84,11 @@ class Seat:
         return Place(host=platform.node(), versions=versions())
 
     def run(
-        self, spec: TrialSpec, print_: str | None, folders: tuple[Folder, ...] | None = None
+        self, spec: TrialSpec, digest: str | None, folders: tuple[Folder, ...] | None = None
     ) -> TrialOutcome | Lacking:
-        """One trial of the script whose fingerprint is `print_` (None: it is no file, the runner knows it)."""
-        if print_ is not None:
-            target = self._found(spec.target, print_, folders)
+        """One trial of the script whose fingerprint is `digest` (None: it is no file, the runner knows it)."""
+        if digest is not None:
+            target = self._found(spec.target, digest, folders)
             if target is None:
                 return Lacking()
             spec = replace(spec, target=target)
@@ -100,10 +100,10 @@ class Seat:
         self._engine.close()
         self._copies.cleanup()
 
-    def _found(self, target: Target, print_: str, folders: tuple[Folder, ...] | None) -> Target | None:
-        key = (target, print_)
+    def _found(self, target: Target, digest: str, folders: tuple[Folder, ...] | None) -> Target | None:
+        key = (target, digest)
         if key not in self._there:
-            if folders is None and fingerprint(target) != print_:
+            if folders is None and fingerprint(target) != digest:
                 return None
             self._there[key] = target
             if folders is not None:
