@@ -1,7 +1,8 @@
 """Which layers a model has, in execution order, and what stands behind each: read, never changed.
 
-Known by torch.fx where the model traces; else from an order that the probe recorded; else from the
-nn.Sequential containers alone, whose order is certain whatever the rest of the model does.
+Known by torch.fx where the model traces; else from one forward pass over a batch, if there is one; else from an
+order that the probe recorded; else from the nn.Sequential containers alone, whose order is certain whatever the rest
+of the model does.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Literal
 
 from torch import nn
 
+from unvanish.schema.call import Batch
 from unvanish.treatment import activations
-from unvanish.treatment.flow import LEARNED, Flow, Stage, trace_flow
+from unvanish.treatment.blocks import Residual
+from unvanish.treatment.flow import LEARNED, Flow, Stage, record_flow, trace_flow
 from unvanish.treatment.kinds import TRANSPOSED, WEIGHTED, is_sequential, kind_of, weight_of
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
 ]
 
 HIDDEN = "hidden"
+Source = Literal["fx", "run", "order", "containers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,20 +68,30 @@ class Anatomy:
     hidden: tuple[nn.Module, ...]  # activation modules with a weighted layer behind every use of them
     kept: tuple[tuple[str, str], ...]  # (path, why): activations that must stay as they are
     functional: tuple[str, ...]  # hidden activations that are called as functions
-    source: Literal["fx", "order", "containers"]
+    source: Source
     flow: Flow
     roles: tuple[str, ...]  # for each stage of the flow: "", or for an activation HIDDEN or why it must stay
+
+    @property
+    def wired(self) -> bool:
+        """Whether all calls of a forward pass are known, with what flows from which to which."""
+        return self.source in ("fx", "run")
 
     def layer_of(self, module: nn.Module) -> Layer | None:
         """The layer that this weighted module is, None where the order did not show it."""
         return next((layer for layer in self.layers if layer.module is module), None)
 
 
-def read_anatomy(root: nn.Module, order: Sequence[nn.Module] | None = None) -> Anatomy:
+def read_anatomy(
+    root: nn.Module, order: Sequence[nn.Module] | None = None, batch: Batch | None = None
+) -> Anatomy:
     """Read the model. Never raises for a model that is hard to read: then fewer layers are known."""
-    flow = trace_flow(root, kind_of)
+    flow = trace_flow(root)
     if flow is not None:
         return _from_flow(root, flow, "fx")
+    flow = None if batch is None else record_flow(root, batch)
+    if flow is not None:
+        return _from_flow(root, flow, "run")
     if order is not None:
         paths = {id(m): p for p, m in root.named_modules()}
         known = [(paths[id(m)], m) for m in order if id(m) in paths and not any(True for _ in m.children())]
@@ -121,6 +135,8 @@ def _leaves(path: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
     if is_sequential(module):
         for name, child in module.named_children():
             yield from _leaves(f"{path}.{name}" if path else name, child)
+    elif isinstance(module, Residual):
+        yield from _leaves(f"{path}.body", module.body)
     else:
         yield path, module
 
@@ -133,7 +149,7 @@ def _outer_sequentials(root: nn.Module) -> Iterable[tuple[str, nn.Module]]:
             yield path, module
 
 
-def _from_flow(root: nn.Module, flow: Flow, source: Literal["fx", "order", "containers"]) -> Anatomy:
+def _from_flow(root: nn.Module, flow: Flow, source: Source) -> Anatomy:
     stages = flow.stages
     onward = _reaches_weights(stages)
     calls = Counter(id(s.module) for s in stages if s.module is not None)

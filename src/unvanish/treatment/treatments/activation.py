@@ -96,7 +96,8 @@ def _edit(wiring: Wiring, anatomy: Anatomy, stage: Stage, kind: str, slope: floa
     try:
         call = wiring.find(stage)
         for other, role in zip(anatomy.flow.stages, anatomy.roles, strict=True):
-            if other.site == stage.site and (role != HIDDEN or other.module is not None):
+            same = other.site == stage.site and other.name != "add_back"
+            if same and (role != HIDDEN or other.module is not None):
                 why = role if role not in ("", HIDDEN) else "it calls other things, too"
                 raise SurgeryError(
                     f"{call.words}, is one call for several purposes ({why})", "write them apart"
