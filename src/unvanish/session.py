@@ -566,12 +566,20 @@ def unknown_parameter(name: str, known: Sequence[str], said: str) -> UsageError:
 def write_report(path: str | Path, out: Path | None = None) -> Path:
     """One self-contained HTML page of a run; by default `report.html` in the run's folder. Gives its path."""
     run = load(path)
-    folder = Path(run.path) if Path(run.path).is_dir() else Path(run.path).parent
-    treatment = load_treatment(folder)
-    page = render_html(build_view(run, diagnose(run), chains(run), treatment))
+    page = render_html(page_view(run))
     if out is None:
-        return save_result(folder, "report.html", page)
+        return save_result(_folder_of(run), "report.html", page)
     return save_result(out.parent, out.name, page)
+
+
+def page_view(run: str | Path | Run) -> dict[str, Any]:
+    """All that the page of a run draws, ready for JSON."""
+    run = run if isinstance(run, Run) else load(run)
+    return build_view(run, diagnose(run), chains(run), load_treatment(_folder_of(run)))
+
+
+def _folder_of(run: Run) -> Path:
+    return Path(run.path) if Path(run.path).is_dir() else Path(run.path).parent
 
 
 def load_treatment(folder: str | Path) -> TreatmentResult | None:

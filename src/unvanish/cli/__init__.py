@@ -137,6 +137,9 @@ def demo(out: str, json_path: str | None) -> int:
     help="Exit with 3 when something at least as severe is found and the script itself ended with 0.",
 )
 @click.option("--recipe", metavar="FILE", help="Apply the treatment that `unvanish treat` wrote first.")
+@click.option(
+    "--live", is_flag=True, help="Show the run while it trains, in the browser and on the terminal."
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT|-m MODULE [ARGS]...")
@@ -233,6 +236,54 @@ def report(run_path: str, output: str | None) -> int:
     from unvanish.session import write_report
 
     click.echo(write_report(run_path, Path(output) if output else None))
+    return 0
+
+
+@unvanish.command()
+@click.argument("folder", metavar="[DIR]", default=DEFAULT_OUT)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="HOST",
+    help="Any but this machine's own wants a token.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="PORT", help="By default 8777; 0 takes a free one."
+)
+@click.option("--token", metavar="WORD", help="What readers have to give; made where --host needs one.")
+def serve(folder: str, host: str, port: int | None, token: str | None) -> int:
+    """Show a folder of runs (or one run) in the browser, live while they train: a list, each page, comparisons.
+
+    Only this machine can see it unless --host says otherwise, and nothing is written.
+    """
+    from unvanish.cli.serve import serve_folder
+
+    return serve_folder(folder, host, port, token)
+
+
+@unvanish.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("-o", "--output", metavar="FILE.html", help="Write one page with their maps side by side.")
+@_json
+def compare(runs: tuple[str, ...], output: str | None, json_path: str | None) -> int:
+    """Put runs side by side: verdicts, losses, and where their signal differs most from the first one's."""
+    from unvanish.cli.serve import compare_runs
+
+    return compare_runs(runs, output, json_path)
+
+
+@unvanish.command()
+@click.argument("run_path", metavar="RUN")
+@click.option("--to", required=True, type=click.Choice(["parquet", "csv", "json", "tensorboard"]))
+@click.option(
+    "-o", "--output", metavar="PATH", help="A folder, or a file for json; by default in the run's folder."
+)
+def export(run_path: str, to: str, output: str | None) -> int:
+    """Write the tables of a run (steps, parameters, weights, signal, findings) for other tools; says where."""
+    from unvanish.cli.export import export_run
+
+    click.echo(export_run(run_path, to, output))
     return 0
 
 
