@@ -25,11 +25,13 @@ from unvanish.errors import CaptureError, RecordError, UnvanishWarning, UsageErr
 from unvanish.explanation.chain import chain_for, most_starved_parameter
 from unvanish.family import ATTEMPT, FIRST_STEP, await_children, read_family
 from unvanish.present.html import render_html
+from unvanish.present.notebook import diagnosis_html, explanation_html, run_html
 from unvanish.present.view import build_view
 from unvanish.schema.chain import Chain
 from unvanish.schema.explanation import Explanation, ScalarPaths
 from unvanish.schema.finding import Diagnosis, NotChecked
 from unvanish.schema.launch import attempt_of, launch_of, new_run_id
+from unvanish.schema.notebook import html_of, show_with
 from unvanish.schema.run import Event, Incident, Run, RunInfo, RunStatus, Skipped
 from unvanish.schema.treatment import TreatmentResult
 from unvanish.store import RunWriter, load_result, save_result
@@ -359,6 +361,10 @@ class Watch:
         """The record so far."""
         return self._session.run()
 
+    def _repr_html_(self) -> str | None:
+        """For notebooks: the page of what was recorded so far."""
+        return html_of(self.run())
+
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page of this run; gives its path."""
         self._session.flush()
@@ -576,6 +582,16 @@ def page_view(run: str | Path | Run) -> dict[str, Any]:
     """All that the page of a run draws, ready for JSON."""
     run = run if isinstance(run, Run) else load(run)
     return build_view(run, diagnose(run), chains(run), load_treatment(_folder_of(run)))
+
+
+def _run_html(run: Run) -> str:
+    view = page_view(run)
+    return run_html(view, render_html(view))
+
+
+show_with(Run, _run_html)
+show_with(Diagnosis, diagnosis_html)
+show_with(Explanation, explanation_html)
 
 
 def _folder_of(run: Run) -> Path:

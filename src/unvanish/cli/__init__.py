@@ -231,9 +231,20 @@ def check(module: str | None, words: tuple[str, ...], **options: Any) -> int:
 @click.option(
     "-o", "--output", metavar="FILE.html", help="Where to write the page; by default in the run's folder."
 )
-def report(run_path: str, output: str | None) -> int:
+@click.option("--text", is_flag=True, help="Tell it here instead, with the signal map in block characters.")
+def report(run_path: str, output: str | None, text: bool) -> int:
     """Write the page of a run: one HTML file that needs nothing else, and no network."""
     from unvanish.session import write_report
+
+    if text:
+        if output is not None:
+            raise click.UsageError(
+                "--text goes to the terminal, and -o FILE.html to a file: give one of them"
+            )
+        from unvanish.cli.tell import tell_story
+
+        tell_story(run_path)
+        return 0
 
     click.echo(write_report(run_path, Path(output) if output else None))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from unvanish import session
 from unvanish.errors import UnvanishError
 from unvanish.explanation.toy import explain_toy, toy_text
+from unvanish.present.blocks import print_maps
 from unvanish.present.text import print_diagnosis
 from unvanish.schema.chain import Chain
 from unvanish.schema.finding import SCHEMA_VERSION, Diagnosis
@@ -27,6 +29,14 @@ def tell_run(diagnosis: Diagnosis, stream: TextIO, folder: Path) -> None:
     place = shown_path(diagnosis.run, folder)
     console.print(f"Run kept in {place}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"One page of it: unvanish report {place}", highlight=False, markup=False, soft_wrap=True)
+
+
+def tell_story(run_path: str) -> None:
+    """Verdict / Why / Next of a run, its loss and its signal maps, on stdout."""
+    console = console_on(sys.stdout)
+    run = session.load(run_path)
+    print_diagnosis(session.diagnose(run), session.chains(run), console)
+    print_maps(session.page_view(run), console)
 
 
 def console_on(stream: TextIO) -> Console:

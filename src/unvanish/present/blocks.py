@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
@@ -22,6 +23,7 @@ _MARKS = {NAN: ("!", "bold red"), ZERO: ("0", "bold red"), UNMEASURED: ("\u00b7"
 _RAMP = ((94, 35, 110), (64, 74, 158), (46, 125, 163), (86, 164, 140), (186, 196, 118), (240, 229, 160))
 _ABOVE = (214, 96, 40)  # more than the output layer
 NAME_SHARE = 0.3
+MOST_COLUMNS, MAP_HEIGHT = 100, 22
 
 
 def map_lines(signal: dict[str, Any], width: int, height: int, *, colour: bool = True) -> list[Text]:
@@ -80,6 +82,27 @@ def worst(cells: Sequence[Cell], high: float) -> Cell:
         return UNMEASURED
     least, most = min(numbers), max(numbers)
     return most if most > 1.0 and most >= high > -least else least
+
+
+def print_maps(view: dict[str, Any], console: Console) -> None:
+    """Every model's loss and signal map, in half a screen each; on paper and in pipes as shades."""
+    colour = console.is_terminal and console.color_system is not None and not console.no_color
+    width = min(console.width - 1, MOST_COLUMNS) if console.is_terminal else MOST_COLUMNS
+    for model in view["models"]:
+        loss, lines = model["loss"], map_lines(model["signal"], width, MAP_HEIGHT, colour=colour)
+        console.print()
+        if len(view["models"]) > 1:
+            console.print(Text(visible(model["name"]), style="bold"), soft_wrap=True)
+        spark = sparkline(loss["values"], min(60, width - 40))
+        text = f"Loss     {spark} {words.plain(loss['first'], 4)} to {words.plain(loss['last'], 4)}"
+        console.print(Text(text if spark else "Loss     none was recorded"), soft_wrap=True)
+        if lines:
+            console.print(
+                Text("Signal   of each layer over that of the output, step by step"), soft_wrap=True
+            )
+        for line in lines:
+            line.rstrip()
+            console.print(line, soft_wrap=True)
 
 
 def _folded(count: int, most: int) -> list[range]:

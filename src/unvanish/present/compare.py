@@ -109,7 +109,7 @@ def _rows(view: dict[str, Any]) -> list[tuple[str, ...]]:
     if not view["models"]:
         return [(name, "no model was trained", "-", "-", "-", "-", "0")]
     several = len(view["models"]) > 1
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for model in view["models"]:
         loss, signal = model["loss"], model["signal"]
         kinds = list(dict.fromkeys(f["kind"].replace("_", " ") for f in model["findings"]))

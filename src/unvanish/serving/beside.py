@@ -1,7 +1,7 @@
 """The process beside a training: it serves the run, and draws it in the terminal, from the record alone.
 
 The training process is not touched: it starts this one, reads one line from it (the address), and at its end says
-so through the pipe that is this one's standard input. Nothing else passes between them: neither keeps the other waiting.
+so through the pipe that is this one's standard input. Nothing else passes between them: neither waits for the other.
 """
 
 from __future__ import annotations

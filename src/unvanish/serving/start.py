@@ -102,7 +102,7 @@ def _descriptor(terminal: TextIO | None) -> int | None:
     if terminal is None or os.name != "posix" or os.environ.get("TERM", "dumb") == "dumb":
         return None
     try:
-        return terminal.fileno() if terminal.isatty() else None
+        return os.dup(terminal.fileno()) if terminal.isatty() else None  # the child's own stderr is another
     except (OSError, ValueError, AttributeError):
         return None
 

@@ -77,8 +77,8 @@ class Painter:
         if wanted < LEAST_LINES or columns < LEAST_COLUMNS:
             return False
         self._lines, self._size = wanted, (columns, lines)
-        # room below the cursor first; setting the region moves the cursor, so it is kept and brought back
-        self._put("\n" * wanted + f"\x1b[{wanted}A\x1b7\x1b[1;{lines - wanted}r\x1b8")
+        # room below the cursor first (IND keeps its column); setting the region moves it, so it is brought back
+        self._put("\x1bD" * wanted + f"\x1b[{wanted}A\x1b7\x1b[1;{lines - wanted}r\x1b8")
         return True
 
     def _put(self, text: str) -> None:
