@@ -14,7 +14,6 @@ from rich.console import Console
 from unvanish import session
 from unvanish.errors import UnvanishError
 from unvanish.explanation.toy import explain_toy, toy_text
-from unvanish.present.blocks import print_maps
 from unvanish.present.text import print_diagnosis
 from unvanish.schema.chain import Chain
 from unvanish.schema.finding import SCHEMA_VERSION, Diagnosis
@@ -33,6 +32,8 @@ def tell_run(diagnosis: Diagnosis, stream: TextIO, folder: Path) -> None:
 
 def tell_story(run_path: str) -> None:
     """Verdict / Why / Next of a run, its loss and its signal maps, on stdout."""
+    from unvanish.present.blocks import print_maps
+
     console = console_on(sys.stdout)
     run = session.load(run_path)
     print_diagnosis(session.diagnose(run), session.chains(run), console)

@@ -53,9 +53,9 @@ class Kept(Generic[K]):
         self._next = 0.0
 
     @property
-    def now(self) -> Answer[K] | None:
-        """What there is, made before; None before the first."""
-        return self._answer
+    def made_of(self) -> Signature | None:
+        """The signature of what the newest answer was made of."""
+        return self._made_of
 
     def get(self) -> Answer[K]:
         """The answer, not older than it has to be. Raises what the first making raised."""

@@ -58,13 +58,16 @@ class Runs:
 
     def view(self, name: str) -> Answer[Seen]:
         """A run as the page draws it. NotServedError, RecordError."""
+        return self._kept(name).get()
+
+    def _kept(self, name: str) -> Kept[Seen]:
         folder = self.places.find(name)
         with self._lock:
             kept = self._views.pop(name, None) or Kept(lambda: signature(folder), lambda: _view(folder))
             self._views[name] = kept
             while len(self._views) > MOST_KEPT:
                 self._views.popitem(last=False)
-        return kept.get()
+        return kept
 
     def listed(self) -> bytes:
         """The list of runs, the newest first. What is not known yet of a run comes with a later call."""
@@ -137,12 +140,14 @@ class Runs:
         return Brief() if known is None else known[1]
 
     def _look(self, name: str, now: Signature) -> None:
+        made_of: Signature | None = now
         try:
-            brief = self.view(name).extra.brief
+            kept = self._kept(name)
+            brief, made_of = kept.get().extra.brief, kept.made_of
         except Exception:  # noqa: BLE001 - a run that can't be shown has an empty line, the others theirs
             brief = Brief()
         with self._lock:
-            self._briefs[name] = (now, brief)
+            self._briefs[name] = (made_of or now, brief)
             self._waiting.discard(name)
 
 
