@@ -1,4 +1,4 @@
-"""The command line: ``unvanish demo | run | treat | check | report | explain``.
+"""The command line: ``unvanish demo | run | treat | check | report | serve | compare | export | explain``.
 
 What it says goes to stderr, save --json -.
 
@@ -176,7 +176,13 @@ def run(module: str | None, words: tuple[str, ...], **options: Any) -> int:
 @click.option(
     "--budget", type=click.FloatRange(min=1.0), metavar="SECONDS", help="Stop to try after so long."
 )
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where trials run: this machine's processes, or a Ray cluster.",
+)
 @click.option("--only", metavar="NAME[,NAME]", help="Try these treatments or candidates alone.")
 @click.option(
     "--allow", type=click.Choice(["unsafe"]), help="Try what takes something away from the net as well."
@@ -286,7 +292,9 @@ def compare(runs: tuple[str, ...], output: str | None, json_path: str | None) ->
 
 @unvanish.command()
 @click.argument("run_path", metavar="RUN")
-@click.option("--to", required=True, type=click.Choice(["parquet", "csv", "json", "tensorboard"]))
+@click.option(
+    "--to", required=True, type=click.Choice(["parquet", "csv", "json", "tensorboard"]), help="The format."
+)
 @click.option(
     "-o", "--output", metavar="PATH", help="A folder, or a file for json; by default in the run's folder."
 )
