@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 __version__ = sys.modules["unvanish"].__version__
 DEFAULT_OUT = Path("unvanish_runs")
+PAGE_CHAINS = 10  # that a page lets one choose from, for each model
+CHAIN_LOOKS = 20_000  # operations that are looked at for them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -578,10 +580,39 @@ def write_report(path: str | Path, out: Path | None = None) -> Path:
     return save_result(out.parent, out.name, page)
 
 
-def page_view(run: str | Path | Run) -> dict[str, Any]:
-    """All that the page of a run draws, ready for JSON."""
+def page_view(run: str | Path | Run, treatment: TreatmentResult | None = None) -> dict[str, Any]:
+    """All that the page of a run shows (present.view.build_view), with the chains that it lets one choose from.
+
+    `treatment`: by default the one that is kept with the run, if there is one.
+    """
     run = run if isinstance(run, Run) else load(run)
-    return build_view(run, diagnose(run), chains(run), load_treatment(_folder_of(run)))
+    return build_view(run, diagnose(run), page_chains(run), treatment or load_treatment(_folder_of(run)))
+
+
+def page_chains(run: Run) -> tuple[Chain, ...]:
+    """The product of factors down to the most starved weight of each model, and to some others over its depth.
+
+    A model of thousands of operations has fewer of them, as each is followed through its whole graph.
+    """
+    found: list[Chain] = []
+    for model in run.models:
+        first = most_starved_parameter(model)
+        if first is None:
+            continue
+        chain = chain_for(model, first)
+        found += [chain] if chain is not None else []
+        early = replace(
+            model, traces=model.traces[:1]
+        )  # looks at one trace are enough where it reaches everything
+        largest = max((len(g.operations) for g in early.graphs.values()), default=1)
+        limit = max(min(CHAIN_LOOKS // largest, PAGE_CHAINS), 1)
+        weights = [p.name for p in model.info.parameters if len(p.shape) > 1 and p.name != first]
+        count = min(limit - 1, len(weights))
+        others = [weights[round(i * (len(weights) - 1) / max(count - 1, 1))] for i in range(count)]
+        for name in dict.fromkeys(others):
+            chain = chain_for(early, name)
+            found += [chain] if chain is not None else []
+    return tuple(found)
 
 
 def _run_html(run: Run) -> str:

@@ -47,19 +47,14 @@ def compare_runs(paths: Sequence[str], output: str | None, json_path: str | None
 
     from unvanish import session
     from unvanish.present.compare import comparison, print_comparison
-    from unvanish.present.shell import comparison_page
+    from unvanish.present.html import render_comparison
     from unvanish.store import save_result
 
     views = [session.page_view(path) for path in paths]
     if output is not None:
-        import io
-
-        stream = io.StringIO()
-        print_comparison(views, Console(file=stream, force_terminal=False, color_system=None, width=160))
-        page = comparison_page(comparison(views), stream.getvalue())
         place = Path(output)
-        print_path = save_result(place.parent, place.name, page)
-        files.say(f"the page of the comparison is {print_path}", sys.stderr)
+        page = save_result(place.parent, place.name, render_comparison(comparison(views)))
+        files.say(f"the page of the comparison is {page}", sys.stderr)
     if json_path != files.STDOUT:
         print_comparison(views, Console(file=sys.stdout))
     if json_path is not None:

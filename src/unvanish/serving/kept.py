@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 LEAST_SECONDS = 1.0  # between two makings
 SHARE = 0.1  # of one core's time that the making takes, at most
@@ -30,6 +31,11 @@ class Answer(Generic[K]):
     def of(cls, body: bytes, extra: K) -> Answer[K]:
         """With the ETag of its body."""
         return cls(body, etag_of(body), extra)
+
+
+def as_json(value: Any) -> bytes:
+    """JSON for the wire: compact, in ASCII, so that half a surrogate pair can pass. ValueError: it holds a NaN."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def etag_of(body: bytes) -> str:

@@ -16,8 +16,7 @@ from unvanish.errors import RecordError, UsageError
 from unvanish.present.compare import differences
 from unvanish.present.html import render_html
 from unvanish.present.live_text import LiveModel, live_models
-from unvanish.present.shell import as_json
-from unvanish.serving.kept import Answer, Kept, Signature
+from unvanish.serving.kept import Answer, Kept, Signature, as_json
 from unvanish.serving.places import Places, signature
 from unvanish.store import list_runs, load_result
 

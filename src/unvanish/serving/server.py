@@ -7,7 +7,9 @@ wherever unvanish does. A thread answers each request, so that a big run keeps o
 from __future__ import annotations
 
 import errno
+import html
 import math
+import re
 import socket
 import sys
 import threading
@@ -18,9 +20,9 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from unvanish.errors import RecordError, UnvanishError, UsageError
-from unvanish.present.shell import as_json, policy_of, served_page
+from unvanish.present.html import render_shell
 from unvanish.serving.guard import HEADER, Guard
-from unvanish.serving.kept import etag_of
+from unvanish.serving.kept import as_json, etag_of
 from unvanish.serving.places import NotServedError
 from unvanish.serving.runs import Runs
 
@@ -177,13 +179,14 @@ class _Handler(BaseHTTPRequestHandler):
         runs = self.server.runs
         match segments:
             case [""]:
-                self._page(served_page("runs", "api/runs", "runs"))
+                self._page(render_shell("runs", "api/runs", "runs - unvanish"))
             case ["run", name]:
                 runs.places.find(name)
-                self._page(served_page("view", f"../api/runs/{quote(name, safe='')}/view", name))
+                address = f"../api/runs/{quote(name, safe='')}/view"
+                self._page(render_shell("view", address, f"{name} - unvanish"))
             case ["compare"]:
                 names = quote(",".join(_asked(query)), safe=",")
-                self._page(served_page("compare", f"api/compare?runs={names}", "compare"))
+                self._page(render_shell("compare", f"api/compare?runs={names}", "compare - unvanish"))
             case ["api", "runs"]:
                 self._send_data(runs.listed())
             case ["api", "runs", name, "view"]:
@@ -198,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(404, "there is nothing at this address")
 
     def _page(self, page: str) -> None:
-        policy = f"{policy_of(page)}; frame-ancestors 'none'"
+        policy = f"{_policy_of(page)}; frame-ancestors 'none'"
         self._send(200, page.encode("utf-8", "backslashreplace"), _HTML, {"Content-Security-Policy": policy})
 
     def _send_data(self, body: bytes, etag: str | None = None) -> None:
@@ -240,6 +243,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing: addresses hold the token."""
+
+
+def _policy_of(page: str) -> str:
+    """The policy that a page states of itself, for the header."""
+    found = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+    return html.unescape(found.group(1)) if found else "default-src 'none'"
 
 
 def _only(values: list[str] | None) -> str | None:
