@@ -33,6 +33,7 @@ def __getattr__(name: str) -> Any:
     if name not in _FACE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _FACE[name].partition(":")
+    import_module("unvanish.session")  # what a notebook shows of the results is set there
     found = import_module(module)
     value = getattr(found, attribute) if attribute else found
     globals()[name] = value

@@ -71,7 +71,12 @@ WRONG = [
     ["report"],
     ["explain"],
     ["explain", "--toy", "run"],
-    ["treat", "s.py"],
+    ["treat"],
+    ["compare"],
+    ["serve", "--port", "70000"],
+    ["export", "run"],
+    ["export", "run", "--to", "xlsx"],
+    ["report", "run", "--text", "-o", "page.html"],
     ["nonsense"],
 ]
 
@@ -85,10 +90,9 @@ def test_usage_errors_are_2(words: list[str], capsys: pytest.CaptureFixture[str]
 
 
 def test_an_unknown_command_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["serve", "s.py"])
-    assert (
-        "there is no command 'serve'; there are: demo, run, check, report, explain" in capsys.readouterr().err
-    )
+    cli.main(["cure", "s.py"])
+    there = "demo, run, treat, check, report, serve, compare, export, explain"
+    assert f"there is no command 'cure'; there are: {there}" in capsys.readouterr().err
 
 
 def test_errors_are_one_line_and_1(

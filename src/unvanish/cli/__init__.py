@@ -1,4 +1,4 @@
-"""The command line: ``unvanish demo | run | treat | check | report | explain``.
+"""The command line: ``unvanish demo | run | treat | check | report | serve | compare | export | explain``.
 
 What it says goes to stderr, save --json -.
 
@@ -137,6 +137,9 @@ def demo(out: str, json_path: str | None) -> int:
     help="Exit with 3 when something at least as severe is found and the script itself ended with 0.",
 )
 @click.option("--recipe", metavar="FILE", help="Apply the treatment that `unvanish treat` wrote first.")
+@click.option(
+    "--live", is_flag=True, help="Show the run while it trains, in the browser and on the terminal."
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT|-m MODULE [ARGS]...")
@@ -173,7 +176,13 @@ def run(module: str | None, words: tuple[str, ...], **options: Any) -> int:
 @click.option(
     "--budget", type=click.FloatRange(min=1.0), metavar="SECONDS", help="Stop to try after so long."
 )
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where trials run: this machine's processes, or a Ray cluster.",
+)
 @click.option("--only", metavar="NAME[,NAME]", help="Try these treatments or candidates alone.")
 @click.option(
     "--allow", type=click.Choice(["unsafe"]), help="Try what takes something away from the net as well."
@@ -228,11 +237,72 @@ def check(module: str | None, words: tuple[str, ...], **options: Any) -> int:
 @click.option(
     "-o", "--output", metavar="FILE.html", help="Where to write the page; by default in the run's folder."
 )
-def report(run_path: str, output: str | None) -> int:
+@click.option("--text", is_flag=True, help="Tell it here instead, with the signal map in block characters.")
+def report(run_path: str, output: str | None, text: bool) -> int:
     """Write the page of a run: one HTML file that needs nothing else, and no network."""
     from unvanish.session import write_report
 
+    if text:
+        if output is not None:
+            raise click.UsageError(
+                "--text goes to the terminal, and -o FILE.html to a file: give one of them"
+            )
+        from unvanish.cli.tell import tell_story
+
+        tell_story(run_path)
+        return 0
+
     click.echo(write_report(run_path, Path(output) if output else None))
+    return 0
+
+
+@unvanish.command()
+@click.argument("folder", metavar="[DIR]", default=DEFAULT_OUT)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="HOST",
+    help="Any but this machine's own wants a token.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="PORT", help="By default 8777; 0 takes a free one."
+)
+@click.option("--token", metavar="WORD", help="What readers have to give; made where --host needs one.")
+def serve(folder: str, host: str, port: int | None, token: str | None) -> int:
+    """Show a folder of runs (or one run) in the browser, live while they train: a list, each page, comparisons.
+
+    Only this machine can see it unless --host says otherwise, and nothing is written.
+    """
+    from unvanish.cli.serve import serve_folder
+
+    return serve_folder(folder, host, port, token)
+
+
+@unvanish.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("-o", "--output", metavar="FILE.html", help="Write one page with their maps side by side.")
+@_json
+def compare(runs: tuple[str, ...], output: str | None, json_path: str | None) -> int:
+    """Put runs side by side: verdicts, losses, and where their signal differs most from the first one's."""
+    from unvanish.cli.serve import compare_runs
+
+    return compare_runs(runs, output, json_path)
+
+
+@unvanish.command()
+@click.argument("run_path", metavar="RUN")
+@click.option(
+    "--to", required=True, type=click.Choice(["parquet", "csv", "json", "tensorboard"]), help="The format."
+)
+@click.option(
+    "-o", "--output", metavar="PATH", help="A folder, or a file for json; by default in the run's folder."
+)
+def export(run_path: str, to: str, output: str | None) -> int:
+    """Write the tables of a run (steps, parameters, weights, signal, findings) for other tools; says where."""
+    from unvanish.cli.export import export_run
+
+    click.echo(export_run(run_path, to, output))
     return 0
 
 

@@ -19,9 +19,11 @@ from unvanish.schema.launch import launch_of, new_run_id
 if TYPE_CHECKING:
     from unvanish.launch.surgeon import Surgeon
     from unvanish.probe.engine import Explain
+    from unvanish.serving.start import Beside
     from unvanish.session import Session
 
 FAILED = 1
+LIVE_PORT = 8777  # the same from run to run, so that a page may stay open; another where that is taken
 FAIL_ON_MET = 3
 FailOn = Literal["warning", "critical"]
 AT_LEAST: dict[FailOn, tuple[str, ...]] = {"warning": ("warning", "critical"), "critical": ("critical",)}
@@ -40,6 +42,7 @@ class RunOptions:
     fail_on: FailOn | None = None
     recipe: str | None = None
     quiet: bool = False
+    live: bool = False
 
 
 def watch_script(target: launch.Target, options: RunOptions) -> int:
@@ -60,6 +63,7 @@ def watch_script(target: launch.Target, options: RunOptions) -> int:
     if ended.forked:
         return ended.code
     files.flush(sys.stdout)
+    watcher.show_no_more()
     files.flush(stdout)
     if watcher.is_other_rank:
         return watcher.end_rank(ended, None if options.quiet else stderr)
@@ -104,6 +108,9 @@ class Watcher:
         self._surgeon: Surgeon | None = None
         self._error: UnvanishError | None = None
         self._stop: tuple[type[BaseException], ...] = ()
+        self._beside: Beside | None = None
+        self._environment = dict(os.environ)  # before the script's children are told of the run
+        self._stderr = sys.stderr
 
     @property
     def is_other_rank(self) -> bool:
@@ -154,6 +161,26 @@ class Watcher:
             self.session.start()
         else:
             self.session.start(explain=self._explain)
+        if self._options.live and not self.is_other_rank:
+            self._show(self.session.path)
+
+    def _show(self, run: Path) -> None:
+        """Start the process that shows the run; the training goes on whatever comes of it."""
+        from unvanish.serving.start import Beside
+
+        self._beside = Beside(
+            run,
+            self._environment,
+            port=LIVE_PORT,
+            terminal=None if self._options.quiet else self._stderr,
+            steps=self._options.steps,
+            say=partial(files.say, stream=self._stderr),
+        )
+
+    def show_no_more(self) -> None:
+        """The terminal is the script's and ours again."""
+        if self._beside is not None:
+            self._beside.end()
 
     def _begin_to_treat(self, path: Path) -> None:
         """The recipe is read before the script goes on: a wrong one costs nothing."""

@@ -16,6 +16,7 @@ from unvanish import session
 from unvanish.errors import UsageError
 from unvanish.launch.factory import load_factory
 from unvanish.launch.target import FACTORY
+from unvanish.present.notebook import treatment_html
 from unvanish.present.text import print_diagnosis, print_treatment
 from unvanish.remedy.options import Options
 from unvanish.remedy.treating import Treated, treat_target
@@ -78,6 +79,10 @@ class Treatment:
         return stream.getvalue()
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return treatment_html(self.diagnosis, self.result)
 
 
 def treat(  # noqa: PLR0913 - all that the command line takes, by name

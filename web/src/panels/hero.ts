@@ -3,7 +3,7 @@
 import { h, short, svg } from "../dom";
 import { scale } from "../theme";
 import type { Cell, ModelView, RunView, SignalView } from "../types";
-import { told } from "./signal";
+import { told } from "../map";
 
 const GLYPHS: Record<string, string> = { sick: "!", not_learning: "?", inconclusive: "\u2026", healthy: "\u2713" };
 const BARS = 160;
