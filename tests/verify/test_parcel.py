@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import rough_runners
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unvanish.errors import UsageError
 from unvanish.verify.engines import parcel
@@ -147,3 +150,29 @@ def test_versions_that_differ_are_named() -> None:
         "python 3.11.9 instead of 3.11.7",
     ]
     assert versions() == versions()
+
+
+names = st.text(
+    st.characters(whitelist_categories=("L", "N"), whitelist_characters="-_ ü"), min_size=1, max_size=8
+)
+trees = st.dictionaries(
+    st.lists(names, min_size=1, max_size=3).map("/".join), st.binary(max_size=20), min_size=1, max_size=6
+)
+
+
+@given(tree=trees)
+@settings(max_examples=40)
+def test_what_is_packed_comes_out_again(tree: dict[str, bytes]) -> None:
+    tree = {
+        n: c for n, c in tree.items() if not any(m.startswith(f"{n}/") for m in tree)
+    }  # no file is a folder
+    with tempfile.TemporaryDirectory() as place:
+        for name, content in tree.items():
+            path = Path(place, "top", name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        (folder,) = parcel.pack(target(Path(place, "top")))
+        moved = parcel.unpack((folder,), Path(place, "there"))
+        top = Path(moved[folder.path])
+        found = {p.relative_to(top).as_posix(): p.read_bytes() for p in top.rglob("*") if p.is_file()}
+    assert found == {n: c for n, c in tree.items() if not set(n.split("/")[:-1]) & parcel._SKIPPED}

@@ -166,9 +166,9 @@ SCRIPT = """
     import torch
     from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
-    from shapes import WIDTH  # a module beside the script
+    from shapes import WIDTH, noise  # a module beside the script, with a state that a second trial must not find used
     torch.manual_seed(4)
-    x = torch.randn(256, 8)
+    x = torch.randn(256, 8, generator=noise)
     y = (x[:, 0] > 0).long()
     loader = DataLoader(TensorDataset(x, y), batch_size=32, shuffle=True, num_workers=2)
     net = nn.Sequential(nn.Linear(8, WIDTH), nn.Sigmoid(), nn.Dropout(0.1), nn.Linear(WIDTH, 2))
@@ -187,7 +187,9 @@ SCRIPT = """
 @pytest.mark.slow
 def test_a_real_script_gives_the_same_numbers_bit_for_bit(cluster: Any, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-    (tmp_path / "shapes.py").write_text("WIDTH = 16\n")
+    (tmp_path / "shapes.py").write_text(
+        "import torch\nWIDTH = 16\nnoise = torch.Generator().manual_seed(1)\n"
+    )
     target = Target(program="script.py", directory=str(tmp_path))
     trials = [
         TrialSpec(candidate=name, prescriptions=prescriptions, target=target, seed=seed, steps=12, trace=True)

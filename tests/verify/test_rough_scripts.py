@@ -44,7 +44,7 @@ def left_of(specs: list[TrialSpec]) -> list[str]:
     return lines
 
 
-@pytest.fixture(scope="module", params=["fork", "fresh"])
+@pytest.fixture(scope="module", params=["fork", pytest.param("fresh", marks=pytest.mark.slow)])
 def engine(request: pytest.FixtureRequest) -> Iterator[LocalEngine]:
     with LocalEngine(1, rough_runners.run, fork=request.param == "fork") as started:
         yield started

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import resource
 import signal
 import sys
 import time
@@ -16,6 +15,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unvanish.verify.trial import TrialOutcome, TrialSpec
+
+try:
+    import resource
+except ImportError:  # Windows, where the engines refuse to work; they can be imported to say so
+    resource = None  # type: ignore[assignment]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # large packages whose import draws no numbers and starts no threads: worth to be there before the next trial begins
