@@ -242,8 +242,8 @@ def test_a_treated_model_is_a_model(
     model.train()
     train(model, optimizer, x, 3)
     train(copies[1].train(), torch.optim.SGD(copies[1].parameters(), lr=1e-4), x, 1)
-    if plan not in ("init", "gru", "lstm"):  # float16 may overflow by itself where weights are drawn anew
-        assert all(torch.isfinite(p).all() for p in model.parameters()) or x.dtype == torch.float16
+    if all(torch.isfinite(v).all() for v in untreated.values()):  # float16 may have overflown before
+        assert all(torch.isfinite(p).all() for p in model.parameters())
     done.undo()
     train(model, optimizer, x, 1)
 

@@ -21,9 +21,10 @@ from treat_models import (
 )
 
 from unvanish.schema.call import Batch
-from unvanish.treatment.anatomy import HIDDEN, read_anatomy
+from unvanish.treatment.anatomy import read_anatomy
 from unvanish.treatment.flow import Flow, record_flow, trace_flow
 from unvanish.treatment.recording import undisturbed
+from unvanish.treatment.roles import HIDDEN
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

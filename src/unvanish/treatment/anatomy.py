@@ -17,8 +17,9 @@ from torch import nn
 from unvanish.schema.call import Batch
 from unvanish.treatment import activations
 from unvanish.treatment.blocks import Residual
-from unvanish.treatment.flow import LEARNED, Flow, Stage, record_flow, trace_flow
+from unvanish.treatment.flow import Flow, Stage, record_flow, trace_flow
 from unvanish.treatment.kinds import TRANSPOSED, WEIGHTED, is_sequential, kind_of, weight_of
+from unvanish.treatment.roles import HIDDEN, reaches_weights, role_of, sort_activations
 
 __all__ = [
     "TRANSPOSED",
@@ -31,7 +32,6 @@ __all__ = [
     "within",
 ]
 
-HIDDEN = "hidden"
 Source = Literal["fx", "run", "order", "containers"]
 
 
@@ -151,7 +151,7 @@ def _outer_sequentials(root: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 
 def _from_flow(root: nn.Module, flow: Flow, source: Source) -> Anatomy:
     stages = flow.stages
-    onward = _reaches_weights(stages)
+    onward = reaches_weights(stages)
     calls = Counter(id(s.module) for s in stages if s.module is not None)
     fed_by = _fed_by(stages)
     layers: dict[int, Layer] = {}
@@ -178,8 +178,8 @@ def _from_flow(root: nn.Module, flow: Flow, source: Source) -> Anatomy:
             stage=index,
             end=end,
         )
-    roles = tuple(_role(stage, onward) for stage in stages)
-    hidden, kept = _sort_activations(root, stages, roles)
+    roles = tuple(role_of(stage, onward) for stage in stages)
+    hidden, kept = sort_activations(root, stages, roles)
     return Anatomy(
         layers=tuple(_one_region_each(layers.values())),
         hidden=hidden,
@@ -197,15 +197,6 @@ def _one_region_each(layers: Iterable[Layer]) -> list[Layer]:
     found = list(layers)
     count = Counter(layer.region for layer in found)
     return [replace(layer, region=None) if count[layer.region] > 1 else layer for layer in found]
-
-
-def _reaches_weights(stages: Sequence[Stage]) -> list[bool]:
-    """Tell for each stage whether it has weights or leads to some (they are in execution order)."""
-    reach = [False] * len(stages)
-    for index in range(len(stages) - 1, -1, -1):
-        stage = stages[index]
-        reach[index] = stage.kind in LEARNED or any(reach[b] for b in stage.behind)
-    return reach
 
 
 def _follower(stages: Sequence[Stage], index: int) -> tuple[int | None, bool]:
@@ -235,30 +226,3 @@ def _fed_by(stages: Sequence[Stage]) -> list[str]:
         for b in stage.behind:
             incoming[b].add(made)
     return ["mixed" if len(names) > 1 else next(iter(names), "identity") for names in incoming]
-
-
-def _role(stage: Stage, onward: Sequence[bool]) -> str:
-    if stage.kind != "activation":
-        return ""
-    if stage.gates:
-        return "it gates another signal"
-    if not any(onward[b] for b in stage.behind):
-        return "it makes the model's output, and the loss counts on its range"
-    return HIDDEN
-
-
-def _sort_activations(
-    root: nn.Module, stages: Sequence[Stage], roles: Sequence[str]
-) -> tuple[tuple[nn.Module, ...], tuple[tuple[str, str], ...]]:
-    hidden: dict[int, nn.Module] = {}
-    kept: dict[int, tuple[str, str]] = {}
-    for stage, role in zip(stages, roles, strict=True):
-        if stage.module is not None and role == HIDDEN:
-            hidden[id(stage.module)] = stage.module
-        elif stage.module is not None and role:
-            kept[id(stage.module)] = (stage.path or "", role)
-    shown = {id(s.module) for s in stages if s.module is not None}
-    for path, module in root.named_modules():
-        if activations.name_of(module) is not None and id(module) not in shown:
-            kept[id(module)] = (path, "where it stands in the forward pass is not known")
-    return tuple(m for i, m in hidden.items() if i not in kept), tuple(kept.values())

@@ -54,6 +54,7 @@ class Stage:
     site: Site | None = None
     name: str = ""  # of the function, without the underscore of its in-place form; "" for a module
     in_place: bool = False
+    overwrites: bool = False  # in place, and what it changes is used again by its old name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,8 @@ def _boil_down(root: nn.Module, graph: fx.Graph) -> Flow | None:
                 behind=tuple(place[u] for u in users),
                 gates=_gates(node),
                 name="" if module is not None else _name(node).rstrip("_"),
-                in_place=_name(node).endswith("_") or node.kwargs.get("inplace") is True,
+                in_place=_in_place(node, module),
+                overwrites=_in_place(node, module) and _used_again(node, place),
                 sees_data=any(s.op == "placeholder" for s in node.all_input_nodes),
                 makes_output=node in result.all_input_nodes,
                 site=site_of(node),
@@ -144,6 +146,17 @@ def _classify(node: fx.Node, module: nn.Module | None) -> tuple[str, str]:
     if from_function in _MAPS and any(_is_learned(s) for s in node.all_input_nodes):
         return "opaque", "identity"
     return ("transparent" if from_function in _SHAPE_CHANGES else "other"), "identity"
+
+
+def _in_place(node: fx.Node, module: nn.Module | None) -> bool:
+    if module is not None:
+        return getattr(module, "inplace", False) is True
+    return _name(node).endswith("_") or node.kwargs.get("inplace") is True
+
+
+def _used_again(node: fx.Node, place: Mapping[fx.Node, int]) -> bool:
+    sources = node.all_input_nodes
+    return bool(sources) and any(place.get(user, -1) > place[node] for user in sources[0].users)
 
 
 def _is_learned(node: fx.Node) -> bool:

@@ -11,9 +11,10 @@ from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
 from unvanish.treatment import activations
-from unvanish.treatment.anatomy import HIDDEN, Anatomy, within
+from unvanish.treatment.anatomy import Anatomy, within
 from unvanish.treatment.flow import Stage
 from unvanish.treatment.parameters import Choice, Number, Spec
+from unvanish.treatment.roles import HIDDEN
 from unvanish.treatment.treatment import Operation, Treatment
 from unvanish.treatment.wiring import Wiring, refuse_lost_arguments
 
