@@ -16,7 +16,7 @@ from unvanish.schema.run import ModelInfo
 from unvanish.schema.treatment import LossInterval, TreatmentResult, TrialResult
 from unvanish.store import save_result
 from unvanish.treatment.recipe import Recipe, fingerprint_of, save_recipe
-from unvanish.verify.engines import engine_named
+from unvanish.verify.engines.choice import engine_named
 from unvanish.verify.experiment import Progress
 from unvanish.verify.search import Search
 from unvanish.verify.trial import BASELINE, Target

@@ -43,21 +43,9 @@ def watch_target(target: Target, options: Options, tell: Tell) -> tuple[Path, Di
                 if process.poll() is None:
                     process.terminate()
                     process.wait()
-        if not said.exists():
-            raise ScriptError(
-                f"{target.program} could not be watched: {_last(log)}", "see whether plain python runs it"
-            )
-        told = json.loads(said.read_text(encoding="utf-8"))
-    if not told["models"] and process.returncode:
-        raise ScriptError(
-            f"{target.program} ended with exit code {process.returncode} before its first training step",
-            "see whether plain python runs it",
-        )
-    if not told["models"]:
-        raise ScriptError(
-            f"no torch optimizer stepped while {target.program} ran, so there is nothing to treat",
-            "start it with the arguments that make it train",
-        )
+        if not said.exists() or not (told := json.loads(said.read_text(encoding="utf-8")))["models"]:
+            mistake, _, mend = _last(log).partition("; ")
+            raise ScriptError(mistake, mend or "see whether plain python runs it")
     path = Path(told["run"])
     return path, session.diagnose(session.load(path))
 
