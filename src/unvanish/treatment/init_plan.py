@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from torch import nn
 
 from unvanish.errors import SurgeryError
 from unvanish.treatment import activations
-from unvanish.treatment.anatomy import TRANSPOSED, WEIGHTED, Anatomy, Layer, within
+from unvanish.treatment.anatomy import TRANSPOSED, WEIGHTED, Layer, within
 from unvanish.treatment.draw import Draw, fan_in, fan_out, groups_of, orthogonal_gain
 from unvanish.treatment.matrices import Matrix, bare_parameters, read_matrices
 from unvanish.treatment.parameters import Settings
@@ -37,7 +37,15 @@ class Planned:
     gain: float = 0.0
 
 
-def plan_init(root: nn.Module, target: str, anatomy: Anatomy, settings: Settings) -> list[Planned]:
+class KnowsLayers(Protocol):
+    """What an init asks about a layer's surroundings; an Anatomy, say."""
+
+    def layer_of(self, module: nn.Module) -> Layer | None:
+        """The layer that this weighted module is, None where it is not known."""
+        ...
+
+
+def plan_init(root: nn.Module, target: str, anatomy: KnowsLayers, settings: Settings) -> list[Planned]:
     """Everything that is drawn, in order: `root.named_modules()`, and in each module weights before biases.
 
     Frozen parameters are left out, tied ones are drawn once.
@@ -65,7 +73,7 @@ def _plan_module(
     root: nn.Module,
     path: str,
     module: nn.Module,
-    anatomy: Anatomy,
+    anatomy: KnowsLayers,
     traced: dict[str, Matrix] | None,
 ) -> Iterator[Planned]:
     known = (*WEIGHTED, *_RECURRENT, *_EMBEDDINGS, nn.MultiheadAttention)
@@ -109,7 +117,8 @@ def _layer(
                 f"the centred init does not know transposed convolutions ({path})", "use another scheme"
             )
     elif layer is not None:
-        gain = scheme.gain(path, layer.activation_name, activations.slope_of(layer.activation))
+        follower = "identity" if layer.last else layer.activation_name  # the loss decides on what makes the output
+        gain = scheme.gain(path, follower, activations.slope_of(layer.activation))
     else:
         gain = scheme.gain(path, _activation_inside(root, path))
     draw, gain = scheme.weight(weight.shape, inward, outward, gain, groups_of(module))

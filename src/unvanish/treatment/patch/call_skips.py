@@ -43,15 +43,11 @@ def _keep(draft: Draft, tree: Tree, first: cst.Call, last: cst.Call) -> tuple[st
     name = draft.free_name(tree, "skip")
     around = [n for n in tree.around(first) if isinstance(n, (cst.BaseComp, cst.FunctionDef, cst.Lambda))]
     if isinstance(value, cst.Name) and isinstance(around[0], cst.FunctionDef):
-        fault = draft.attempt(lambda: _on_a_line(draft, tree, first, f"{name} = {value.value}"))
+        fault = draft.attempt(lambda: draft.edits(tree).before(first, [f"{name} = {value.value}"]))
         if fault is None:
             return name, True
     draft.edits(tree).wrap(tree.start(value), tree.end(value), f"{name} := ", "")
     return name, not nested
-
-
-def _on_a_line(draft: Draft, tree: Tree, first: cst.Call, line: str) -> None:
-    draft.edits(tree).lines_before(tree.statement(first), [line])
 
 
 def _rebound(tree: Tree, name: str, first: cst.Call, last: cst.Call) -> bool:

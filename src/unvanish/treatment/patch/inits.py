@@ -21,10 +21,10 @@ _MOVES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The statement before which the model is treated, and its name there."""
+    """The call in front of whose statement the model is treated, and its name there."""
 
     tree: Tree
-    statement: cst.SimpleStatementLine
+    call: cst.Call
     model: str
 
 
@@ -39,8 +39,8 @@ def place_init(draft: Draft, change: Change, *, renamed: bool) -> None:
     lines = init_function(
         draft.facts, change, draft.spelling(moment.tree), in_place=in_place, renamed=renamed
     )
-    name = draft.define(moment.tree, moment.statement, "init_weights", lines)
-    draft.edits(moment.tree).lines_before(moment.statement, [f"{name}({moment.model})"])
+    name = draft.define(moment.tree, moment.call, "init_weights", lines)
+    draft.edits(moment.tree).before(moment.call, [f"{name}({moment.model})"])
 
 
 def moment_of(draft: Draft) -> Moment:
@@ -58,13 +58,22 @@ def moment_of(draft: Draft) -> Moment:
     for site, names in frames:
         try:
             tree, call = draft.call(site)
-            statement = tree.statement(call)
         except PatchError:
             continue
-        if names and not _is_shared(draft, tree, call):
-            return Moment(tree, statement, _best(names, tree.code(call)))
+        if names and not _is_shared(draft, tree, call) and _is_simple(tree, call):
+            return Moment(tree, call, _best(names, tree.code(call)))
     where = f"{frames[0][0].file}:{frames[0][0].line}" if frames else ""
     raise PatchError("the model has no name where its optimizer is built", place=where)
+
+
+def _is_simple(tree: Tree, call: cst.Call) -> bool:
+    """Whether it is in a simple statement, not in the head of a loop or a lambda's body."""
+    for around in tree.around(call):
+        if isinstance(around, (cst.BaseCompoundStatement, cst.Lambda, cst.BaseComp)):
+            return False
+        if isinstance(around, cst.BaseSmallStatement):
+            return True
+    return False
 
 
 def _best(names: tuple[str, ...], code: str) -> str:

@@ -9,6 +9,7 @@ import libcst as cst
 from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Norm, Site
 from unvanish.treatment.patch.norm_text import norm_text
+from unvanish.treatment.patch.reach import refuse_reached
 from unvanish.treatment.patch.spots import Spot, add_behind, spot_of, suffixed, width_text
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, argument, dotted, is_self
@@ -23,6 +24,8 @@ def norm_in_forward(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[No
         PatchError: the layers are not called in a way that is understood.
     """
     holders = {draft.facts.parts[norm.layer].holder for norm in norms}
+    outside = 2 if holders <= set(_LISTS) else 1
+    refuse_reached(draft, {".".join(n.layer.split(".")[:-outside]) for n in norms})
     if holders <= set(_LISTS):
         _in_list(draft, norms)
     elif whole and spot_of(tree, call).kind == "add_module":
@@ -68,7 +71,7 @@ def _as_attribute(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[Norm
         new = draft.free_name(where, f"{name}_norm")
         width = width_text(where, anchor, spot) if anchor is call else _width_of(draft, f"self.{name}", some)
         text = norm_text(draft, spot, some, width)
-        draft.edits(where).lines_after(where.statement(anchor), [f"self.{new} = {text}"])
+        draft.edits(where).lines_after(where.statement(anchor, shared=True), [f"self.{new} = {text}"])
         for called_in, one in calls:
             owner = where.above(anchor, cst.ClassDef)
             ours = called_in is where and where.above(one, cst.ClassDef) is owner
@@ -185,7 +188,7 @@ def _define_list(
 
 def _complete(tree: Tree, spot: Spot, layers: str) -> cst.CSTNode:
     """The statement after which the list has all its layers: its own, or the last loop that appends to it."""
-    last: cst.CSTNode = tree.statement(spot.node)
+    last: cst.CSTNode = tree.statement(spot.node, shared=True)
     scope = tree.scope(spot.node)
     for node in tree.attributes(layers, scope):
         above = tree.parents[node]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import libcst as cst
@@ -12,10 +12,11 @@ from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Norm, Site
 from unvanish.treatment.patch.norm_calls import norm_in_forward
 from unvanish.treatment.patch.norm_text import norm_text
-from unvanish.treatment.patch.reach import refuse_reached, refuse_untrained
+from unvanish.treatment.patch.reach import refuse_counted, refuse_reached, refuse_untrained
 from unvanish.treatment.patch.spots import Spot, add_behind, spot_of, width_text
+from unvanish.treatment.patch.swapping import all_born_at
 from unvanish.treatment.patch.text import PatchError
-from unvanish.treatment.patch.tree import Tree, dotted
+from unvanish.treatment.patch.tree import Tree
 
 _INSERTABLE = ("element", "append", "add_module", "pair")
 
@@ -48,20 +49,26 @@ def place_norms(draft: Draft, norms: Sequence[Norm]) -> None:
         PatchError: a layer is built where it also serves without a norm, or its calls are not understood.
     """
     holders = {norm.layer.rpartition(".")[0] for norm in norms}
-    refuse_reached(draft, holders)
     refuse_untrained(draft, holders)
     for group in _groups(draft, norms):
-        if not _insert(draft, group):
-            _elsewhere(draft, group)
+        ways = [_in_forward, _around_activation]
+        if all(draft.facts.parts[p].holder == "torch.nn.Sequential" for p in group.layers):
+            ways.insert(0, _insert)
+        _first_that_works(draft, group, ways)
 
 
-def _elsewhere(draft: Draft, group: Group) -> None:
-    """In forward where it calls the layers, else around the activations."""
-    fault = draft.attempt(
-        lambda: norm_in_forward(draft, group.tree, group.call, group.norms, whole=group.whole)
-    )
-    if fault is not None and not _around_activation(draft, group):
-        raise fault
+def _first_that_works(draft: Draft, group: Group, ways: Sequence[Callable[[Draft, Group], None]]) -> None:
+    faults = []
+    for way in ways:
+        fault = draft.attempt(lambda: way(draft, group))  # noqa: B023  # it is called at once
+        if fault is None:
+            return
+        faults.append(fault)
+    raise faults[0]
+
+
+def _in_forward(draft: Draft, group: Group) -> None:
+    norm_in_forward(draft, group.tree, group.call, group.norms, whole=group.whole)
 
 
 def _groups(draft: Draft, norms: Sequence[Norm]) -> list[Group]:
@@ -77,22 +84,23 @@ def _groups(draft: Draft, norms: Sequence[Norm]) -> list[Group]:
     return found
 
 
-def _insert(draft: Draft, group: Group) -> bool:
+def _insert(draft: Draft, group: Group) -> None:
     """A neighbour in the same nn.Sequential, where nothing counts on the places in it."""
-    parts = draft.facts.parts
-    if not group.whole or any(parts[p].holder != "torch.nn.Sequential" for p in group.layers):
-        return False
+    if not group.whole:
+        raise PatchError(
+            f"{group.place} builds layers with an activation behind them and others without",
+            place=group.place,
+        )
     spot = spot_of(group.tree, group.call)
-    if spot.kind not in _INSERTABLE or not _is_sequential(draft, spot):
-        return False
     holders = {p.rpartition(".")[0] for p in group.layers}
-    if any(_is_counted(draft, holder, spot) for holder in holders):
-        return False
+    for holder in holders:
+        refuse_counted(draft, holder, spot)
+    refuse_reached(draft, holders)
     text = norm_text(draft, spot, group.norms, width_text(group.tree, group.call, spot))
-    if not add_behind(draft, spot, text):
-        return False
+    plain = spot.kind in _INSERTABLE and _is_sequential(draft, spot)
+    if not plain or not add_behind(draft, spot, text):
+        raise PatchError(f"how {group.place} fills its nn.Sequential is not understood", place=group.place)
     draft.inserted.update(group.layers)
-    return True
 
 
 def _is_sequential(draft: Draft, spot: Spot) -> bool:
@@ -102,57 +110,31 @@ def _is_sequential(draft: Draft, spot: Spot) -> bool:
     return True
 
 
-def _is_counted(draft: Draft, holder: str, spot: Spot) -> bool:
-    """Whether some code takes modules of this container by their number, which a new one would shift."""
-    names = {spot.name.rpartition(".")[2]} | {draft.facts.parts[holder].name if holder else ""}
-    if not holder:
-        names |= {n.rpartition(".")[2] for o in draft.facts.optimizers for n in o.names}
-    words = [n for n in names if n and not n.isdigit()]
-    for tree in draft.trees():
-        for node in tree.all(cst.Subscript):
-            if any(_mentions(tree.code(node.value), word) for word in words) and _by_number(node):
-                return True
-        for call in tree.all(cst.Call):
-            if dotted(call.func) == "enumerate" and any(_mentions(tree.code(call), word) for word in words):
-                return True
-    return False
-
-
-def _mentions(code: str, word: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", code) is not None
-
-
-def _by_number(node: cst.Subscript) -> bool:
-    return not any(
-        isinstance(s.slice, cst.Index) and isinstance(s.slice.value, (cst.SimpleString, cst.FormattedString))
-        for s in node.slice
-    )
-
-
-def _around_activation(draft: Draft, group: Group) -> bool:
+def _around_activation(draft: Draft, group: Group) -> None:
     """nn.Sequential(norm, activation) where the activation is built: no place in any container changes."""
-    if any(norm.activation is None for norm in group.norms):
-        return False
     paths = [norm.activation for norm in group.norms if norm.activation is not None]
     births = draft.facts.births(paths)
-    if isinstance(births, str) or len(births) != 1 or len(set(paths)) != len(paths):
-        return False
+    alone = len(set(paths)) == len(group.norms) and all(draft.facts.parts[p].places == 1 for p in paths)
+    if isinstance(births, str) or len(births) != 1 or not alone:
+        raise PatchError(
+            f"the activations behind {group.place} are not built one for each", place=group.place
+        )
+    if not group.whole and any(norm.kind == "GroupNorm" and norm.before != "1, " for norm in group.norms):
+        # an activation that is thrown away again would get a norm of a width that the groups may not divide
+        raise PatchError(
+            f"{group.place} also builds layers whose width may not fit the groups", place=group.place
+        )
     site = next(iter(births))
-    if any(p not in paths for p in draft.facts.born.get(site, ())):
-        return False
-    if any(draft.facts.parts[p].places != 1 for p in paths):
-        return False
+    all_born_at(draft, site, paths, "gets a norm in front")
     tree, call = draft.call(site)
     width = None
     if tree is group.tree and _same_loops(tree, call, group.call):
         width = width_text(tree, group.call, Spot("other", tree, group.call, group.call))
         if width is not None and _rebound(tree, width, tree.end(group.call), tree.start(call)):
             width = None
-    if width is None and len({norm.features for norm in group.norms}) > 1:
-        return False
     text = norm_text(draft, spot_of(tree, call), group.norms, width)
+    refuse_reached(draft, {p.rpartition(".")[0] for p in paths})
     draft.edits(tree).wrap_node(call, f"{draft.spelling(tree).write('torch.nn.Sequential')}({text}, ", ")")
-    return True
 
 
 def _same_loops(tree: Tree, one: cst.CSTNode, other: cst.CSTNode) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -30,6 +31,7 @@ from unvanish.treatment.patch.facts import (
     Swap,
 )
 from unvanish.treatment.patch.record import Recorder, Root
+from unvanish.treatment.patch.seen import SeenLayers
 from unvanish.treatment.registry import TREATMENTS
 from unvanish.treatment.spans import keeps_shape
 
@@ -46,11 +48,12 @@ class Operated:
         prescription: Prescription,
         paths: dict[int, str],
         functions: tuple[FunctionCall, ...],
+        earlier: Sequence[Change] = (),
     ) -> None:
-        """`paths` are of the untreated model's modules, by id."""
+        """`paths` are of the untreated model's modules, by id; `earlier` the changes so far."""
         self.recorder, self.root, self.prescription = recorder, root, prescription
         self.model = root.model
-        self.paths, self.functions = paths, functions
+        self.paths, self.functions, self.earlier = paths, functions, earlier
         self.before: Tree = dict(self.model.named_modules(remove_duplicate=False))
         self.anatomy = read_anatomy(self.model)
         self.target = prescription.target
@@ -87,12 +90,12 @@ def read_change(operated: Operated, fault: SurgeryError | None) -> Change:
     """What was changed; `fault` is why surgery refused (then what is called in forward may still be changed)."""
     treatment = operated.prescription.treatment
     reader = _READERS.get(treatment)
+    if fault is not None and treatment == "activation":
+        return _seen_activations(operated, fault)
+    if fault is not None and treatment == "init":
+        return _seen_init(operated, fault)
     if fault is not None:
-        return (
-            _seen_activations(operated, fault)
-            if treatment == "activation"
-            else operated.change(refused=fault.mistake)
-        )
+        return operated.change(refused=fault.mistake)
     return operated.change() if reader is None else reader(operated)
 
 
@@ -365,6 +368,19 @@ def _init(operated: Operated) -> Change:
         partial=any(
             not p.requires_grad for one in operated.plan for p in one.module.parameters(recurse=False)
         ),
+    )
+
+
+def _seen_init(operated: Operated, fault: SurgeryError) -> Change:
+    """The same where the activations are known from the observed pass alone."""
+    layers = SeenLayers(operated.recorder.watch, operated.paths, operated.earlier)
+    try:
+        operated.plan = plan_init(operated.model, operated.target, layers, operated.settings)
+    except SurgeryError:
+        return operated.change(refused=fault.mistake)
+    change = _init(operated)
+    return (
+        replace(change, only_here=fault.mistake) if change.drawn else operated.change(refused=fault.mistake)
     )
 
 

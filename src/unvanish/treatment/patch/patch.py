@@ -103,6 +103,8 @@ def _finished(draft: Draft) -> Patch:
 def _make(draft: Draft, change: Change, *, renamed: bool) -> None:
     if change.refused is not None:
         raise PatchError(change.refused)
+    if change.only_here is not None:
+        draft.note(f"the model itself can't be treated so ({change.only_here}): the patch was not tried out")
     treatment = change.prescription.treatment
     if treatment == "init":
         place_init(draft, change, renamed=renamed)

@@ -147,13 +147,12 @@ def _clip_before(draft: Draft, step: StepFact, prescription: Prescription) -> No
         raise PatchError(f"the step in {place} computes the gradients itself (a closure)", place=place)
     if not step.names:
         raise PatchError(f"the model has no name where the step is ({place})", place=place)
-    statement = tree.statement(call)
     lines = []
     if step.scaled and isinstance(call.func, cst.Attribute) and not _unscaled(tree, call):
         lines.append(f"{tree.code(call.func.value)}.unscale_({tree.code(call.args[0].value)})")
     lines.append(f"{clip_call(draft, tree, prescription)[0]}({step.names[0]}.parameters(), "
                  f"{clip_call(draft, tree, prescription)[1]})")  # fmt: skip
-    draft.edits(tree).lines_before(statement, lines)
+    draft.edits(tree).before(call, lines)
 
 
 def clip_call(draft: Draft, tree: Tree, prescription: Prescription) -> tuple[str, str]:

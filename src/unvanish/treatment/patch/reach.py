@@ -9,12 +9,15 @@ import libcst as cst
 
 from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Walk
+from unvanish.treatment.patch.spots import Spot
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, dotted
 
 _ALL = ("parameters", "named_parameters", "modules", "named_modules", "apply")
 _DIRECT = ("children", "named_children", "__iter__", "__getitem__")
 _WRITE = re.compile(r"\binit\b|\b\w+_\(|\.data\b|requires_grad|\bcopy_\b|no_grad")
+_COUNTING = ("enumerate", "len", "reversed")
+_SHIFTING = ("pop", "insert", "remove", "index")
 _NORM = re.compile(r"Norm")
 
 
@@ -35,6 +38,58 @@ def refuse_reached(draft: Draft, paths: Iterable[str]) -> None:
                     raise _reaches(walk, "would initialise what is new, too")
         if inside and _picks_by_number(draft, walk):
             raise _reaches(walk, "takes parts of the model by their number, which new ones would shift")
+
+
+def refuse_counted(draft: Draft, holder: str, spot: Spot) -> None:
+    """Refuse to change how many modules a container has, where some code counts on it.
+
+    Raises:
+        PatchError: modules are taken by their number, sliced, popped or counted.
+    """
+    parts, statement = draft.facts.parts, spot.tree.statement_or_none(spot.node)
+    names = {spot.name.rpartition(".")[2], parts[holder].name if holder else ""}
+    names |= {n.rpartition(".")[2] for n in _targets(statement)}
+    if not holder:
+        names |= {n.rpartition(".")[2] for o in draft.facts.optimizers for n in o.names}
+    words = [n for n in names if n and not n.isdigit()]
+    for tree in draft.trees():
+        for node in tree.all(cst.Subscript):
+            if _by_number(node) and _mentions(tree.code(node.value), words):
+                raise _counts(tree, node)
+        for call in tree.all(cst.Call):
+            counting = dotted(call.func) in _COUNTING and _mentions(tree.code(call), words)
+            method = call.func if isinstance(call.func, cst.Attribute) else None
+            if counting or (
+                method is not None
+                and method.attr.value in _SHIFTING
+                and _mentions(tree.code(method.value), words)
+            ):
+                raise _counts(tree, call)
+
+
+def _counts(tree: Tree, node: cst.CSTNode) -> PatchError:
+    place = tree.place(node)
+    return PatchError(
+        f"the script's own code in {place} counts on the places of modules in a list", place=place
+    )
+
+
+def _targets(statement: cst.SimpleStatementLine | None) -> list[str]:
+    first = statement.body[0] if statement is not None else None
+    if isinstance(first, cst.Assign):
+        return [dotted(t.target) or "" for t in first.targets]
+    return [dotted(first.target) or ""] if isinstance(first, (cst.AugAssign, cst.AnnAssign)) else []
+
+
+def _mentions(code: str, words: Iterable[str]) -> bool:
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", code) for word in words)
+
+
+def _by_number(node: cst.Subscript) -> bool:
+    return not any(
+        isinstance(s.slice, cst.Index) and isinstance(s.slice.value, (cst.SimpleString, cst.FormattedString))
+        for s in node.slice
+    )
 
 
 def refuse_untrained(draft: Draft, paths: Iterable[str]) -> None:

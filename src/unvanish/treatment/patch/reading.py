@@ -49,7 +49,9 @@ def read_facts(recorder: Recorder, recipe: Recipe | Sequence[Prescription]) -> F
     with _put_back(model):
         undos: list[Undo] = []
         try:
-            changes += [_carry_out(recorder, root, p, paths, functions, undos) for p in plan]
+            for prescription in plan:
+                operated = Operated(recorder, root, prescription, paths, functions, tuple(changes))
+                changes.append(_carry_out(operated, undos))
         finally:
             for undo in reversed(undos):
                 undo.undo()
@@ -62,13 +64,7 @@ def read_facts(recorder: Recorder, recipe: Recipe | Sequence[Prescription]) -> F
         functions=functions,
         optimizers=tuple(_optimizer(b, model) for b in recorder.built if _holds(b, model)),
         steps=_steps(recorder, model),
-        walks=tuple(
-            dict.fromkeys(
-                Walk(path=paths[id(m)], method=method, site=site)
-                for m, method, site in recorder.walks.found
-                if id(m) in paths
-            )
-        ),
+        walks=_walks(recorder, model, paths),
         changes=tuple(changes),
         learning_rate=None if known is None else known.learning_rate,
         seed=None if known is None else known.seed,
@@ -95,20 +91,13 @@ def _choose(recorder: Recorder, recipe: Recipe | None) -> Root:
     )
 
 
-def _carry_out(
-    recorder: Recorder,
-    root: Root,
-    prescription: Prescription,
-    paths: dict[int, str],
-    functions: tuple[FunctionCall, ...],
-    undos: list[Undo],
-) -> Change:
+def _carry_out(operated: Operated, undos: list[Undo]) -> Change:
     """Do it to the model, and say what is another now; `undos` gets the way back."""
+    prescription = operated.prescription
     if prescription.treatment in _BY_RATE:
         return Change(prescription=prescription)
-    operated = Operated(recorder, root, prescription, paths, functions)
     try:
-        undos.append(apply(root.model, [prescription], batch=root.batch, seed=0))
+        undos.append(apply(operated.model, [prescription], batch=operated.root.batch, seed=0))
     except SurgeryError as error:
         return read_change(operated, error)
     return read_change(operated, None)
@@ -199,6 +188,18 @@ def _steps(recorder: Recorder, model: nn.Module) -> tuple[StepFact, ...]:
         StepFact(site=s.site, names=_names(s.names, model), scaled=s.scaled, closure=s.closure)
         for s in recorder.steps
         if any(b.optimizer is s.optimizer and _holds(b, model) for b in recorder.built)
+    )
+
+
+def _walks(recorder: Recorder, model: nn.Module, paths: dict[int, str]) -> tuple[Walk, ...]:
+    """What the script goes through before its first optimizer of this model is there."""
+    first = next((i for i, b in enumerate(recorder.built) if _holds(b, model)), 0)
+    return tuple(
+        dict.fromkeys(
+            Walk(path=paths[id(m)], method=method, site=site)
+            for m, method, site, built in recorder.walks.found
+            if id(m) in paths and built <= first
+        )
     )
 
 

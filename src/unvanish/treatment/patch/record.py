@@ -147,7 +147,7 @@ class Recorder:
         outside = outside_of(optimizer, frame)
         frames = [(site, names_of_modules(f)) for f, site in self.places.outward(outside) if site is not None]
         direct = outside is not None and self.places.relative(outside.f_code.co_filename) is not None
-        self.walks.over = True
+        self.walks.optimizers += 1
         rates = tuple(float(g.get("lr", float("nan"))) for g in optimizer.param_groups)
         site = frames[0][0] if frames and direct else None
         self.built.append(Built(optimizer=optimizer, site=site, frames=frames, rates=rates))

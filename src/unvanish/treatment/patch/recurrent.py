@@ -94,8 +94,8 @@ def _open_gates(draft: Draft, change: Change) -> None:
             f"                    for part in value.chunk({_GATES[kinds[0]]}):",
             f"                        {init}.orthogonal_(part)",
         ]
-    name = draft.define(moment.tree, moment.statement, "open_gates", lines)
-    draft.edits(moment.tree).lines_before(moment.statement, [f"{name}({moment.model})"])
+    name = draft.define(moment.tree, moment.call, "open_gates", lines)
+    draft.edits(moment.tree).before(moment.call, [f"{name}({moment.model})"])
 
 
 def _has(draft: Draft, change: Change, kind: str) -> bool:

@@ -8,7 +8,7 @@ import libcst as cst
 
 from unvanish.treatment.patch.draft import Draft
 from unvanish.treatment.patch.facts import Site, Skip
-from unvanish.treatment.patch.reach import refuse_hidden
+from unvanish.treatment.patch.reach import refuse_counted, refuse_hidden
 from unvanish.treatment.patch.spots import Spot, spot_of
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, dotted
@@ -183,6 +183,8 @@ def _around_runs(draft: Draft, runs: Sequence[Skip], uneven: Sequence[str]) -> N
         spots = (spot_of(tree, first_call), spot_of(other, last_call))
         if tree is not other:
             raise _apart(spots[0])
+        for holder in {run.first.rpartition(".")[0] for run in some}:
+            refuse_counted(draft, holder, spots[0])
         name = _residual(draft, tree, first_call, some, mixed=mixed)
         _one_run(draft, spots, some, name)
 
@@ -195,7 +197,9 @@ def _one_run(draft: Draft, spots: tuple[Spot, Spot], runs: Sequence[Skip], name:
         if whole and isinstance(first.holder, cst.Call):
             edits.replace_node(first.holder.func, name)
         else:
-            edits.wrap(tree.start(first.node), tree.close(last.node), f"{name}(", ")")
+            alone = isinstance(first.holder, cst.Tuple) and _covers(first.holder.elements, first, last)
+            behind = "),"[: 2 if alone else 1]  # a tuple of one
+            edits.wrap(tree.start(first.node), tree.close(last.node), f"{name}(", behind)
     elif first.kind == last.kind == "append" and first.name == last.name and _is_list(first):
         lengths = {_length(draft, run) for run in runs}
         statements = [tree.statement(spot.holder) for spot in spots]
@@ -204,10 +208,28 @@ def _one_run(draft: Draft, spots: tuple[Spot, Spot], runs: Sequence[Skip], name:
         some = f"{first.name}[-{lengths.pop()}:]"
         edits.lines_after(statements[1], [f"{some} = [{name}(*{some})]"])
     elif first.kind == last.kind == "pair" and tree.parents[first.holder] is not tree.parents[last.holder]:
-        edits.replace(tree.close(first.node), tree.start(last.node), ", ")
-        edits.wrap(tree.start(first.node), tree.close(last.node), f"{name}(", ")")
+        _join_pairs(draft, first, last, runs, name)
     else:
         raise _apart(first)
+
+
+def _join_pairs(draft: Draft, first: Spot, last: Spot, runs: Sequence[Skip], name: str) -> None:
+    """("fc", nn.Linear(...)), ("act", nn.Tanh()) -> ("fc", Residual(nn.Linear(...), nn.Tanh()))."""
+    tree, edits = first.tree, draft.edits(first.tree)
+    if not any(run.first in draft.inserted for run in runs):
+        edits.replace(tree.close(first.node), tree.start(last.node), ", ")
+        edits.wrap(tree.start(first.node), tree.close(last.node), f"{name}(", ")")
+        return
+    mapping = tree.above(first.holder, cst.Call)  # a norm stands between them: they keep their names
+    if (
+        mapping is None
+        or not isinstance(first.holder, cst.Tuple)
+        or "Dict" not in (dotted(mapping.func) or "")
+    ):
+        raise _apart(first)
+    label = tree.code(first.holder.elements[0].value)
+    start = tree.start(first.holder.lpar[0])
+    edits.wrap(start, tree.close(last.holder), f"({label}, {name}({tree.code(mapping.func)}([", "])))")
 
 
 def _apart(spot: Spot) -> PatchError:
@@ -218,13 +240,12 @@ def _apart(spot: Spot) -> PatchError:
 def _is_all(first: Spot, last: Spot) -> bool:
     """Whether the two are the first and the last argument of nn.Sequential itself."""
     call = first.holder
-    called = isinstance(call, cst.Call) and call.args and call.args[0].value is first.node
-    return (
-        bool(called)
-        and isinstance(call, cst.Call)
-        and call.args[-1].value is last.node
-        and ((dotted(call.func) or "").rpartition(".")[2] == "Sequential")
-    )
+    named = isinstance(call, cst.Call) and (dotted(call.func) or "").rpartition(".")[2] == "Sequential"
+    return named and isinstance(call, cst.Call) and _covers(call.args, first, last)
+
+
+def _covers(items: Sequence[cst.Arg | cst.BaseElement], first: Spot, last: Spot) -> bool:
+    return bool(items) and items[0].value is first.node and items[-1].value is last.node
 
 
 def _is_list(spot: Spot) -> bool:

@@ -81,6 +81,22 @@ class Splices:
         self._refuse_unless_blank(margin, statement)
         self._insert(first, "".join(margin + line + self.tree.newline for line in lines), closing=True)
 
+    def before(self, node: cst.CSTNode, lines: list[str]) -> None:
+        """Insert statements in front of the one that holds `node`: on lines of their own, or in its line with `;`.
+
+        Raises:
+            PatchError: the node is in the head of a compound statement.
+        """
+        small = self.tree.above(node, cst.BaseSmallStatement)
+        line = None if small is None else self.tree.parents[small]
+        if isinstance(line, cst.SimpleStatementLine) and len(line.body) == 1:
+            self.lines_before(line, lines)
+        elif small is not None and isinstance(line, (cst.SimpleStatementLine, cst.SimpleStatementSuite)):
+            self._insert(self.tree.start(small), "".join(f"{text}; " for text in lines), closing=True)
+        else:
+            place = self.tree.place(node)
+            raise PatchError(f"{place} is not in a statement of its own", place=place)
+
     def lines_after(self, statement: cst.CSTNode, lines: list[str]) -> None:
         """Insert lines, indented like the statement, behind it (and behind its trailing comment)."""
         start, end = self.tree.start(statement), self.tree.end(statement)

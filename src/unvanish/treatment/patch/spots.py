@@ -141,7 +141,7 @@ def add_behind(draft: Draft, spot: Spot, text: str) -> bool:
         edits.behind(*behind(tree, tree.line_start(tree.start(spot.node)), tree.close(spot.node), text))
         return True
     if spot.kind == "append" and isinstance(spot.holder, cst.Call):
-        edits.lines_after(tree.statement(spot.holder), [f"{spot.name}.append({text})"])
+        edits.lines_after(tree.statement(spot.holder, shared=True), [f"{spot.name}.append({text})"])
         return True
     if spot.kind == "add_module" and isinstance(spot.holder, cst.Call):
         *before, named, _ = spot.holder.args  # setattr has the module itself in front
@@ -150,7 +150,7 @@ def add_behind(draft: Draft, spot: Spot, text: str) -> bool:
             return False
         front = "".join(f"{tree.code(arg.value)}, " for arg in before)
         line = f"{tree.code(spot.holder.func)}({front}{name}, {text})"
-        edits.lines_after(tree.statement(spot.holder), [line])
+        edits.lines_after(tree.statement(spot.holder, shared=True), [line])
         return True
     if spot.kind == "pair" and isinstance(spot.holder, cst.Tuple):
         name = suffixed(tree, spot.holder.elements[0].value)

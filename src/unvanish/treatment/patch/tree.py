@@ -137,15 +137,15 @@ class Tree:
         """Whether a node is this one or lies in it."""
         return node is outer or any(n is outer for n in self.around(node))
 
-    def statement(self, node: cst.CSTNode) -> cst.SimpleStatementLine:
-        """The simple statement, on lines of its own, that the node is in.
+    def statement(self, node: cst.CSTNode, *, shared: bool = False) -> cst.SimpleStatementLine:
+        """The simple statement, on lines of its own, that the node is in; `shared` allows for others in its line.
 
         Raises:
             PatchError: it is in the head of a compound statement, or several share a line.
         """
         for outer in self.around(node):
             if isinstance(outer, cst.SimpleStatementLine):
-                if len(outer.body) == 1:
+                if shared or len(outer.body) == 1:
                     return outer
                 break
             if isinstance(outer, (cst.BaseCompoundStatement, cst.SimpleStatementSuite)):
@@ -153,6 +153,10 @@ class Tree:
         raise PatchError(
             f"{self.place(node)} is not a statement on a line of its own", place=self.place(node)
         )
+
+    def statement_or_none(self, node: cst.CSTNode) -> cst.SimpleStatementLine | None:
+        """The simple statement that the node is in, whatever else stands in its line."""
+        return self.above(node, cst.SimpleStatementLine)
 
     def scope(self, node: cst.CSTNode) -> Scope:
         """The function, class or module whose names the node sees first."""

@@ -21,13 +21,13 @@ _LIMIT = 10_000
 
 
 class Walks:
-    """Notes these calls where the user's own code makes them, until `over`."""
+    """Notes these calls where the user's own code makes them."""
 
     def __init__(self, places: Places) -> None:
         """Nothing is wrapped before `at_work`."""
         self._places = places
-        self.found: list[tuple[nn.Module, str, Site]] = []
-        self.over = False
+        self.found: list[tuple[nn.Module, str, Site, int]] = []
+        self.optimizers = 0  # that were built so far
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -45,10 +45,9 @@ class Walks:
 
     def _noting(self, original: Callable[..., Any], name: str) -> Callable[..., Any]:
         def walk(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if not self.over and len(self.found) < _LIMIT:
-                site = self._places.site(sys._getframe(1))
-                if site is not None:
-                    self.found.append((module, name, site))
+            site = self._places.site(sys._getframe(1)) if len(self.found) < _LIMIT else None
+            if site is not None:
+                self.found.append((module, name, site, self.optimizers))
             return original(module, *args, **kwargs)
 
         return walk

@@ -24,7 +24,7 @@ from unvanish.treatment.patch.places import Places
 
 CALLS_LIMIT = 200_000  # a script-level loop over a cell may make many
 _PRODUCTS = frozenset({"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply", "multiply_"})
-_SHAPES = frozenset(
+SHAPES = frozenset(
     {
         "view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous", "to", "float", "dropout", "type_as",
         "transpose", "permute", "clone", "feature_dropout", "alpha_dropout", "__get__",
@@ -195,7 +195,7 @@ class Watch(TorchFunctionMode):
             call = self.calls[sources[0]]
             if call.module is not None and isinstance(call.module, WEIGHTED):
                 return call.module
-            if call.name not in ("norm", "transparent") and call.name not in _SHAPES:
+            if call.name not in ("norm", "transparent") and call.name not in SHAPES:
                 return None
             sources = call.sources
         return None
