@@ -56,6 +56,13 @@ HOVER = """(left) => {
 }"""
 
 
+OPEN = """(() => {
+  const select = document.querySelector(".tools select");
+  select.value = "500";
+  select.dispatchEvent(new Event("change"));
+})()"""
+
+
 class Vanishing(Stream):
     """The events of record_scale, with a signal that fades from the output to the data."""
 
@@ -104,7 +111,8 @@ def timed(name: str, action: Callable[[], Any]) -> Any:
     """What the action gives, and its seconds on the terminal (of the wall, and of this process)."""
     wall, own = time.perf_counter(), time.process_time()
     made = action()
-    print(f"  {name:28} {time.perf_counter() - wall:6.2f} s ({time.process_time() - own:.2f} s of a core)", flush=True)
+    wall, own = time.perf_counter() - wall, time.process_time() - own
+    print(f"  {name:28} {wall:6.2f} s ({own:.2f} s of a core)", flush=True)
     return made
 
 
@@ -121,14 +129,17 @@ def look(page_file: Path) -> None:
         load = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
         print(f"  first paint {paint / 1000:.2f} s, whole page {load / 1000:.2f} s after it was asked for")
         page.locator("canvas.map").scroll_into_view_if_needed()
+        frames(page, "nothing happens", "() => undefined")  # what this machine can do at most
         frames(page, "the pointer crosses the map", HOVER)
         frames(page, "the page scrolls", "() => window.scrollBy(0, 14)")
         for name, act in (
             ("fold all modules", "[...document.querySelectorAll('.tools button')][0].click()"),
             ("unfold them", "[...document.querySelectorAll('.tools button')][1].click()"),
-            ("open a layer", "(() => { const s = document.querySelector('.tools select'); s.value = '500'; s.dispatchEvent(new Event('change')); })()"),
-        ):  # fmt: skip
-            took = page.evaluate(f"() => {{ const t = performance.now(); {act}; return performance.now() - t; }}")
+            ("open a layer", OPEN),
+        ):
+            took = page.evaluate(
+                f"() => {{ const t = performance.now(); {act}; return performance.now() - t; }}"
+            )
             print(f"  {name:28} {took:6.0f} ms")
         browser.close()
 
@@ -141,10 +152,13 @@ def frames(page: Any, name: str, move: str) -> None:
 
 def main() -> None:
     """Measure, and print."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--layers", type=int, default=1000)
     options.add_argument("--steps", type=int, default=10_000)
     options.add_argument("--traces", type=int, default=400)
+    options.add_argument("--keep", type=Path, help="where to keep the page")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder, file = Path(scratch) / "run", Path(scratch) / "page.html"
@@ -157,6 +171,8 @@ def main() -> None:
         text = timed("render the page", lambda: render_html(view))
         timed("write the page", lambda: file.write_text(text, encoding="utf-8"))
         print(f"  {file.stat().st_size / 1e6:.1f} MB")
+        if given.keep:
+            shutil.copy(file, given.keep)
         look(file)
 
 

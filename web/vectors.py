@@ -22,7 +22,12 @@ DEPTH = 6
 def vectors() -> list[dict[str, Any]]:
     """Nets of every activation, with several inits, with and without norms and skips, and what theory gives."""
     made = []
-    inits = ((1 / 3, 1 / (3 * WIDTH), False), (1.0, 0.0, False), (2.0, 0.05, False), (1e-4 * WIDTH, 0.0, False))
+    inits = (
+        (1 / 3, 1 / (3 * WIDTH), False),
+        (1.0, 0.0, False),
+        (2.0, 0.05, False),
+        (1e-4 * WIDTH, 0.0, False),
+    )
     norms: tuple[Norm, ...] = ("none", "batch", "layer")
     for activation in ACTIVATIONS:
         for norm in norms:
@@ -32,9 +37,7 @@ def vectors() -> list[dict[str, Any]]:
     return made
 
 
-def vector(
-    activation: str, norm: Norm, skip: bool, sw2: float, sb2: float, centres: bool
-) -> dict[str, Any]:
+def vector(activation: str, norm: Norm, skip: bool, sw2: float, sb2: float, centres: bool) -> dict[str, Any]:
     """One net, in the lab's own words, beside theory's numbers for each of them."""
     layers = [
         LayerSpec(

@@ -593,7 +593,9 @@ def page_chains(run: Run) -> tuple[Chain, ...]:
             continue
         chain = chain_for(model, first)
         found += [chain] if chain is not None else []
-        early = replace(model, traces=model.traces[:1])  # looks at one trace are enough where it reaches everything
+        early = replace(
+            model, traces=model.traces[:1]
+        )  # looks at one trace are enough where it reaches everything
         largest = max((len(g.operations) for g in early.graphs.values()), default=1)
         limit = max(min(CHAIN_LOOKS // largest, PAGE_CHAINS), 1)
         weights = [p.name for p in model.info.parameters if len(p.shape) > 1 and p.name != first]

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from browsing import FLAGS, Window  # noqa: E402  (found by the line above)
+from browsing import FLAGS, Window  # found by the line above
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,12 @@ def with_activation(units: int | None, closed: int | None, gain: float) -> Model
     trace = model.traces[0]
     operation = next(o for o in model.graphs[trace.graph].operations if o.kind == "activation")
     measured = replace(
-        trace.stats[0], operation=operation.index, norm=2.0, edge_norms=(2.0 * gain,), units=units, closed_units=closed
+        trace.stats[0],
+        operation=operation.index,
+        norm=2.0,
+        edge_norms=(2.0 * gain,),
+        units=units,
+        closed_units=closed,
     )
     others = tuple(s for s in trace.stats if s.operation != operation.index)
     return replace(model, traces=(replace(trace, stats=(*others, measured)),))
@@ -112,7 +117,9 @@ def test_sizes_are_log10_of_the_mean_over_what_falls_together() -> None:
     assert len(view["steps"]) == 120
     assert [p["name"] for p in view["parameters"]][:2] == ["a.weight", "a.bias"]
     end = view["steps"][1]
-    assert view["parameters"][3]["gradient"][0] == pytest.approx(math.log10(gradient[:end, 3].mean()), abs=0.006)
+    assert view["parameters"][3]["gradient"][0] == pytest.approx(
+        math.log10(gradient[:end, 3].mean()), abs=0.006
+    )
     assert view["parameters"][3]["update"][0] == pytest.approx(math.log10(update[:end, 3].mean()), abs=0.006)
 
 

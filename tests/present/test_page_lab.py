@@ -132,7 +132,11 @@ def test_sliders_change_the_profile_the_product_and_the_words_at_once(lab: Seen)
 def test_under_a_norm_the_product_is_still_that_of_its_factors(lab: Seen) -> None:
     put(lab, "Normalisation", "batch")
     put(lab, "Skip connections", True)
-    steps = lab.panel("lab").locator(".fall li[data-kind]").evaluate_all("all => all.map(e => +e.dataset.decades)")
+    steps = (
+        lab.panel("lab")
+        .locator(".fall li[data-kind]")
+        .evaluate_all("all => all.map(e => +e.dataset.decades)")
+    )
     assert sum(steps) == pytest.approx(float(lab.data("lab")["total"]), abs=1e-6)
     assert "BatchNorm1d" in lab.panel("lab").locator("pre.code").inner_text()
 

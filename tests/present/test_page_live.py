@@ -86,7 +86,9 @@ def site() -> Iterator[Site]:
 def running(steps: int) -> dict[str, Any]:
     """A run's view after so many steps of its training."""
     model = b.model_run()
-    model = replace(model, steps=model.steps[:steps], losses=model.losses[:steps], seconds=model.seconds[:steps])
+    model = replace(
+        model, steps=model.steps[:steps], losses=model.losses[:steps], seconds=model.seconds[:steps]
+    )
     return build_view(b.run(model, status="running"), b.diagnosis(), (b.chain(),))
 
 
@@ -164,7 +166,10 @@ def test_runs_are_listed_and_two_are_chosen_to_compare(site: Site, window: Windo
     seen = window.open(f"{site.address}/?token=s3cret")
     rows = seen.page.locator("[data-run]")
     assert rows.count() == 3
-    assert all(part in rows.nth(0).inner_text() for part in ("cured.py", "Healthy", "1,200", "0.310", "2025-01-01 12:00"))
+    assert all(
+        part in rows.nth(0).inner_text()
+        for part in ("cured.py", "Healthy", "1,200", "0.310", "2025-01-01 12:00")
+    )
     assert all(part in rows.nth(1).inner_text() for part in ("Sick", "running", "2.30 to 2.20"))
     assert "not yet" in rows.nth(2).inner_text()
     href = rows.nth(2).locator("a").get_attribute("href")
@@ -185,7 +190,13 @@ def comparison() -> dict[str, Any]:
     cured = build_view(b.run(), b.diagnosis(healthy=True), (b.chain(),))
     cured["run"] = {**cured["run"], "id": "other"}
     cells = [[0.5 * r if c != 3 else "nan" for c in range(10)] for r in range(12)]
-    difference = {"a": sick["run"]["id"], "b": "other", "rows": b.layer_names(), "steps": list(range(10)), "cells": cells}
+    difference = {
+        "a": sick["run"]["id"],
+        "b": "other",
+        "rows": b.layer_names(),
+        "steps": list(range(10)),
+        "cells": cells,
+    }
     return {"kind": "compare", "runs": [sick, cured], "differences": [difference]}
 
 
@@ -194,18 +205,25 @@ def test_two_runs_side_by_side(window: Window, tmp_path: Any) -> None:
     file.write_text(render_comparison(comparison()), "utf-8")
     seen = window.open(file.as_uri())
     verdicts = seen.page.locator("[data-panel='verdicts'] article")
-    assert verdicts.evaluate_all("all => all.map(e => e.className.split(' ').pop())") == ["verdict-sick", "verdict-healthy"]
+    assert verdicts.evaluate_all("all => all.map(e => e.className.split(' ').pop())") == [
+        "verdict-sick",
+        "verdict-healthy",
+    ]
     assert "2.35 to 2.30" in verdicts.first.inner_text()
     seen.page.wait_for_selector("[data-chart='losses'][data-drawn]")
     assert seen.data("losses")["curves"] == "2"
     assert seen.page.locator("[data-map] canvas.map").count() == 2
     assert (seen.data("difference")["rows"], seen.data("difference")["most"]) == ("12", "5.50")
-    blue_red = seen.panel("difference").locator("canvas.map").evaluate(
-        """(canvas) => {
+    blue_red = (
+        seen.panel("difference")
+        .locator("canvas.map")
+        .evaluate(
+            """(canvas) => {
           const f = JSON.parse(canvas.dataset.frame), r = devicePixelRatio;
           const p = canvas.getContext("2d").getImageData((f.left + 5.5 * f.column) * r, (f.top + 11.5 * f.row) * r, 1, 1).data;
           return p[0] - p[2];
         }"""
+        )
     )
     assert blue_red > 80, "more is orange"
     canvas = seen.panel("difference").locator("canvas.map")

@@ -128,8 +128,10 @@ def test_evidence_leads_to_its_place_in_the_map(show: Any) -> None:
 def test_the_river_draws_every_way_and_opens_layers(show: Any) -> None:
     seen = show(build_view(b.run(), b.diagnosis(), (b.chain(),)))
     assert (seen.data("river")["nodes"], seen.data("river")["edges"]) == ("12", "11")
-    widths = seen.panel("river").locator("path.way").evaluate_all(
-        "all => all.map(e => [+e.dataset.signal, +e.getAttribute('stroke-width')])"
+    widths = (
+        seen.panel("river")
+        .locator("path.way")
+        .evaluate_all("all => all.map(e => [+e.dataset.signal, +e.getAttribute('stroke-width')])")
     )
     assert [w for _, w in sorted(widths)] == sorted(w for _, w in widths), "more signal, wider"
     place = seen.panel("river").locator(".place-link").nth(2)
@@ -159,10 +161,15 @@ def test_forks_and_time_are_drawn(show: Any) -> None:
     )
     fork = Fork(kind="sum", layer="blocks.0", operation=3, gain=1.05, ways=ways)
     times = tuple(TimeStep(step=t, signal_norm=10.0 ** (t - 9), gradient_norm=None) for t in range(10))
-    chain = replace(b.chain(), forks=(fork,), recurrences=(Recurrence(layer="rnn", steps=times, fused=False),))
+    chain = replace(
+        b.chain(), forks=(fork,), recurrences=(Recurrence(layer="rnn", steps=times, fused=False),)
+    )
     seen = show(build_view(b.run(), b.diagnosis(), (chain,)))
     row = seen.panel("chain").locator("[data-fork='blocks.0']")
-    assert all(part in row.inner_text() for part in ("sum at blocks.0", "1.05", "the block followed", "90 %", "< 0.1 %"))
+    assert all(
+        part in row.inner_text()
+        for part in ("sum at blocks.0", "1.05", "the block followed", "90 %", "< 0.1 %")
+    )
     bars = row.locator(".share-track i")
     assert bars.first.bounding_box()["width"] > 10 * bars.nth(1).bounding_box()["width"]
     assert "passes 0.100 of it on" in seen.panel("chain").inner_text()

@@ -80,7 +80,7 @@ def trained(model: nn.Module, shape: tuple[int, ...], out: Path, steps: int = 60
     y = (x.reshape(256, -1)[:, :3]).argmax(1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with unvanish.watch(model, optimizer, out=out) as watch:
-        for step in range(steps):
+        for _ in range(steps):
             pick = torch.randint(0, 256, (32,))
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x[pick]), y[pick]).backward()
@@ -159,7 +159,9 @@ def test_its_cured_twin_is_healthy_all_over(show: Any) -> None:
     assert seen.complaints == []
 
 
-def test_a_transformer_shows_its_skips_in_the_river_and_its_blocks_fold(show: Any, views: dict[str, Any]) -> None:
+def test_a_transformer_shows_its_skips_in_the_river_and_its_blocks_fold(
+    show: Any, views: dict[str, Any]
+) -> None:
     seen = show("transformer")
     river = views["transformer"]["models"][0]["river"]
     arcs = seen.panel("river").locator("path.arc").count()
@@ -190,7 +192,9 @@ def test_no_page_is_wider_than_a_phone(show: Any, name: str) -> None:
 
 @pytest.mark.skipif(not AXE.exists(), reason="npm ci in web/ brings axe-core")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(show: Any, window: Window, views: dict[str, Any], tmp_path: Path, scheme: str) -> None:
+def test_axe_finds_no_serious_fault(
+    show: Any, window: Window, views: dict[str, Any], tmp_path: Path, scheme: str
+) -> None:
     seen = show("transformer", scheme=scheme)
     seen.page.locator(".tools select").select_option(index=2)
     assert faults(seen) == []
@@ -207,9 +211,23 @@ def test_axe_finds_no_serious_fault_in_the_list_of_runs(window: Window) -> None:
     context = window.browser.new_context()
     window.contexts.append(context)
     page = context.new_page()
-    entry = {"id": "a", "name": "a.py", "created": "2025", "status": "finished", "verdict": "sick", "steps": 1, "loss": 2.0}
-    page.route("http://localhost/", lambda r: r.fulfill(body=render_shell("runs", "api/runs"), content_type="text/html"))
-    page.route("http://localhost/api/runs", lambda r: r.fulfill(body=json.dumps([entry]), content_type="application/json"))
+    entry = {
+        "id": "a",
+        "name": "a.py",
+        "created": "2025",
+        "status": "finished",
+        "verdict": "sick",
+        "steps": 1,
+        "loss": 2.0,
+    }
+    page.route(
+        "http://localhost/",
+        lambda r: r.fulfill(body=render_shell("runs", "api/runs"), content_type="text/html"),
+    )
+    page.route(
+        "http://localhost/api/runs",
+        lambda r: r.fulfill(body=json.dumps([entry]), content_type="application/json"),
+    )
     page.goto("http://localhost/")
     page.wait_for_selector("[data-run='a']")
     assert faults(Seen(page=page)) == []

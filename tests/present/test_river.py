@@ -13,7 +13,9 @@ from unvanish.schema.graph import Graph, Operation, OperationStats, Trace
 from unvanish.schema.run import ModelRun
 
 
-def operation(index: int, name: str, kind: str, parents: tuple[int, ...], module: str | None = None) -> Operation:
+def operation(
+    index: int, name: str, kind: str, parents: tuple[int, ...], module: str | None = None
+) -> Operation:
     return Operation(
         index=index,
         name=name,
@@ -56,7 +58,9 @@ def residual() -> ModelRun:
         operation(3, "Add", "skip", (0, 2)),
         operation(4, "Addmm", "weight", (3,), "head"),
     ]
-    return traced(operations, [1.0, 0.001, 0.01, 1.0, 10.0], {3: (1.0, 0.01), 2: (0.001,), 1: (0.0001,), 4: (1.0,)})
+    return traced(
+        operations, [1.0, 0.001, 0.01, 1.0, 10.0], {3: (1.0, 0.01), 2: (0.001,), 1: (0.0001,), 4: (1.0,)}
+    )
 
 
 def test_a_skip_and_its_branch_are_two_ways_with_their_own_widths() -> None:

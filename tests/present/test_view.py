@@ -295,7 +295,9 @@ def test_a_step_at_which_no_weight_changed_is_marked() -> None:
     changed[6, 1:] = 0.0  # one of them did change
     changed[8] = np.nan
     stats = {s: array("d", changed.ravel().tolist()) for s in PARAMETER_STATISTICS}
-    assert signal_map(replace(model, parameter_steps=array("q", steps), parameter_stats=stats))["skipped"] == [4]
+    assert signal_map(replace(model, parameter_steps=array("q", steps), parameter_stats=stats))[
+        "skipped"
+    ] == [4]
     assert signal_map(model)["skipped"] == []
 
 
@@ -319,7 +321,9 @@ def test_forks_and_time_steps_of_a_chain_are_told() -> None:
     ways = tuple(Way(label=f"w{i}", operation=i, norm=0.5, share=0.125, followed=i == 0) for i in range(8))
     fork = Fork(kind="sum", layer="block", operation=3, gain=1.5, ways=ways)
     times = tuple(TimeStep(step=t, signal_norm=10.0 ** (t - 4), gradient_norm=None) for t in range(5))
-    chain = replace(b.chain(), forks=(fork,) * 20, recurrences=(Recurrence(layer="rnn", steps=times, fused=True),))
+    chain = replace(
+        b.chain(), forks=(fork,) * 20, recurrences=(Recurrence(layer="rnn", steps=times, fused=True),)
+    )
     (told,) = build_view(b.run(), b.diagnosis(), (chain,))["models"][0]["chains"]
     assert len(told["forks"]) + told["more_forks"] == 20
     assert (len(told["forks"][0]["ways"]), told["forks"][0]["more"]) == (6, 2)
@@ -341,7 +345,15 @@ def test_the_patch_is_read_from_the_folder_of_the_run_and_from_nowhere_else(tmp_
     (folder / "link.diff").symlink_to(tmp_path / "secret.txt")
     assert patch_text("fix.diff", str(folder)) == "--- a\n+++ b\n+x\n"
     assert patch_text(str(folder / "fix.diff"), str(folder)) == "--- a\n+++ b\n+x\n"
-    for elsewhere in ("../secret.txt", str(tmp_path / "secret.txt"), "link.diff", "gone.diff", "\0", ".", None):
+    for elsewhere in (
+        "../secret.txt",
+        str(tmp_path / "secret.txt"),
+        "link.diff",
+        "gone.diff",
+        "\0",
+        ".",
+        None,
+    ):
         assert patch_text(elsewhere, str(folder)) is None
     (folder / "long.diff").write_text("x" * (PATCH_SIGNS + 5), encoding="utf-8")
     long = patch_text("long.diff", str(folder))
@@ -351,7 +363,9 @@ def test_the_patch_is_read_from_the_folder_of_the_run_and_from_nowhere_else(tmp_
 
 def test_what_was_not_tried_is_told_with_its_reason() -> None:
     result = replace(
-        b.treatment(), untried=(Untried(name="gated_rnn", title="", why="there is no recurrence"),), notes=("by hand",)
+        b.treatment(),
+        untried=(Untried(name="gated_rnn", title="", why="there is no recurrence"),),
+        notes=("by hand",),
     )
     told = trials_view(result, "runs/x")
     assert told["untried"] == [{"name": "gated_rnn", "title": "gated_rnn", "why": "there is no recurrence"}]

@@ -1,4 +1,4 @@
-"""What opens when a layer of the map is chosen: the spread of its signal over time, sizes, dead and saturated units."""
+"""What opens when a layer of the map is chosen: its signal's spread over time, sizes, dead and saturated units."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ def sizes_view(model: ModelRun) -> dict[str, Any]:
         return {"steps": [], "parameters": []}
     columns = max(min(SIZE_CELLS // (2 * len(names)), 120), 8)
     bounds = np.linspace(0, len(steps), min(len(steps), columns) + 1).astype(int)
-    down = [
-        _log_means(np.frombuffer(v, dtype=np.float64).reshape(shape), bounds) for v in (gradient, update)
-    ]
+    down = [_log_means(np.frombuffer(v, dtype=np.float64).reshape(shape), bounds) for v in (gradient, update)]
     return {
         "steps": [steps[i] for i in bounds[:-1].tolist()],
         "parameters": [
@@ -202,10 +200,13 @@ def _activation_summary(
 ) -> str:
     dead = [c for c in closed if c is not None]
     if dead and dead[-1] > 0:
-        return f"{100 * dead[-1]:.0f} % of the {name}'s units passed nothing on for any sample at the last look."
+        return (
+            f"{100 * dead[-1]:.0f} % of the {name}'s units passed nothing on for any sample at the last look."
+        )
     known = [g for g in gains if g is not None]
     if bound and known:
-        return f"The {name} lets {known[-1]:.2g} of the signal through at the last look; {bound:.2g} is the most it can."
+        passed = f"The {name} lets {known[-1]:.2g} of the signal through at the last look"
+        return f"{passed}; {bound:.2g} is the most it can."
     if dead:
         return f"Every unit of the {name} passed something on."
     return f"The {name} lets {known[-1]:.2g} of the signal through at the last look." if known else ""

@@ -13,7 +13,9 @@ from unvanish.schema.graph import Graph, Operation, OperationStats, Trace
 from unvanish.schema.run import ModelRun
 
 NODES = 72  # more than can be read are gathered by module, then by neighbourhood
-Edges = dict[tuple[int, int], float]  # (nearer to the data, nearer to the loss) -> L2 norm of what runs along it
+Edges = dict[
+    tuple[int, int], float
+]  # (nearer to the data, nearer to the loss) -> L2 norm of what runs along it
 
 
 @dataclass(slots=True)
@@ -183,7 +185,9 @@ def _owners(nodes: Sequence[_Node]) -> list[str]:
     return names
 
 
-def _merged(nodes: Sequence[_Node], edges: Edges, groups: Sequence[Sequence[int]]) -> tuple[list[_Node], Edges]:
+def _merged(
+    nodes: Sequence[_Node], edges: Edges, groups: Sequence[Sequence[int]]
+) -> tuple[list[_Node], Edges]:
     at = {i: g for g, members in enumerate(groups) for i in members}
     made = []
     for members in groups:
@@ -220,9 +224,6 @@ def _lay_out(nodes: Sequence[_Node], edges: Edges) -> None:
     for i, node in enumerate(nodes):
         if i not in main:
             node.lane = next(
-                lane
-                for k in range(1, len(nodes) + 2)
-                for lane in (k, -k)
-                if (node.depth, lane) not in taken
+                lane for k in range(1, len(nodes) + 2) for lane in (k, -k) if (node.depth, lane) not in taken
             )
             taken.add((node.depth, node.lane))

@@ -124,7 +124,11 @@ def flat_stretches(steps: NDArray[np.int64], losses: NDArray[np.float64]) -> lis
             end += 1
         if end - start + 1 >= least:
             first, last = int(steps[bounds[start]]), int(steps[bounds[end + 1] - 1])
-            if found and start - joined <= 0.05 * len(level) and abs(level[start] - level[joined]) < 0.1 * whole:
+            if (
+                found
+                and start - joined <= 0.05 * len(level)
+                and abs(level[start] - level[joined]) < 0.1 * whole
+            ):
                 found[-1][1] = last  # a bump between two stretches of one plateau
             else:
                 found.append([first, last])

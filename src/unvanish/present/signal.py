@@ -89,9 +89,7 @@ def signal_map(model: ModelRun, named: Mapping[str, Mapping[str, Operation]] | N
     """The layer x step map: rows in execution order, columns in time, colour limits robust to a spike."""
     named = named_operations(model) if named is None else named
     traces = [t for t in model.traces if t.graph in named]
-    gauge_free = bool(traces) and all(
-        is_gauge_free(t, model.graphs[t.graph], named[t.graph]) for t in traces
-    )
+    gauge_free = bool(traces) and all(is_gauge_free(t, model.graphs[t.graph], named[t.graph]) for t in traces)
     rows = _row_order(named.values())
     columns: dict[int, dict[str, Cell]] = {}
     for trace in traces:
@@ -150,7 +148,9 @@ def _gains(
     """
     signal = dict(zip(rows, last, strict=True))
     owner = {o.index: row for row, o in named[trace.graph].items() if row in signal}
-    best: dict[int, tuple[float, str]] = {}  # of each operation, the strongest layer that its result runs into
+    best: dict[
+        int, tuple[float, str]
+    ] = {}  # of each operation, the strongest layer that its result runs into
     for operation in reversed(graphs[trace.graph].operations):
         row = owner.get(operation.index)
         cell = signal[row] if row else None

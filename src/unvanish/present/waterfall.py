@@ -119,7 +119,12 @@ def _fork(fork: Fork) -> dict[str, Any]:
         "layer": fork.layer,
         "gain": words.plain(fork.gain, 3) if fork.gain is not None else None,
         "ways": [
-            {"label": w.label, "share": number(w.share, 3), "norm": words.plain(w.norm, 3), "followed": w.followed}
+            {
+                "label": w.label,
+                "share": number(w.share, 3),
+                "norm": words.plain(w.norm, 3),
+                "followed": w.followed,
+            }
             for w in fork.ways[:WAYS]
         ],
         "more": max(len(fork.ways) - WAYS, 0),
@@ -138,7 +143,8 @@ def _recurrence(recurrence: Recurrence) -> dict[str, Any]:
         "total": len(recurrence.steps),
         "steps": [t.step for t in steps],
         "signal": [
-            number(_log(t.signal_norm) - reference, 4) if 0 < t.signal_norm < math.inf else None for t in steps
+            number(_log(t.signal_norm) - reference, 4) if 0 < t.signal_norm < math.inf else None
+            for t in steps
         ],
         "gain_per_step": words.plain(gain, 3) if gain is not None else None,
     }
