@@ -235,7 +235,6 @@ def test_hooks_of_the_script_hear_the_new_module() -> None:
     [
         (chain, "no nn.RNN, nn.GRU or nn.LSTM"),
         (Strict, "no nn.RNN, nn.GRU or nn.LSTM"),
-        (lambda: nn.RNN(3, 5), "is the whole model"),
         (lambda: Elman(nn.GRU, bias=False), "no bias that could open a gate"),
     ],
 )
@@ -243,6 +242,38 @@ def test_what_is_not_there_is_not_exchanged(build: object, said: str) -> None:
     with pytest.raises(SurgeryError, match=said) as caught:
         apply(build(), gated(cell="gru"))  # type: ignore[operator]
     assert caught.value.mend
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("build", [lambda: nn.RNN(3, 5, batch_first=True), lambda: nn.RNNCell(3, 5)])
+def test_a_model_that_is_one_recurrent_module_becomes_another(build: object, cell: str) -> None:
+    torch.manual_seed(0)
+    model, head = build(), nn.Linear(5, 1)  # type: ignore[operator]
+    kind, values, x = type(model), copy.deepcopy(model.state_dict()), torch.randn(4, 3)
+    x = x if kind is nn.RNNCell else x[:, None]
+    before = model(x)
+    optimizer = torch.optim.SGD([*model.parameters(), *head.parameters()], lr=0.1)
+    held = [id(p) for p in optimizer.param_groups[0]["params"]]
+    done: list[object] = []
+    model.register_forward_pre_hook(
+        lambda m, _a: (
+            done.append(apply(m, gated(cell=cell), optimizer=optimizer, seed=1)) if not done else None
+        )
+    )
+    first = model(x)  # treated in the middle of this very call
+    again = model(x)
+    state = [first, again] if kind is nn.RNNCell else [first[1], again[1]]
+    assert torch.equal(*state)
+    assert type(model) is not kind
+    assert {id(p) for p in model.parameters()} <= {id(p) for p in optimizer.param_groups[0]["params"]}
+    head(state[1]).sum().backward()
+    optimizer.step()
+    done[0].undo()  # type: ignore[attr-defined]
+    assert type(model) is kind
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == held
+    assert all(torch.equal(v, values[k]) for k, v in model.state_dict().items())
+    after = model(x)
+    assert torch.equal(after, before) if kind is nn.RNNCell else torch.equal(after[1], before[1])
 
 
 def test_a_class_of_the_users_own_is_left_alone() -> None:

@@ -89,7 +89,7 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
         [{"params": p[1:]}, {"params": p[:1], "lr": 1e-4}], lr=1e-3, momentum=0.9
     ),
     "adam": lambda p: torch.optim.Adam(
-        [{"params": p[::2]}, {"params": p[1::2], "weight_decay": 0.1}], lr=1e-4
+        [{"params": p[::2]}, {"params": p[1::2], "weight_decay": 0.1}], lr=1e-4, eps=1e-4
     ),
 }
 

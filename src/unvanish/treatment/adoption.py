@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from unvanish.treatment.journal import Step
 from unvanish.treatment.registers import OptimizerRegister
 
 _HOOKS = (
@@ -55,3 +56,19 @@ def share_hooks(old: nn.Module, new: nn.Module) -> None:
     for name in _HOOKS:
         if name in old.__dict__:
             new.__dict__[name] = old.__dict__[name]
+
+
+def take_over(old: nn.Module, new: nn.Module) -> Step:
+    """Give the object `old` the class and the contents of `new`; returns the way back."""
+    kind, contents = type(old), dict(old.__dict__)
+    share_hooks(old, new)
+
+    def undo() -> None:
+        object.__setattr__(old, "__class__", kind)
+        old.__dict__.clear()
+        old.__dict__.update(contents)
+
+    old.__dict__.clear()
+    old.__dict__.update(new.__dict__)
+    object.__setattr__(old, "__class__", type(new))
+    return undo

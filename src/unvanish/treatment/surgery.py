@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from unvanish.errors import SurgeryError
-from unvanish.treatment.adoption import adopt, set_mode, share_hooks
+from unvanish.treatment.adoption import adopt, set_mode, share_hooks, take_over
 from unvanish.treatment.blocks import Joined
 from unvanish.treatment.dressing import Coat, dress
 from unvanish.treatment.journal import Journal
@@ -83,6 +83,12 @@ class Surgery:
             parent._modules[name] = new
         if self.order is not None and not keeps:
             self._set_order([new if m is old else m for m in self.order])
+
+    def become(self, new: nn.Module) -> None:
+        """Have the root itself become another module: the object stays, as scripts hold on to it."""
+        self._adopt(new, beside=self.root)
+        self._journal.note(take_over(self.root, new))
+        self._dressed.append(self.root)
 
     def insert_after(self, container: nn.Sequential, old: nn.Module, name: str, new: nn.Module) -> None:
         """Put `new` right behind `old` in an nn.Sequential under a name of its own.
