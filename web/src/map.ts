@@ -60,6 +60,8 @@ export class SignalMap {
   readonly box: HTMLElement;
   readonly groups: Group[];
   private readonly note = h("div", { class: "tip map-tip", hidden: true });
+  // an element of its own: moving it costs nothing, painting the map anew would
+  private readonly cursor = h("i", { class: "map-cursor", "aria-hidden": "true", hidden: true });
   private readonly live = h("p", { class: "unseen", "aria-live": "polite" });
   private picture: HTMLCanvasElement | null = null;
   private lines: Line[] = [];
@@ -67,17 +69,20 @@ export class SignalMap {
   private frame: Frame = { left: 0, top: 0, width: 0, height: 0, row: 1, column: 1, gains: 0, strip: 0, brackets: 0 };
   private at: [number, number] | null = null;
   private opened: number | null = null;
-  private pending = false;
+  private pending: [number, number] | null = null;
 
   constructor(private readonly data: MapData, private readonly options: MapOptions) {
     this.canvas = h("canvas", { class: "map", role: "application", tabindex: 0, "aria-label": options.label, "aria-roledescription": "map" });
-    this.box = h("div", { class: "map-box" }, this.canvas, this.note, this.live);
+    this.box = h("div", { class: "map-box" }, this.canvas, this.cursor, this.note, this.live);
     this.groups = groupsOf(data.rows);
     this.reline();
     new ResizeObserver(() => this.redraw()).observe(this.box);
     themed(() => this.redraw());
-    this.canvas.addEventListener("pointermove", (event) => this.point(event.offsetX, event.offsetY));
-    this.canvas.addEventListener("pointerleave", () => this.select(null));
+    this.canvas.addEventListener("pointermove", (event) => this.moved(event.offsetX, event.offsetY));
+    this.canvas.addEventListener("pointerleave", () => {
+      this.pending = null;
+      this.select(null);
+    });
     this.canvas.addEventListener("blur", () => this.select(null));
     this.canvas.addEventListener("click", (event) => this.click(event.offsetX, event.offsetY));
     this.canvas.addEventListener("keydown", (event) => this.key(event));
@@ -110,6 +115,7 @@ export class SignalMap {
   private refold(): void {
     this.at = null;
     this.note.hidden = true;
+    this.cursor.hidden = true;
     this.reline();
     this.redraw();
   }
@@ -373,11 +379,19 @@ export class SignalMap {
         pen.fillRect(left - 6, top + line * row, 3, Math.max(row - 1, 3));
       }
     }
-    if (this.at) {
-      pen.lineWidth = 2;
-      pen.strokeRect(left + this.at[1] * column - 1, top + this.at[0] * row - 1, Math.max(column, 3) + 1, Math.max(row, 3) + 1);
-    }
     this.canvas.dataset.frame = JSON.stringify({ left, top, row, column });
+  }
+
+  /** A pointer may move many times between two frames; only where it is at the frame counts. */
+  private moved(x: number, y: number): void {
+    if (!this.pending) {
+      requestAnimationFrame(() => {
+        const to = this.pending;
+        this.pending = null;
+        if (to) this.point(...to);
+      });
+    }
+    this.pending = [x, y];
   }
 
   private lineAt(y: number): number {
@@ -448,13 +462,7 @@ export class SignalMap {
   private select(at: [number, number] | null): void {
     if (at?.[0] === this.at?.[0] && at?.[1] === this.at?.[1]) return;
     this.at = at;
-    if (!this.pending) {
-      this.pending = true;
-      requestAnimationFrame(() => {
-        this.pending = false;
-        this.paint(tokens());
-      });
-    }
+    this.cursor.hidden = at === null;
     this.note.hidden = at === null;
     if (at) this.tell(at);
   }
@@ -471,12 +479,15 @@ export class SignalMap {
       gain === null ? "" : h("span", {}, h("em", {}, "gain here "), h("strong", {}, `${plain(10 ** gain, 2)}, ${decades(gain)} decades`)),
       skipped ? h("span", {}, h("em", {}, "no weight was changed at this step")) : "",
     );
-    const { left, top, row, column } = this.frame;
+    const { left, top, width, row, column } = this.frame;
+    this.cursor.style.transform = `translate(${left + c * column - 2}px, ${top + r * row - 2}px)`;
+    this.cursor.style.width = `${Math.max(column, 3) + 3}px`;
+    this.cursor.style.height = `${Math.max(row, 3) + 3}px`;
     const x = left + (c + 0.5) * column;
-    const wide = this.canvas.clientWidth;
-    this.note.style.left = `${Math.min(Math.max(x - this.note.offsetWidth / 2, 0), wide - this.note.offsetWidth)}px`;
-    const y = top + r * row - this.note.offsetHeight - 8;
-    this.note.style.top = `${y < -30 ? top + (r + 1) * row + 8 : y}px`;
+    const [wide, tall] = [this.note.offsetWidth, this.note.offsetHeight];
+    const y = top + r * row - tall - 8;
+    const across = Math.min(Math.max(x - wide / 2, 0), Math.max(left + width - wide, 0));
+    this.note.style.transform = `translate(${across}px, ${y < -30 ? top + (r + 1) * row + 8 : y}px)`;
   }
 }
 

@@ -1,4 +1,4 @@
-"""What opens when a layer of the map is chosen: the spread of its signal over time, sizes, dead and saturated units."""
+"""What opens when a layer of the map is chosen: its signal's spread over time, sizes, dead and saturated units."""
 
 from __future__ import annotations
 
@@ -205,7 +205,8 @@ def _activation_summary(
         )
     known = [g for g in gains if g is not None]
     if bound and known:
-        return f"The {name} lets {known[-1]:.2g} of the signal through at the last look; {bound:.2g} is the most it can."
+        passed = f"The {name} lets {known[-1]:.2g} of the signal through at the last look"
+        return f"{passed}; {bound:.2g} is the most it can."
     if dead:
         return f"Every unit of the {name} passed something on."
     return f"The {name} lets {known[-1]:.2g} of the signal through at the last look." if known else ""

@@ -90,7 +90,7 @@ def _reduce(trace: Trace, graph: Graph, rows: Mapping[int, str]) -> tuple[list[_
     """The weighted operations, the places where ways part or meet, and the ways between them."""
     stats = {s.operation: s for s in trace.stats}
     end = trace.output if trace.output is not None else graph.operations[-1].index
-    inner = {o.index: o for o in graph.operations if o.index <= end and o.index in stats}
+    inner = {o.index: o for o in graph.operations if o.index <= end}
     users = dict.fromkeys(inner, 0)
     for operation in inner.values():
         for parent in set(operation.parents) & inner.keys():
@@ -107,45 +107,56 @@ def _reduce(trace: Trace, graph: Graph, rows: Mapping[int, str]) -> tuple[list[_
 
     kept = [o for o in inner.values() if is_place(o)]
     at = {o.index: i for i, o in enumerate(kept)}
-    nodes = [_node(o, stats[o.index], rows) for o in kept]
+    nodes = [_node(o, stats.get(o.index), rows) for o in kept]
     edges: Edges = {}
     for operation in kept:
-        measured = stats[operation.index]
         for k, parent in enumerate(operation.parents):
-            arrived = _follow(parent, _edge(measured, k), inner, stats, at)
+            arrived = _follow(parent, _edge(stats.get(operation.index), k), inner, stats, at)
             if arrived is not None:
-                ends = (at[arrived[0]], at[operation.index])
-                edges[ends] = max(edges.get(ends, 0.0), arrived[1])
+                _widen(edges, (at[arrived[0]], at[operation.index]), arrived[1])
     return nodes, edges
 
 
-def _edge(stats: OperationStats, k: int) -> float:
-    norm = stats.edge_norms[k] if k < len(stats.edge_norms) else None
-    return stats.norm if norm is None else norm
+def _widen(edges: Edges, ends: tuple[int, int], norm: float) -> None:
+    """Of several ways between two places the widest counts; one that is no number is never hidden."""
+    known = edges.get(ends)
+    edges[ends] = norm if known is None or not norm <= known else known
+
+
+def _edge(stats: OperationStats | None, k: int) -> float | None:
+    """What an operation handed to its k-th parent; None where that was not measured."""
+    return stats.edge_norms[k] if stats is not None and k < len(stats.edge_norms) else None
 
 
 def _follow(
     index: int,
-    norm: float,
+    norm: float | None,
     inner: Mapping[int, Operation],
     stats: Mapping[int, OperationStats],
     at: Mapping[int, int],
 ) -> tuple[int, float] | None:
-    """Down the stream through what is no place of its own, to the next place; None where it leaves the model."""
+    """Down the stream through what is no place of its own, to the next place; None where it leaves the model.
+
+    Where the last stretch was not measured, what arrives is all that the place gets.
+    """
     while index in inner and index not in at:
-        operation, measured = inner[index], stats[index]
-        onward = [(p, _edge(measured, k)) for k, p in enumerate(operation.parents) if p in inner]
+        measured = stats.get(index)
+        onward = [(p, _edge(measured, k)) for k, p in enumerate(inner[index].parents) if p in inner]
         if not onward:
             return None
         index, norm = onward[0]
-    return (index, norm) if index in at else None
+    if index not in at:
+        return None
+    if norm is None:
+        norm = stats[index].norm if index in stats else 0.0
+    return index, norm
 
 
-def _node(operation: Operation, stats: OperationStats, rows: Mapping[int, str]) -> _Node:
+def _node(operation: Operation, stats: OperationStats | None, rows: Mapping[int, str]) -> _Node:
     row = rows.get(operation.index)
     label = row or operation.name
     kind = "layer" if row else "sum" if operation.kind == "skip" else "fork"
-    return _Node(label=label, kind=kind, rows=[row] if row else [], norm=stats.norm)
+    return _Node(label=label, kind=kind, rows=[row] if row else [], norm=stats.norm if stats else None)
 
 
 def _gather(nodes: list[_Node], edges: Edges) -> tuple[list[_Node], Edges]:
@@ -188,8 +199,7 @@ def _merged(
     between: Edges = {}
     for (a, b), norm in edges.items():
         if at[a] != at[b]:
-            ends_ = (at[a], at[b])
-            between[ends_] = max(between.get(ends_, 0.0), norm)
+            _widen(between, (at[a], at[b]), norm)
     return made, between
 
 

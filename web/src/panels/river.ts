@@ -38,8 +38,9 @@ function picture(river: RiverView, rows: string[], open: (row: number) => void):
   const arcs = river.edges.map((e) => rise(river, e));
   const room = Math.max(...arcs, 0);
   const top = 22 + Math.max(-Math.min(...lanes) * LANE, room);
-  const height = top + Math.max(...lanes, 0) * LANE + 118;
+  const longest = Math.max(...river.nodes.map((n) => Math.min(n.label.length, 16)));
   const gap = Math.min(Math.max(920 / depth, 14), 150);
+  const height = top + Math.max(...lanes, 0) * LANE + 34 + longest * 4.4;
   const width = 70 + gap * depth;
   const span = river.high - river.low || 1;
   const at = (s: number | null) => (s === null ? 0 : Math.min(Math.max((s - river.low) / span, 0), 1));

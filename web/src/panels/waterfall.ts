@@ -2,7 +2,7 @@
 
 import { chart, tip, valueAxis } from "../charts";
 import { h, panel, short, table, uid } from "../dom";
-import { decades, plain } from "../format";
+import { decades } from "../format";
 import type { ModelState } from "../state";
 import type { ChainRow, ChainView, ForkView, RecurrenceView } from "../types";
 
