@@ -172,7 +172,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence
     styles = [_CELL.format(side="right" if i in numbers else "left") for i in range(len(head))]
     top = _cells("th scope=col", [f"{s};opacity:0.75" for s in styles], head)
     body = "".join(_cells("td", styles, row) for row in rows)
-    style = "border-collapse:collapse;margin:0.6em 0;font-variant-numeric:tabular-nums;background:none"
+    style = "border-collapse:collapse;font-size:inherit;margin:0.6em 0;font-variant-numeric:tabular-nums"
     table = f'<table style="{style}"><thead>{top}</thead><tbody>{body}</tbody></table>'
     return f'<div style="overflow-x:auto">{table}</div>'
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from unvanish.errors import RecordError, UnvanishError
+from unvanish.schema.run import RunInfo, RunStatus
 from unvanish.serving.kept import Signature
 from unvanish.store import list_runs, run_heads
 from unvanish.store.children import CHILDREN
@@ -30,12 +31,13 @@ class Places:
         self.only = whole.name if (whole / FILE_NAME).is_file() else None
         self.root = whole.parent if self.only is not None else whole
 
-    def names(self) -> list[str]:
-        """The runs' folders by name, the newest first; what can't be read or may not be shown is left out."""
-        if self.only is not None:
-            return [self.only]
-        found = [place.name for place, _, _ in reversed(list_runs(self.root))]
-        return [name for name in found if _is_text(name) and not _holds_links(self.root / name)]
+    def listed(self) -> list[tuple[Path, RunInfo, RunStatus]]:
+        """The runs, the newest first; what can't be read or may not be shown is left out."""
+        return [
+            (place, info, status)
+            for place, info, status in reversed(list_runs(self.root))
+            if self.only in (None, place.name) and _is_text(place.name) and not _holds_links(place)
+        ]
 
     def find(self, name: str) -> Path:
         """The folder of the run with this name. NotServedError for any other word, whatever it looks like.
@@ -57,15 +59,16 @@ class Places:
         return folder
 
 
-def signature(folder: Path) -> Signature:
-    """Other when there is something new in a run: sizes and times of its files, and whether it still runs."""
+def signature(folder: Path, status: RunStatus | None = None) -> Signature:
+    """Other when there is something new in a run: sizes and times of its files, its `status` (read if not given)."""
     files = [folder / FILE_NAME, folder / f"{FILE_NAME}-wal", *(folder / name for name in _RESULTS)]
     children = folder / CHILDREN
     if children.is_dir():
         files += [
             file for child in sorted(children.iterdir()) for file in sorted(child.glob(f"{FILE_NAME}*"))
         ]
-    return (*(_stamp(file) for file in files), *(status for _, status in run_heads([folder])))
+    told = [status] if status is not None else [now for _, now in run_heads([folder])]
+    return (*(_stamp(file) for file in files), *told)
 
 
 def _stamp(file: Path) -> tuple[str, int, int]:

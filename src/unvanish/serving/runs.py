@@ -16,9 +16,10 @@ from unvanish.errors import RecordError, UsageError
 from unvanish.present.compare import differences
 from unvanish.present.html import render_html
 from unvanish.present.live_text import LiveModel, live_models
+from unvanish.schema.run import RunStatus
 from unvanish.serving.kept import Answer, Kept, Signature, as_json
 from unvanish.serving.places import Places, signature
-from unvanish.store import list_runs, load_result
+from unvanish.store import load_result
 
 MOST_KEPT = 12  # views
 MOST_COMPARED = 8
@@ -70,12 +71,9 @@ class Runs:
 
     def listed(self) -> bytes:
         """The list of runs, the newest first. What is not known yet of a run comes with a later call."""
-        shown = set(self.places.names())
         rows = []
-        for place, info, status in reversed(list_runs(self.places.root)):
-            if place.name not in shown:
-                continue
-            brief = self._brief(place, running=status == "running")
+        for place, info, status in self.places.listed():
+            brief = self._brief(place, status)
             rows.append(
                 {
                     "id": place.name,
@@ -116,14 +114,14 @@ class Runs:
         """Begin nothing more."""
         self._behind.shutdown(wait=False, cancel_futures=True)
 
-    def _brief(self, folder: Path, *, running: bool) -> Brief:
+    def _brief(self, folder: Path, status: RunStatus) -> Brief:
         """From the diagnosis that is kept with the run, else from its view; made behind the reader's back."""
-        now = signature(folder)
+        now = signature(folder, status)
         with self._lock:
             known = self._briefs.get(folder.name)
         if known is not None and known[0] == now:
             return known[1]
-        brief = None if running else _kept_diagnosis(folder)
+        brief = None if status == "running" else _kept_diagnosis(folder)
         if brief is not None:
             with self._lock:
                 self._briefs[folder.name] = (now, brief)
