@@ -17,6 +17,7 @@ from unvanish.present.html import embed_json, render_comparison, render_html, re
 from unvanish.present.view import build_view
 
 ASSETS = Path(html.__file__).parent / "assets"
+WEB = Path(__file__).parents[2] / "web"
 
 
 def test_embedded_json_cannot_end_its_element_and_reads_back() -> None:
@@ -86,6 +87,20 @@ def test_a_comparison_holds_all_of_its_runs_as_data() -> None:
     assert data is not None
     assert [v["verdict"] for v in json.loads(data.group(1))["runs"]] == ["sick", "healthy"]
     assert "connect-src 'none';" in page
+
+
+@pytest.mark.parametrize("asset", ["viewer.js", "viewer.css"])
+def test_the_committed_viewer_was_built_from_the_sources_beside_it(asset: str) -> None:
+    """Or: after a change in web/, `make page` was forgotten. vite.config.js writes the same hash."""
+    names = [p.relative_to(WEB).as_posix() for p in (WEB / "src").rglob("*") if p.is_file()]
+    digest = hashlib.sha256()
+    for name in sorted(["package-lock.json", "vite.config.js", *names]):
+        digest.update(name.encode() + b"\0" + (WEB / name).read_bytes() + b"\0")
+    stamp = re.search(
+        r"/\*! made from ([0-9a-f]{64}) \*/", (ASSETS / asset).read_text(encoding="utf-8")[:500]
+    )
+    assert stamp is not None
+    assert stamp.group(1) == digest.hexdigest(), "run `make page` and commit what it wrote"
 
 
 def test_a_missing_viewer_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -49,6 +49,10 @@ def test_the_page_tells_the_story_quietly_and_alone(show: Any) -> None:
     )
     assert "sigmoid derivatives took 7.3" in seen.panel("verdict").locator("[data-line='why']").inner_text()
     assert "Swap the saturating" in seen.panel("verdict").locator("[data-line='next']").inner_text()
+    assert seen.panel("verdict").locator("[data-line='tried']").inner_text() == (
+        "3 of 8 treatments cured it; chosen: Identity skips. "
+        "With it the loss ends at 0.830, as it is at 2.30."
+    )
     assert seen.panel("status").inner_text().strip() == "The run finished."
     order = seen.page.locator("[data-panel]").evaluate_all("all => all.map(e => e.dataset.panel)")
     assert order == [
@@ -206,6 +210,11 @@ def test_hostile_names_and_values_do_nothing(show: Any) -> None:
         seen.page.locator(f"[data-chart='{chart}']").first.hover()
         seen.page.wait_for_timeout(60)
     seen.page.locator("canvas.map").hover()
+    for i in range(1, len(names) + 1):  # each of them opened
+        seen.page.locator(".tools select").select_option(index=i)
+        assert seen.panel("layer").get_attribute("data-layer") is not None
+    seen.panel("findings").locator("button.link").first.click()
+    seen.page.locator(".place-link").first.dispatch_event("click")
     assert seen.page.evaluate("window.__hit") is None
     assert seen.dialogs == []
     assert seen.complaints == []

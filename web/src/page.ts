@@ -81,7 +81,7 @@ function modelPart(view: View, model: ModelView, anchor: string): HTMLElement {
   return h(
     "article",
     { class: "model", id: anchor, "data-model": model.name, "aria-labelledby": id },
-    hero(model, view.run, id),
+    hero(model, view.run, id, single ? view.treatment : null),
     lossPanel(model.loss),
     signal.section,
     chainPanel(model.chains, state),

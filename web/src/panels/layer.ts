@@ -151,12 +151,15 @@ function sizes(layer: LayerView, all: SizesView): HTMLElement {
   const own = mine[0];
   if (!own || !all.steps.length) return figure("sizes", title, "No size of this layer's gradients was recorded.");
   const drawn = chart(HEIGHT, "sizes");
+  const still = h("p", { class: "fine" });
   const show = (parameter: SizesView["parameters"][number]) => {
+    const moved = parameter.update.some((v) => v !== null);
+    still.textContent = moved ? "" : "No update is drawn: at every step that was measured it was exactly zero.";
     made.dataset.parameter = parameter.name;
     made.dataset.points = String(parameter.gradient.filter((v) => v !== null).length);
     drawn.update((look) => sizesOption(all.steps, parameter, look), `Root mean square of the gradient and of the update of ${short(parameter.name, 80)} over ${all.steps.length} points: gradient first ${sized(parameter.gradient[0])}, last ${sized(parameter.gradient[parameter.gradient.length - 1])}.`);
   };
-  const made = figure("sizes", title, "Root mean square of what arrives at the weights, and of what the step changed.", choose(mine.map((p) => p.name), (i) => show(mine[i]!)), sizeKeys(), drawn.box);
+  const made = figure("sizes", title, "Root mean square of what arrives at the weights, and of what the step changed.", choose(mine.map((p) => p.name), (i) => show(mine[i]!)), sizeKeys(), drawn.box, still);
   show(own);
   return made;
 }

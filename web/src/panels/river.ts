@@ -66,7 +66,7 @@ function way(river: RiverView, edge: RiverView["edges"][number], arc: number, gr
   const line = svg("path", { d: path, class: `way${edge.signal === null ? ` way-${edge.mark ?? "zero"}` : ""}${arc ? " arc" : ""}`, "data-signal": edge.signal ?? edge.mark ?? "" });
   if (edge.signal !== null) {
     line.setAttribute("stroke", scale(grid.at(edge.signal)));
-    line.setAttribute("stroke-width", String(grid.size(edge.signal)));
+    line.setAttribute("stroke-width", String(Number(grid.size(edge.signal).toFixed(2))));
   }
   const told = edge.signal === null ? (edge.mark === "nan" ? "not a number" : "nothing arrives") : `${decades(edge.signal)} decades`;
   line.append(svg("title", {}, `${short(b.label, 60)} to ${short(a.label, 60)}: ${told}`));
