@@ -117,7 +117,9 @@ def _layer(
                 f"the centred init does not know transposed convolutions ({path})", "use another scheme"
             )
     elif layer is not None:
-        follower = "identity" if layer.last else layer.activation_name  # the loss decides on what makes the output
+        follower = (
+            "identity" if layer.last else layer.activation_name
+        )  # the loss decides on what makes the output
         gain = scheme.gain(path, follower, activations.slope_of(layer.activation))
     else:
         gain = scheme.gain(path, _activation_inside(root, path))
