@@ -94,7 +94,14 @@ class Spelling:
         for name, meaning in self.bound.items():
             if meaning == full and self._safe(name):
                 return name
-        for outer in self._outward(module):
+        classes = module == "torch.nn" and last[:1].isupper()
+        if classes and self._from_nn is not None and module not in self.bound.values():
+            return self._bare(last)
+        return self._through(full)
+
+    def _through(self, full: str) -> str:
+        """By the name of a module that is imported: nn.ReLU, torch.nn.ReLU."""
+        for outer in self._outward(full.rpartition(".")[0]):
             for name, meaning in self.bound.items():
                 if meaning == outer and self._safe(name):
                     return name + full[len(outer) :]
@@ -115,10 +122,13 @@ class Spelling:
                 self._splices.behind(self._tree.end(spot), f", {last}")
                 self.bound[last] = f"torch.nn.{last}"
             return last
-        return self.write(f"torch.nn.{last}")
+        return self._through(f"torch.nn.{last}")
 
     def _import(self, full: str) -> str:
-        if "torch" in self._asked or not self._tree.uses("torch"):
+        taken = [
+            n for n in self._tree.uses("torch") if self._tree.above(n, (cst.Import, cst.ImportFrom)) is None
+        ]
+        if "torch" in self._asked or not taken:
             if "torch" not in self._asked:
                 self._asked["torch"] = "torch"
                 self._splices.block(self._import_spot(), f"import torch{self._tree.newline}")
