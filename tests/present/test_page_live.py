@@ -122,6 +122,24 @@ def test_a_running_page_follows_in_place_and_keeps_what_was_opened(site: Site, w
     assert quiet(seen) == []
 
 
+def test_the_lab_is_left_alone_while_a_run_goes_on_beside_it(site: Site, window: Window) -> None:
+    site.answers["/api/runs/one/view"] = running(200)
+    seen = window.open(f"{site.address}/run/one?token=s3cret")
+    settle(seen, 200)
+    seen.page.locator("#to-lab").click()
+    seen.page.locator("[data-control='Depth']").evaluate(
+        "e => { e.value = 30; e.dispatchEvent(new Event('input', { bubbles: true })); e.dataset.mine = 'yes'; }"
+    )
+    site.answers["/api/runs/one/view"] = running(300)
+    seen.page.wait_for_timeout(4500)
+    assert [status for _, _, status in site.asked].count(200) == 2, "the newer one has come"
+    assert seen.page.locator("[data-control='Depth']").get_attribute("data-mine") == "yes"
+    seen.page.locator("#to-run").click()
+    settle(seen, 300)
+    seen.page.locator("#to-lab").click()
+    assert seen.page.locator("[data-control='Depth']").input_value() == "30"
+
+
 def test_what_has_not_changed_is_not_sent_again_and_a_finished_run_is_not_asked_for(
     site: Site, window: Window
 ) -> None:

@@ -15,8 +15,14 @@ import { hold, page, restore, stateOf } from "./state";
 import { forget, toggleTheme } from "./theme";
 import type { ModelView, View } from "./types";
 
+let waiting: (() => void) | null = null; // a newer view, while the reader is in the lab
+
 /** Draw a view, in place of what was there; what the reader had opened, chosen and scrolled to stays. */
 export function drawView(root: HTMLElement, view: View, back: string | null = null): void {
+  if (page.tab === "lab" && root.dataset.ready === "true") {
+    waiting = () => drawView(root, view, back);
+    return;
+  }
   const held = hold(root);
   const again = root.dataset.ready === "true";
   disposeCharts();
@@ -62,6 +68,11 @@ function tabs(run: HTMLElement, lab: HTMLElement): HTMLElement {
       if (focus && k === kind) buttons[i]!.focus();
     });
     if (kind === "lab" && !lab.firstChild) lab.append(labPanel());
+    const newer = waiting;
+    if (kind === "run" && newer) {
+      waiting = null;
+      newer();
+    }
   };
   buttons.forEach((button, i) => {
     button.addEventListener("click", () => choose(kinds[i]!, false));

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unvanish.present.gains import layer_gains, skipped_columns
 from unvanish.schema.graph import Graph, Operation, OperationStats, Trace, place
 from unvanish.schema.run import ModelRun
 
@@ -106,7 +107,7 @@ def signal_map(model: ModelRun, named: Mapping[str, Mapping[str, Operation]] | N
         "rows": rows,
         "steps": steps,
         "cells": [[round(c, 2) if isinstance(c, float) else c for c in row] for row in cells],
-        "skipped": _skipped(model, steps),
+        "skipped": skipped_columns(model, steps),
         "traced": len(columns),
         "gauge_free": gauge_free,
         "low": low,
@@ -114,60 +115,11 @@ def signal_map(model: ModelRun, named: Mapping[str, Mapping[str, Operation]] | N
         "clipped": sum(isinstance(c, float) and not low <= c <= high for row in cells for c in row),
         "counts": {m: sum(c == m for row in cells for c in row) for m in (NAN, ZERO, UNMEASURED)},
         "profile": last,
-        "gains": _gains(rows, last, traces[-1], model.graphs, named) if traces else [],
+        "gains": layer_gains(rows, last, model.graphs[traces[-1].graph], named[traces[-1].graph])
+        if traces
+        else [],
         "summary": _summary(rows, cells),
     }
-
-
-def _skipped(model: ModelRun, steps: Sequence[int]) -> list[int]:
-    """The columns at whose step no weight changed at all: a step that a scaler left out, or a rate of zero."""
-    at = {step: i for i, step in enumerate(model.parameter_steps)}
-    changed, width = model.parameter_stats.get("update_changed"), len(model.info.parameters)
-    if changed is None or not width or len(changed) != width * len(at):
-        return []
-    found = []
-    for column, step in enumerate(steps):
-        if step in at:
-            row = [v for v in changed[at[step] * width : (at[step] + 1) * width] if math.isfinite(v)]
-            if row and max(row) == 0:
-                found.append(column)
-    return found
-
-
-def _gains(
-    rows: Sequence[str],
-    last: Sequence[Cell],
-    trace: Trace,
-    graphs: Mapping[str, Graph],
-    named: Mapping[str, Mapping[str, Operation]],
-) -> list[Cell | None]:
-    """Decades that the signal gained or lost on its way into each layer from the next one towards the loss.
-
-    Where several layers follow, the one with the most signal counts. None: no layer follows (the output), or one of
-    the two has no number.
-    """
-    signal = dict(zip(rows, last, strict=True))
-    owner = {o.index: row for row, o in named[trace.graph].items() if row in signal}
-    best: dict[
-        int, tuple[float, str]
-    ] = {}  # of each operation, the strongest layer that its result runs into
-    for operation in reversed(graphs[trace.graph].operations):
-        row = owner.get(operation.index)
-        cell = signal[row] if row else None
-        here = (cell, row) if row and isinstance(cell, float) else None
-        if here is None and row is None:
-            here = best.get(operation.index)
-        if here is None:
-            continue
-        for parent in operation.parents:
-            if parent not in best or best[parent][0] < here[0]:
-                best[parent] = here
-    gains: dict[str, float] = {}
-    for index, row in owner.items():
-        cell = signal[row]
-        if index in best and isinstance(cell, float):
-            gains[row] = round(cell - best[index][0], 2)
-    return [gains.get(row) for row in rows]
 
 
 def profile(rows: Sequence[str], cells: Sequence[Sequence[Cell]]) -> list[Cell]:

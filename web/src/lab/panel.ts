@@ -52,7 +52,7 @@ export function labPanel(): HTMLElement {
 function controls(update: () => void): HTMLElement {
   const depth = slider("Depth", 2, 100, net.depth, (v) => `${v} layers`, (v) => (net.depth = v));
   const width = slider("Width", 3, 11, Math.log2(net.width), (v) => `${2 ** v} units`, (v) => (net.width = 2 ** v));
-  const scale = slider("Weight scale", -20, 20, 0, (v) => `\u00d7 ${plain(scaleOf(v), 3)}`, (v) => (net.scale = scaleOf(v)));
+  const scale = slider("Weight scale", -20, 20, Math.round(10 * Math.log2(net.scale)), (v) => `\u00d7 ${plain(scaleOf(v), 3)}`, (v) => (net.scale = scaleOf(v)));
   const options = (from: Record<string, string>) => Object.entries(from);
   const form = h("form", { class: "controls", "aria-label": "The net" },
     depth, width,
