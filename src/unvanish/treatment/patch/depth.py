@@ -54,6 +54,8 @@ def _loop_around(tree: Tree, node: cst.CSTNode) -> Loop | None:
     for around in tree.around(node):
         if isinstance(around, cst.For) and tree.inside(node, around.body):
             return around
+        if isinstance(around, cst.CompFor) and not tree.inside(node, around.iter):
+            return around  # for _ in range(n) for m in (nn.Linear(...), nn.Tanh())
         if isinstance(around, (cst.ListComp, cst.GeneratorExp)) and tree.inside(node, around.elt):
             return around.for_in
         if isinstance(around, (cst.FunctionDef, cst.Lambda, cst.ClassDef)):

@@ -70,7 +70,19 @@ class Draft:
             PatchError: it is not there.
         """
         tree = self.tree(site.file)
-        return tree, tree.call_at(site)
+        return tree, tree.call_at(site, self._names_at(site))
+
+    def _names_at(self, site: Site) -> set[str]:
+        """What is called there, as far as the facts know: for pythons that know the line alone."""
+        facts = self.facts
+        if site.end is not None:
+            return set()
+        names = {facts.parts[p].kind for p in facts.born.get(site, ()) if p is not None}
+        names |= {o.kind for o in facts.optimizers if o.site == site}
+        names |= {"step" for s in facts.steps if s.site == site}
+        names |= {f.name for f in facts.functions if f.site == site}
+        names |= {facts.parts[p].name for p, s in facts.visits if s == site}
+        return {name.rpartition(".")[2] for name in names}
 
     def attempt(self, change: Callable[[], object]) -> PatchError | None:
         """Make a change, or none of it: the fault is given back, and all is as before."""

@@ -80,16 +80,15 @@ def outside_of(owner: object, frame: FrameType | None) -> FrameType | None:
 
 
 def names_of_modules(frame: FrameType) -> dict[str, nn.Module]:
-    """Expressions that stand for a module in this frame: names, and attributes of self."""
+    """Expressions that stand for a module in this frame: its own names, attributes of self, names of the file."""
+    owner = frame.f_locals.get("self")
+    held = dict(getattr(owner, "__dict__", {}))
+    if isinstance(owner, nn.Module):
+        held.update(held.get("_modules", {}))
+    attributes = {f"self.{name}": value for name, value in held.items() if str(name).isidentifier()}
     found: dict[str, nn.Module] = {}
-    spaces = [frame.f_locals] if frame.f_locals is frame.f_globals else [frame.f_locals, frame.f_globals]
-    for space in spaces:
-        for name, value in list(space.items()):
-            if isinstance(value, nn.Module) and name.isidentifier():
+    for space in (dict(frame.f_locals), attributes, dict(frame.f_globals)):
+        for name, value in space.items():
+            if isinstance(value, nn.Module) and name.removeprefix("self.").isidentifier():
                 found.setdefault(name, value)
-    held = getattr(frame.f_locals.get("self"), "__dict__", {})
-    inside = held.get("_modules") if isinstance(frame.f_locals.get("self"), nn.Module) else None
-    for name, value in [*held.items(), *(inside or {}).items()]:
-        if isinstance(value, nn.Module) and str(name).isidentifier():
-            found.setdefault(f"self.{name}", value)
     return found

@@ -155,10 +155,12 @@ class Recorder:
     def _call(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType
     ) -> Any:
-        if not torch.is_grad_enabled() or self.steps:
+        if not torch.is_grad_enabled():
             return self._original(module, *args, **kwargs)
         if not self.watch.idle:
             return self.watch.call(module, args, kwargs, frame)
+        if self.steps and self.roots:  # a closure runs its forward after the step has begun
+            return self._original(module, *args, **kwargs)
         if self._is_trained(module) and all(root.model is not module for root in self.roots):
             self.roots.append(Root(model=module, batch=Batch(args=args, kwargs=dict(kwargs))))
         with self.watch:

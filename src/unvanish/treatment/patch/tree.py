@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Container, Iterator
 from typing import TypeVar, cast
 
 import libcst as cst
@@ -99,8 +99,8 @@ class Tree:
         """All nodes of a kind, in no special order."""
         return (n for n in self.nodes if isinstance(n, kind))
 
-    def call_at(self, site: Site, accept: Callable[[cst.Call], bool] = lambda _: True) -> cst.Call:
-        """The call of a site.
+    def call_at(self, site: Site, names: Container[str] = ()) -> cst.Call:
+        """The call of a site; `names` are what may be called there, for pythons that know the line alone.
 
         Raises:
             PatchError: it is not there, or (before python 3.11) there are several in its line.
@@ -114,10 +114,11 @@ class Tree:
             if found is None:
                 raise PatchError(f"no call was found where {place} makes one", place=place)
             return found
-        near = [c for c in self.all(cst.Call) if self.line(c) == site.line and accept(c)]
-        if len(near) != 1:
+        near = [c for c in self.all(cst.Call) if self.line(c) == site.line]
+        named = [c for c in near if _last_name(c.func).rstrip("_") in names] or near
+        if len(named) != 1:
             raise PatchError(f"which of the calls in {place} is meant is not clear", place=place)
-        return near[0]
+        return named[0]
 
     def above(self, node: cst.CSTNode, kind: type[Node] | tuple[type[Node], ...]) -> Node | None:
         """The nearest node of a kind around this one."""
@@ -190,6 +191,16 @@ class Tree:
             if n.attr.value == name and (scope is None or self.inside(n, scope))
         ]  # fmt: skip
         return sorted(found, key=self.start)
+
+
+def _last_name(node: cst.CSTNode) -> str:
+    return (
+        node.attr.value
+        if isinstance(node, cst.Attribute)
+        else node.value
+        if isinstance(node, cst.Name)
+        else ""
+    )
 
 
 def dotted(node: cst.CSTNode) -> str | None:
