@@ -135,8 +135,8 @@ def test_a_seat_that_lacks_the_script_runs_a_copy(project: Path, program: str) -
         again = seat.run(another, digest)  # it is kept
         assert isinstance(there, TrialOutcome) and isinstance(again, TrialOutcome)
         assert there.losses == again.losses == (105.0,)
-        copies = Path(seat._copies.name)
-        assert copies.exists()
+        copies = Path(there.spec.target.directory)
+        assert copies.exists() and copies.name == "project"
     finally:
         seat.close()
     assert not copies.exists()
