@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +23,8 @@ from unvanish.verify.engines import machine
 from unvanish.verify.engines.local import LocalEngine
 from unvanish.verify.engines.parcel import Folder, fingerprint, relocate, unpack
 from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
+
+_COPIES = "unvanish-scripts-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +128,20 @@ class Seat:
             self._there[key] = target
             if folders is not None:
                 if self._copies is None:
-                    self._copies = tempfile.TemporaryDirectory(prefix="unvanish-scripts-")
+                    _sweep()
+                    self._copies = tempfile.TemporaryDirectory(prefix=f"{_COPIES}{os.getpid()}-")
                 under = Path(tempfile.mkdtemp(dir=self._copies.name))
                 self._there[key] = relocate(target, unpack(folders, under))
         return self._there[key]
+
+
+def _sweep() -> None:
+    """Remove the copies of seats that were killed: they could not."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_COPIES}*-*"):
+        owner = folder.name[len(_COPIES) :].partition("-")[0]
+        try:
+            os.kill(int(owner), 0)
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # another user's
+            continue
