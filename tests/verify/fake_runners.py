@@ -71,11 +71,24 @@ def slow(spec: TrialSpec) -> TrialOutcome:
     return by_name(spec)
 
 
+def ancestor(generations: int) -> int:
+    """The process above this one: 1 the supervisor, 2 the reaper, 3 the engine or Ray's worker, 4 Ray's raylet."""
+    process = os.getpid()
+    for _ in range(generations):
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return process
+
+
 def noted(spec: TrialSpec) -> TrialOutcome:
-    """As `by_name`, but slower, with a note of each start in the file that the script's argument names."""
-    with Path(spec.target.arguments[0]).open("a") as notes:
-        notes.write(f"{spec.candidate} {spec.seed}\n")
-    time.sleep(0.3)
+    """As `by_name`, with a note of each start, and of the raylet, in the file that the script's argument names.
+
+    The first trial of each raylet is slow: there is time to kill it.
+    """
+    path, raylet = Path(spec.target.arguments[0]), ancestor(4)
+    first = not path.exists() or f" {raylet}\n" not in path.read_text()
+    with path.open("a") as notes:
+        notes.write(f"{spec.candidate} {spec.seed} {raylet}\n")
+    time.sleep(3.0 if first else 0.2)
     return by_name(spec)
 
 
@@ -86,9 +99,6 @@ def kills_the_worker(spec: TrialSpec) -> TrialOutcome:
     with notes.open("a") as file:
         file.write(f"{spec.candidate}\n")
     if spec.candidate == "twice" or (spec.candidate == "once" and "once" not in before):
-        process = os.getpid()
-        for _ in range(3):
-            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-        os.kill(process, signal.SIGKILL)
+        os.kill(ancestor(3), signal.SIGKILL)
         time.sleep(60)
     return by_name(spec)

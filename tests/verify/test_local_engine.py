@@ -62,6 +62,15 @@ def test_leaving_early_ends_what_runs_and_the_engine_serves_on() -> None:
         assert [o.error for o in engine.run([spec("ok")])] == [None]
 
 
+def test_a_second_run_beside_the_first_is_refused() -> None:
+    with LocalEngine(1, fake_runners.troubled) as engine:
+        first = engine.run([spec("ok"), spec("ok", 1)])
+        next(first)
+        with pytest.raises(UsageError, match="running trials already; close the other iterator first"):
+            next(engine.run([spec("ok")]))
+        assert next(first).error is None
+
+
 def test_a_runner_that_does_not_import_fails_each_trial_and_ends() -> None:
     with LocalEngine(1, "no_such_module:run") as engine:
         found = list(engine.run([spec("a"), spec("b")]))

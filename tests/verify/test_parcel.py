@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import replace
@@ -117,10 +118,16 @@ def test_a_folder_that_is_too_large_is_refused(project: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("program", ["train.py", "../project/train.py", "absolute"])
-def test_a_seat_that_lacks_the_script_runs_a_copy(project: Path, program: str) -> None:
+def test_a_seat_that_lacks_the_script_runs_a_copy(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
     given = target(project, str(project / "train.py") if program == "absolute" else program)
     trial = TrialSpec(candidate="product", prescriptions=(), target=given, seed=0, seconds=60.0)
     digest, folders = parcel.fingerprint(given), parcel.pack(given)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = [tmp_path / f"unvanish-scripts-{owner}-abc" for owner in (2**22 + 1, os.getpid())]
+    for left in killed:
+        left.mkdir()
     seat = Seat("rough_runners:script", 1, None, 2, [str(Path(rough_runners.__file__).parent)])
     try:
         here = seat.run(trial, digest)
@@ -135,8 +142,9 @@ def test_a_seat_that_lacks_the_script_runs_a_copy(project: Path, program: str) -
         again = seat.run(another, digest)  # it is kept
         assert isinstance(there, TrialOutcome) and isinstance(again, TrialOutcome)
         assert there.losses == again.losses == (105.0,)
-        copies = Path(seat._copies.name)
-        assert copies.exists()
+        copies = Path(there.spec.target.directory)
+        assert copies.exists() and copies.name == "project"
+        assert [left.exists() for left in killed] == [False, True]  # its seat lives
     finally:
         seat.close()
     assert not copies.exists()

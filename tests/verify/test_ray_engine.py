@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +28,8 @@ from unvanish.schema.treatment import Prescription, TreatmentResult
 from unvanish.treatment.catalogue import Candidate
 from unvanish.verify.engines import machine
 from unvanish.verify.engines.local import LocalEngine
-from unvanish.verify.engines.ray import RayEngine
+from unvanish.verify.engines.ray import ClusterJob, RayEngine
+from unvanish.verify.engines.seat import Place, check, versions
 from unvanish.verify.experiment import Plan, run_experiment
 from unvanish.verify.trial import Engine, Target, TrialOutcome, TrialSpec
 
@@ -114,12 +118,18 @@ def test_an_address_where_nobody_is_is_refused_at_once(monkeypatch: pytest.Monke
 def test_room(
     monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], threads: int, room: object
 ) -> None:
-    from unvanish.verify.engines import cluster
+    from unvanish.verify.engines import connect
 
     dead = {"Alive": False, "Resources": {"CPU": 99.0, "GPU": 9.0}}
     known = [dead, *({"Alive": True, "Resources": n} for n in nodes)]
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: known)
-    assert cluster._room(threads) == room
+    monkeypatch.setattr(connect.ray, "nodes", lambda: known)
+    assert connect.room(threads) == room
+
+
+def test_a_machine_with_other_versions_is_refused_by_name() -> None:
+    check(Place(host="node7", versions=versions()))
+    with pytest.raises(UsageError, match=r"node7 has torch 0\.1 instead of .*install them there"):
+        check(Place(host="node7", versions=replace(versions(), torch="0.1")))
 
 
 # --- the same as on this machine ----------------------------------------------------------------------------
@@ -138,24 +148,35 @@ def test_one_machine_killed_in_the_middle_and_the_same_table(cluster: Any, tmp_p
         learning_rate_factors=(0.3, 1.0),
     )
     doomed = next(iter(cluster.worker_nodes))
-    killed = []
+    raylet = doomed.all_processes["raylet"][0].process.pid
+    notes = tmp_path / "ray"
 
-    def kill(progress: Any) -> None:
-        if progress.done == 8:
-            killed.append(cluster.remove_node(doomed, allow_graceful=False))
+    def kill() -> None:
+        while not notes.exists() or f" {raylet}\n" not in notes.read_text():
+            time.sleep(0.01)
+        cluster.remove_node(doomed, allow_graceful=False)
 
     with RayEngine(None, fake_runners.noted, address=cluster.address) as engine:
         assert engine.workers == 3
-        there = run_experiment(plan, engine=engine, on_progress=kill)
-    started = (tmp_path / "ray").read_text().splitlines()
-    trials = 6 * 2 + 6 * 5 - 5  # the one that breaks at every rate is not tried again
-    assert killed and len(started) > trials  # the killed machine was at work, and that was done again
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        there = run_experiment(plan, engine=engine)
+    killer.join(60)
+    assert not killer.is_alive()
     here = replace(plan, target=Target(program="x", arguments=(str(tmp_path / "local"),)))
     with LocalEngine(3, fake_runners.noted) as local:
         table = run_experiment(here, engine=local)
-    assert len((tmp_path / "local").read_text().splitlines()) == trials
+    (lost,) = (
+        line.rpartition(" ")[0] for line in notes.read_text().splitlines() if line.endswith(f" {raylet}")
+    )
+    assert _starts(notes) - _starts(tmp_path / "local") == Counter({lost: 1})  # done again elsewhere
+    assert not _starts(tmp_path / "local") - _starts(notes)
     assert _comparable(there) == _comparable(table)
     assert there.chosen == "learns"
+
+
+def _starts(notes: Path) -> Counter[str]:
+    return Counter(line.rpartition(" ")[0] for line in notes.read_text().splitlines())
 
 
 def _comparable(table: TreatmentResult) -> str:
@@ -236,6 +257,40 @@ def test_a_trial_that_loses_its_worker_is_tried_once_more(cluster: Any, tmp_path
 
 
 @needs_ray
+def test_seats_that_never_come_up_are_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unvanish.verify.engines import cluster
+
+    class Actor:
+        class place:  # noqa: N801  # a method, as Ray has it
+            remote = staticmethod(lambda: "a reference")
+
+    from ray.exceptions import RayActorError
+
+    killed: list[object] = []
+    lost = RayActorError(error_msg="It is dead.\nModuleNotFoundError: No module named 'unvanish'. And more.")
+
+    def get(_: object) -> None:
+        raise lost
+
+    monkeypatch.setattr(cluster, "room", lambda _: ([2, 2], 0.0))
+    monkeypatch.setattr(
+        cluster.ray, "remote", lambda **_: lambda _: type("", (), {"remote": lambda *_: Actor()})
+    )
+    monkeypatch.setattr(cluster.ray, "wait", lambda refs, timeout: (refs, []))
+    monkeypatch.setattr(cluster.ray, "get", get)
+    monkeypatch.setattr(cluster.ray, "kill", lambda actor, no_restart: killed.append(actor))
+    near, far = multiprocessing.Pipe()
+    job = ClusterJob(address="local", runner="a:b", workers=None, threads=1, memory_bytes=None)
+    with (
+        near,
+        far,
+        pytest.raises(UsageError, match="comes up on the Ray cluster: ModuleNotFoundError: No module"),
+    ):
+        cluster._Pool(job, far).run([spec("ok"), spec("ok", 1)])
+    assert len(killed) >= 3
+
+
+@needs_ray
 @pytest.mark.slow
 def test_rough_trials_are_the_same_rows(cluster: Any) -> None:
     deeds = (
@@ -266,6 +321,26 @@ def test_rough_trials_are_the_same_rows(cluster: Any) -> None:
     with LocalEngine(2, rough_runners.run) as local:
         assert there == rows(local)
     assert sum(o.error is not None for o in there) == 5
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_that_is_lost_makes_failed_rows_and_is_found_again(cluster: Any) -> None:
+    with RayEngine(1, rough_runners.run, address=cluster.address) as engine:
+        outcomes = engine.run([spec("ok"), spec("ok", 1), spec("hangs_with_children", 2), spec("ok", 3)])
+        found = [next(outcomes), next(outcomes)]
+        assert engine._process is not None
+        engine._process.kill()  # as Ray does with those who spoke to a cluster that is no more
+        found += outcomes
+        assert [o.error is None for o in found] == [True, True, False, False]
+        assert [o.spec.seed for o in found] == [0, 1, 2, 3]
+        assert "the Ray cluster was lost" in (found[-1].error or "")
+        assert [o.error for o in engine.run([spec("ok")])] == [None]
+        both = engine.run([spec("ok"), spec("ok", 1)])
+        next(both)
+        with pytest.raises(UsageError, match="running trials already"):
+            next(engine.run([spec("ok")]))
+        assert next(both).error is None
 
 
 CALLER = """

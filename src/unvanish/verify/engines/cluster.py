@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import signal
-import socket
 import sys
 import time
 from collections import Counter, deque
@@ -20,8 +17,9 @@ from ray.exceptions import RayError
 
 from unvanish.errors import UsageError
 from unvanish.verify.engines import parcel
+from unvanish.verify.engines.connect import connect, room
 from unvanish.verify.engines.ray import ClusterJob, Connected, Drop, Dropped, Refused, Result
-from unvanish.verify.engines.seat import Lacking, Place, Seat, versions
+from unvanish.verify.engines.seat import Lacking, Place, Seat, check
 from unvanish.verify.engines.watch import START_SECONDS
 from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
 
@@ -30,11 +28,6 @@ _TICK = 0.1  # seconds between two looks at the engine
 _ROOM_SECONDS = 300.0  # a cluster that has no room for so long will have none: it may be starting machines
 _BAD_STARTS = 3  # in a row: it is not the machine
 _CLOSE_SECONDS = 3.0
-_KNOCK_SECONDS = 10.0
-_CORRECT = "correct RAY_ADDRESS, or unset it to use this machine alone"
-_STARTS = 3  # on a busy machine Ray's own processes lose patience with each other
-_STORE_BYTES = 80 * 2**20  # next to nothing is kept in it; Ray takes a third of the memory by itself
-_GPU_SHARES = 10_000  # Ray knows as many
 
 
 def main(descriptor: int) -> None:
@@ -44,7 +37,7 @@ def main(descriptor: int) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         job: ClusterJob = link.recv()
         try:
-            _connect(job)
+            connect(job)
             pool = _Pool(job, link)
         except UsageError as error:
             link.send(Refused(error.mistake, error.mend))
@@ -63,44 +56,6 @@ def main(descriptor: int) -> None:
         finally:
             pool.close()
             ray.shutdown()
-
-
-def _connect(job: ClusterJob) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if job.address == "local":
-        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        quiet |= {
-            "num_cpus": job.threads * job.workers if job.workers else max(cores, job.threads),
-            "include_dashboard": False,
-            "object_store_memory": _STORE_BYTES,
-        }
-    else:
-        _knock(job.address)
-    text = ""
-    for _ in range(_STARTS if job.address == "local" else 1):
-        try:
-            ray.init(address=job.address, **quiet)
-        except Exception as error:  # noqa: BLE001  # of all kinds, depending on what Ray tried
-            text = " ".join(str(error).split())[:200]
-            ray.shutdown()
-        else:
-            return
-    if job.address == "local":
-        raise UsageError(
-            f"no Ray cluster can be started here: {text}", "use the local engine, which needs none"
-        )
-    raise UsageError(f"there is no Ray cluster at {job.address}: {text}", _CORRECT)
-
-
-def _knock(address: str) -> None:
-    """Whether anyone is there at all: Ray itself would try for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not host or not port.isdigit():
-        return  # "auto", or a form that Ray will know
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"there is no Ray cluster at {address}: {error}", _CORRECT) from None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -126,7 +81,7 @@ class _Pool:
             UsageError: no room for a single trial.
         """
         self._job, self._link = job, link
-        rooms, share = _room(job.threads)
+        rooms, share = room(job.threads)
         if not rooms:
             raise UsageError(
                 f"no machine of the Ray cluster has {job.threads} CPUs",
@@ -171,8 +126,9 @@ class _Pool:
     def close(self) -> None:
         """End all seats: the idle ones may tidy up first."""
         idle = [seat.actor.close.remote() for seat in self._seats if seat.idle]
-        with contextlib.suppress(RayError):
-            ray.wait(idle, num_returns=len(idle), timeout=_CLOSE_SECONDS) if idle else None
+        if idle:
+            with contextlib.suppress(RayError):
+                ray.wait(idle, num_returns=len(idle), timeout=_CLOSE_SECONDS)
         for seat in list(self._seats):
             self._end(seat)
 
@@ -211,21 +167,13 @@ class _Pool:
             return
         seat.ref = None
         if isinstance(message, Place):
-            self._check(message)
+            check(message)
             seat.host, self._bad_starts = message.host, 0
         elif seat.index is not None and isinstance(message, Lacking):
             self._start(seat, seat.index, send=True)
         elif seat.index is not None:
             index, seat.index = seat.index, None
             self._link.send(Result(index, message))
-
-    def _check(self, place: Place) -> None:
-        differences = versions().differences(place.versions)
-        if differences:
-            raise UsageError(
-                f"the machine {place.host} has {', '.join(differences)}",
-                "trials can be compared only where all versions are the same: install them there",
-            )
 
     def _lose(self, seat: _Seat, why: str) -> None:
         """A seat is gone; its trial goes to the front of the queue, once."""
@@ -273,21 +221,6 @@ class _Pool:
         self._seats.remove(seat)
         with contextlib.suppress(Exception):
             ray.kill(seat.actor, no_restart=True)
-
-
-def _room(threads: int) -> tuple[list[int], float]:
-    """How many trials each machine has room for, and each trial's share of a GPU.
-
-    Where some machines have GPUs, trials run on these alone: Ray hides GPUs from those who ask for none, and the same
-    script on a CPU gives other numbers.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = sum(node.get("GPU", 0.0) for node in nodes)
-    if gpus:
-        nodes = [node for node in nodes if node.get("GPU")]
-    rooms = [int(node.get("CPU", 0.0) // threads) for node in nodes]
-    share = min(1.0, gpus / sum(rooms)) if sum(rooms) else 0.0
-    return [room for room in rooms if room], int(share * _GPU_SHARES) / _GPU_SHARES
 
 
 def _reason(error: Exception) -> str:

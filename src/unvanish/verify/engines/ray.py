@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,8 @@ _CONNECT_SECONDS = 180.0
 _DROP_SECONDS = 10.0
 _END_SECONDS = 15.0
 _LAST_BYTES = 4096
+_KNOCK_SECONDS = 10.0
+CORRECT = "correct RAY_ADDRESS, or unset it to use this machine alone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +188,7 @@ class RayEngine:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _connect(self) -> Connection[Any, Any]:
+        _knock(self._job.address)
         near, far = Pipe()
         self._link, self._log = near, tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
         with far:
@@ -231,3 +235,14 @@ class RayEngine:
             return ""
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LAST_BYTES))
         return last_words(self._log.read()) or "it said nothing"
+
+
+def _knock(address: str) -> None:
+    """Whether anyone is there at all: Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or a form that Ray will know
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"there is no Ray cluster at {address}: {error}", CORRECT) from None

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,10 +18,13 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
+from unvanish.errors import UsageError
 from unvanish.verify.engines import machine
 from unvanish.verify.engines.local import LocalEngine
 from unvanish.verify.engines.parcel import Folder, fingerprint, relocate, unpack
 from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
+
+_COPIES = "unvanish-scripts-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,20 @@ class Place:
     versions: Versions
 
 
+def check(place: Place) -> None:
+    """Refuse a machine whose trials could not be compared with ours.
+
+    Raises:
+        UsageError: it says which versions differ.
+    """
+    differences = versions().differences(place.versions)
+    if differences:
+        raise UsageError(
+            f"the machine {place.host} has {', '.join(differences)}",
+            "trials can be compared only where all versions are the same: install them there",
+        )
+
+
 class Lacking:
     """The script is not there; send its folders along."""
 
@@ -77,7 +96,7 @@ class Seat:
         limit = machine.share_bytes(neighbours) if memory_bytes is None else memory_bytes
         self._engine = LocalEngine(1, runner, threads=threads, memory_bytes=limit)
         self._there: dict[tuple[Target, str], Target] = {}  # the script, and where it lies here
-        self._copies = tempfile.TemporaryDirectory(prefix="unvanish-scripts-")
+        self._copies: tempfile.TemporaryDirectory[str] | None = None
 
     def place(self) -> Place:
         """Where this is; that it answers says that it is up."""
@@ -98,7 +117,8 @@ class Seat:
     def close(self) -> None:
         """End what runs here, remove what lies here."""
         self._engine.close()
-        self._copies.cleanup()
+        if self._copies is not None:
+            self._copies.cleanup()
 
     def _found(self, target: Target, digest: str, folders: tuple[Folder, ...] | None) -> Target | None:
         key = (target, digest)
@@ -107,6 +127,21 @@ class Seat:
                 return None
             self._there[key] = target
             if folders is not None:
+                if self._copies is None:
+                    _sweep()
+                    self._copies = tempfile.TemporaryDirectory(prefix=f"{_COPIES}{os.getpid()}-")
                 under = Path(tempfile.mkdtemp(dir=self._copies.name))
                 self._there[key] = relocate(target, unpack(folders, under))
         return self._there[key]
+
+
+def _sweep() -> None:
+    """Remove the copies of seats that were killed: they could not."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_COPIES}*-*"):
+        owner = folder.name[len(_COPIES) :].partition("-")[0]
+        try:
+            os.kill(int(owner), 0)
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # another user's
+            continue
