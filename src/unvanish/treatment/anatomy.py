@@ -55,7 +55,7 @@ class Layer:
     fed_by: str
     last: bool
     calls: int
-    recurs: bool  # what it makes in one call comes back to it in a later one
+    recurs: bool = False  # what it makes in one call comes back to it in a later one
     region: str | None = None
     stage: int = -1  # its place, and that of its activation, among the stages of the flow
     end: int | None = None
