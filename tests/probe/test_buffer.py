@@ -116,6 +116,22 @@ def test_a_sink_that_fails_is_told_once_tried_again_and_gets_everything() -> Non
     assert buffer.dropped == 0
 
 
+def test_at_the_end_a_moments_trouble_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, waited = Disk(), list[float]()
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        disk.full = len(waited) < 2
+
+    monkeypatch.setattr(buffer_module.time, "sleep", wait)
+    buffer = Buffer(disk)
+    buffer.put(lambda: [event(0), block(0, 7)])
+    assert buffer.close()
+    assert waited == [0.1, 0.3] and buffer.fault is None and not buffer.unsaved
+    assert [list(e.steps) for e in disk.kept if isinstance(e, BlockEvent)] == [list(range(7))]
+    assert any(isinstance(e, Incident) and "no space" in e.what for e in disk.kept)
+
+
 def test_what_waits_for_a_full_disk_is_bounded_and_traces_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer_module, "RETRY_BYTES", 60_000)
     disk = Disk()

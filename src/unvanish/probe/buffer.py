@@ -25,6 +25,11 @@ HOLD_SECONDS = 1.0  # a fork waits so long for a write to end: the child must no
 MOST_THREADS = 3  # a writer's thread that died is replaced so often
 CLOSE_SECONDS = 30.0  # at the end, a disk that does not answer is waited for so long
 RETRY_BYTES = 8 * 2**20  # of events are kept while the sink fails
+LAST_PAUSES = (
+    0.1,
+    0.3,
+    0.9,
+)  # seconds: at the end there is no later, e.g. for a lock that another process holds
 # what is given up where these are more; the rest (models, graphs, incidents) explains what comes later
 _GIVEN_UP: tuple[tuple[tuple[type, ...], str], ...] = (
     ((TraceEvent,), "traced passes"),
@@ -202,12 +207,21 @@ class Buffer:
             return False
         try:
             self._flush(last=True)
+            self._insist()
             if self.fault is not None:  # the session says what could not be written, but holds no numbers
                 told = [e for e in self._bounded(self.unsaved, all_of_it=True) if not _says_dropped(e)]
                 self.unsaved = [*told, *self.incidents.farewell()]
         finally:
             self._lock.release()
         return True
+
+    def _insist(self) -> None:
+        """At the end a failed write is tried again at once, a few times: what a moment's trouble refuses is not lost."""
+        for pause in LAST_PAUSES:
+            if self.fault is None:
+                return
+            time.sleep(pause)
+            self._store(self.unsaved, now=True)
 
     def _loop(self) -> None:
         try:
