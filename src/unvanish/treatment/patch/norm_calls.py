@@ -69,19 +69,29 @@ def _as_attribute(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[Norm
     for (_, name), (where, anchor, some) in groups.items():
         spot = spot_of(where, anchor)
         new = draft.free_name(where, f"{name}_norm")
-        width = width_text(where, anchor, spot) if anchor is call else _width_of(draft, f"self.{name}", some)
+        width = _width_of(draft, f"self.{name}", some)
+        if anchor is call:
+            width = width_text(where, anchor, spot, draft.facts.parts[some[0].layer].base)
         text = norm_text(draft, spot, some, width)
         draft.edits(where).lines_after(where.statement(anchor, shared=True), [f"self.{new} = {text}"])
+        owner = where.above(anchor, cst.ClassDef)
         for called_in, one in calls:
-            owner = where.above(anchor, cst.ClassDef)
             ours = called_in is where and where.above(one, cst.ClassDef) is owner
             if ours and is_self(one.func, name) and id(one) not in wrapped:
                 wrapped.add(id(one))
                 draft.edits(where).wrap_node(one, f"self.{new}(", ")")
+        for one in where.all(cst.Call):  # in a method that was not seen, say
+            if is_self(one.func, name) and id(one) not in wrapped and where.above(one, cst.ClassDef) is owner:
+                raise _not_seen(where, one)
     if len(wrapped) != len(calls):
         one = next(c for _, c in calls if id(c) not in wrapped)
         at = next(t for t, c in calls if c is one)
         raise PatchError(f"the call of a layer in {at.place(one)} is not understood", place=at.place(one))
+
+
+def _not_seen(tree: Tree, node: cst.CSTNode) -> PatchError:
+    place = tree.place(node)
+    return PatchError(f"{place} runs the layers, too, and was not seen to run", place=place)
 
 
 def _anchor(draft: Draft, norm: Norm, tree: Tree, call: cst.Call) -> tuple[Tree, cst.Call]:
@@ -110,7 +120,7 @@ def _anchor(draft: Draft, norm: Norm, tree: Tree, call: cst.Call) -> tuple[Tree,
     )
 
 
-def _width_of(draft: Draft, layer: str, norms: Sequence[Norm]) -> str:
+def _width_of(draft: Draft, layer: str, norms: Sequence[Norm]) -> str | None:
     """How many features a layer gives out, asked of the layer itself."""
     linear = draft.facts.parts[norms[0].layer].base == "torch.nn.Linear"
     return f"{layer}.{'out_features' if linear else 'out_channels'}"
@@ -119,7 +129,7 @@ def _width_of(draft: Draft, layer: str, norms: Sequence[Norm]) -> str:
 def _by_name(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[Norm]) -> None:
     """self.add_module(f"fc{i}", ...) gets a neighbour f"fc{i}_norm", and so does getattr(self, f"fc{i}")(x)."""
     spot = spot_of(tree, call)
-    text = norm_text(draft, spot, norms, width_text(tree, call, spot))
+    text = norm_text(draft, spot, norms, width_text(tree, call, spot, draft.facts.parts[norms[0].layer].base))
     if spot.name != "self" or not add_behind(draft, spot, text):
         raise PatchError(f"the name in {tree.place(call)} is not understood", place=tree.place(call))
     for site in _call_sites(draft, norms):
@@ -169,7 +179,23 @@ def _one_list(draft: Draft, path: str, norms: Sequence[Norm], count: int) -> Non
     sites = _call_sites(draft, norms)
     for site in sites:
         _norm_in_loop(draft, tree, site, path, part.name, name, len(norms))
+    _refuse_unseen(draft, tree, spot, path, part.name)
     _define_list(draft, tree, spot, norms, part.name, name, count)
+
+
+def _refuse_unseen(draft: Draft, tree: Tree, spot: Spot, path: str, layers: str) -> None:
+    """Refuse where another method goes through the list: it would run the layers without their norms."""
+    seen = [draft.call(s)[1] for p, s in draft.facts.visits if s is not None and p.rpartition(".")[0] == path]
+    loops = [_loop_of(tree, call) for call in seen]
+    for node in tree.attributes(layers, tree.above(spot.node, cst.ClassDef)):
+        if not is_self(node) or tree.scope(node) is tree.scope(spot.node):
+            continue
+        called = [c for c in tree.around(node) if isinstance(c, cst.Call)]
+        known = any(c is one for c in called for one in seen) or any(
+            loop is not None and tree.inside(node, loop) for loop in loops
+        )
+        if not known and not any(dotted(c.func) == "len" for c in called):
+            raise _not_seen(tree, node)
 
 
 def _define_list(

@@ -96,11 +96,15 @@ def _insert(draft: Draft, group: Group) -> None:
     for holder in holders:
         refuse_counted(draft, holder, spot)
     refuse_reached(draft, holders)
-    text = norm_text(draft, spot, group.norms, width_text(group.tree, group.call, spot))
+    text = norm_text(draft, spot, group.norms, width_text(group.tree, group.call, spot, _base(draft, group)))
     plain = spot.kind in _INSERTABLE and _is_sequential(draft, spot)
     if not plain or not add_behind(draft, spot, text):
         raise PatchError(f"how {group.place} fills its nn.Sequential is not understood", place=group.place)
     draft.inserted.update(group.layers)
+
+
+def _base(draft: Draft, group: Group) -> str:
+    return draft.facts.parts[group.layers[0]].base
 
 
 def _is_sequential(draft: Draft, spot: Spot) -> bool:
@@ -129,7 +133,7 @@ def _around_activation(draft: Draft, group: Group) -> None:
     tree, call = draft.call(site)
     width = None
     if tree is group.tree and _same_loops(tree, call, group.call):
-        width = width_text(tree, group.call, Spot("other", tree, group.call, group.call))
+        width = width_text(tree, group.call, Spot("other", tree, group.call, group.call), _base(draft, group))
         if width is not None and _rebound(tree, width, tree.end(group.call), tree.start(call)):
             width = None
     text = norm_text(draft, spot_of(tree, call), group.norms, width)

@@ -14,6 +14,14 @@ from unvanish.treatment.patch.origin import Accept, Origin
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, argument
 
+# torch's own, which take the rate in the second place
+_TORCHS = frozenset(
+    {
+        "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop",
+        "LBFGS", "SparseAdam", "Adafactor", "Muon",
+    }
+)  # fmt: skip
+
 
 def scale_rates(draft: Draft, factor: float) -> None:
     """Multiply the rate of every optimizer of the model: the literal where it is written, else the expression.
@@ -39,7 +47,11 @@ def _rates_of(
     tree, call = _call_of(draft, optimizer)
     outer = [site for site, _ in optimizer.outer]
     nodes = [(node, optimizer.rates[place]) for place, node in _group_rates(tree, call, optimizer)]
-    given = argument(call, 1, "lr")
+    if not math.isfinite(optimizer.default_rate):
+        raise PatchError(
+            f"the optimizer in {tree.place(call)} has no rate of its own", place=tree.place(call)
+        )
+    given = argument(call, 1 if optimizer.kind in _TORCHS else 10**6, "lr")
     if given is not None:
         nodes.append((given.value, optimizer.default_rate))
     elif any(arg.star for arg in call.args):

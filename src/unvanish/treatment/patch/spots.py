@@ -107,16 +107,17 @@ def _target(tree: Tree, node: cst.CSTNode, assign: cst.CSTNode, target: cst.CSTN
     return Spot("other", tree, node, assign)
 
 
-def width_text(tree: Tree, call: cst.Call, spot: Spot) -> str | None:
-    """How a neighbour can write the layer's number of outputs; None where only the number itself can stand there."""
+def width_text(tree: Tree, call: cst.Call, spot: Spot, base: str) -> str | None:
+    """How a neighbour can write the layer's number of outputs; None where only the number itself can stand there.
+
+    `base` is the layer's class of torch.nn. Only torch's own call is known to have the outputs in the second place.
+    """
+    name = "out_features" if base == "torch.nn.Linear" else "out_channels"
     if spot.node is not call and isinstance(spot.node, cst.Name):
-        last = (dotted(call.func) or "").rpartition(".")[2]
-        return f"{spot.node.value}.{'out_features' if last == 'Linear' else 'out_channels'}"
-    for keyword in ("out_features", "out_channels"):
-        given = argument(call, 1, keyword)
-        if given is not None and _is_simple(given.value):
-            return tree.code(given.value)
-    return None
+        return f"{spot.node.value}.{name}"
+    given = argument(call, 1, name)
+    own = (dotted(call.func) or "").rpartition(".")[2] == base.rpartition(".")[2]
+    return tree.code(given.value) if own and given is not None and _is_simple(given.value) else None
 
 
 def _is_simple(node: cst.CSTNode) -> bool:
