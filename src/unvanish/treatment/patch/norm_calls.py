@@ -30,13 +30,8 @@ def norm_in_forward(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[No
         _in_list(draft, norms)
     elif whole and spot_of(tree, call).kind == "add_module":
         _by_name(draft, tree, call, norms)
-    elif whole:
-        _as_attribute(draft, tree, call, norms)
     else:
-        raise PatchError(
-            f"{tree.place(call)} builds layers with an activation behind them and others without",
-            place=tree.place(call),
-        )
+        _as_attribute(draft, tree, call, norms, whole=whole)
 
 
 def _call_sites(draft: Draft, norms: Sequence[Norm]) -> list[Site]:
@@ -57,12 +52,14 @@ def _call_sites(draft: Draft, norms: Sequence[Norm]) -> list[Site]:
 # --- attributes ---------------------------------------------------------------------------------------------------
 
 
-def _as_attribute(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[Norm]) -> None:
+def _as_attribute(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[Norm], *, whole: bool) -> None:
     """self.fc1 = nn.Linear(...) gets self.fc1_norm, and self.fc1(x) becomes self.fc1_norm(self.fc1(x))."""
     calls = [draft.call(site) for site in _call_sites(draft, norms)]
     groups: dict[tuple[int, str], tuple[Tree, cst.Call, list[Norm]]] = {}
     for norm in norms:
         where, anchor = _anchor(draft, norm, tree, call)
+        if not whole:
+            _refuse_others(draft, norms, where, anchor)
         name = draft.facts.parts[norm.layer].name
         groups.setdefault((where.start(anchor), name), (where, anchor, []))[2].append(norm)
     wrapped: set[int] = set()
@@ -87,6 +84,28 @@ def _as_attribute(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[Norm
         one = next(c for _, c in calls if id(c) not in wrapped)
         at = next(t for t, c in calls if c is one)
         raise PatchError(f"the call of a layer in {at.place(one)} is not understood", place=at.place(one))
+
+
+def _refuse_others(draft: Draft, norms: Sequence[Norm], tree: Tree, anchor: cst.Call) -> None:
+    """Refuse where the assignment also is that of a layer without a norm (in another instance of the class)."""
+    normed = {norm.layer for norm in norms}
+    names = {draft.facts.parts[p].name for p in normed}
+    for path, part in draft.facts.parts.items():
+        if part.birth is None or path in normed or part.name not in names:
+            continue
+        for site in (part.birth.site, *part.birth.outer):
+            if site.file == tree.path and tree.line(anchor) <= site.line and _is_at(draft, site, anchor):
+                place = tree.place(anchor)
+                raise PatchError(
+                    f"{place} builds layers with an activation behind them and others without", place=place
+                )
+
+
+def _is_at(draft: Draft, site: Site, call: cst.Call) -> bool:
+    try:
+        return draft.call(site)[1] is call
+    except PatchError:
+        return False
 
 
 def _not_seen(tree: Tree, node: cst.CSTNode) -> PatchError:

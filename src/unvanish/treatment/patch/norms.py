@@ -50,6 +50,9 @@ def place_norms(draft: Draft, norms: Sequence[Norm]) -> None:
     """
     holders = {norm.layer.rpartition(".")[0] for norm in norms}
     refuse_untrained(draft, holders)
+    frozen = next((n.layer for n in norms if f"{n.layer}.weight" in draft.facts.frozen), None)
+    if frozen is not None:
+        raise PatchError(f"{frozen} is frozen, and whether its norm is to be trained is not said")
     for group in _groups(draft, norms):
         ways = [_in_forward, _around_activation]
         if all(draft.facts.parts[p].holder == "torch.nn.Sequential" for p in group.layers):

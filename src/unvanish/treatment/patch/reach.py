@@ -186,13 +186,22 @@ def _writing_bodies(draft: Draft, walk: Walk) -> Iterable[tuple[Tree, cst.CSTNod
         )
         at_head = isinstance(body, cst.For) and tree.inside(call, body.iter)
         bodies = [(tree, body)] if isinstance(body, cst.For) and at_head else []
-        held = tree.parents.get(call)
-        if isinstance(held, cst.Arg) and _WRITE.search(tree.code(tree.parents[held])):
-            bodies.append((tree, tree.parents[held]))  # init_all(model.parameters())
+        bodies += _handed_to(draft, tree, call)
     for where, node in bodies:
         inner = node.body if isinstance(node, (cst.For, cst.FunctionDef)) else node
         if _WRITE.search(where.module.code_for_node(inner)):
             yield where, node
+
+
+def _handed_to(draft: Draft, tree: Tree, call: cst.Call) -> list[tuple[Tree, cst.CSTNode]]:
+    """The function that the parts are handed to, where it may write to them: init_all(model.parameters())."""
+    held = tree.parents.get(call)
+    taker = tree.parents[held] if isinstance(held, cst.Arg) else None
+    if not isinstance(taker, cst.Call):
+        return []
+    name = (dotted(taker.func) or "").rpartition(".")[2]
+    found = [(t, f) for t in draft.trees() for f in t.all(cst.FunctionDef) if f.name.value == name]
+    return [*found] or ([(tree, taker)] if re.search(r"init|_$", name) else [])
 
 
 def _asks_for_kind(tree: Tree, node: cst.CSTNode) -> bool:
