@@ -35,8 +35,8 @@ BAR = 0.80
 CLINIC = Path(__file__).resolve().parent / "clinic"
 TIMEOUT = 900  # seconds for one script with all recipes
 Plan = tuple[Prescription, ...]
-# in the order in which a table shows them; "reproduced" and the three behind it are of cases that count
-STATES = ("reproduced", "refused", "wrong", "not applicable")
+# in the order of the table; all but the last are of cases that count; "noted": the patch says itself why it differs
+STATES = ("reproduced", "noted", "refused", "wrong", "not applicable")
 
 
 def _of(treatment: str, **parameters: JsonValue) -> Plan:
@@ -76,6 +76,8 @@ def judge(script: Path, recorder: Recorder, plan: Plan, steps: int) -> tuple[str
         math.isclose(a, b, rel_tol=1e-5) or (math.isnan(a) and math.isnan(b))
         for a, b in zip(losses, wanted, strict=True)
     )
+    if not same and patch.notes:
+        return "noted", patch.notes[0]
     return ("reproduced", "") if same else ("wrong", f"{losses} against {wanted}")
 
 
@@ -112,7 +114,7 @@ def in_a_child(script: Path, steps: int) -> dict[str, tuple[str, str]]:
 
 def table(results: dict[str, dict[str, tuple[str, str]]]) -> str:
     """One line for each recipe, and one for all."""
-    lines = [f"{'recipe':<14}" + "".join(f"{state:>16}" for state in STATES) + f"{'share':>9}"]
+    lines = [f"{'recipe':<14}" + "".join(f"{state:>15}" for state in STATES) + f"{'share':>9}"]
     total: Counter[str] = Counter()
     for plan in PLANS:
         counts = Counter(found[plan][0] for found in results.values())
@@ -124,12 +126,12 @@ def table(results: dict[str, dict[str, tuple[str, str]]]) -> str:
 def _line(name: str, counts: Counter[str]) -> str:
     share = share_of(counts)
     shown = "-" if share is None else f"{share:.0%}"
-    return f"{name:<14}" + "".join(f"{counts[state]:>16}" for state in STATES) + f"{shown:>9}"
+    return f"{name:<14}" + "".join(f"{counts[state]:>15}" for state in STATES) + f"{shown:>9}"
 
 
 def share_of(counts: Counter[str]) -> float | None:
     """Reproduced of those that count; None where there are none."""
-    counted = sum(counts[state] for state in STATES[:3])
+    counted = sum(counts[state] for state in STATES[:4])
     return counts["reproduced"] / counted if counted else None
 
 
@@ -153,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for script in wanted:
         results[script.stem] = in_a_child(script, options.steps)
         for plan, (state, why) in results[script.stem].items():
-            if state in ("refused", "wrong"):
+            if state in ("noted", "refused", "wrong"):
                 print(f"{script.stem:<28} {plan:<12} {state}: {why}", flush=True)
     print(table(results))
     if options.json is not None:

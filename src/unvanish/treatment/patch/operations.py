@@ -16,6 +16,7 @@ from unvanish.treatment import activations
 from unvanish.treatment.anatomy import Layer, read_anatomy, within
 from unvanish.treatment.blocks import Residual
 from unvanish.treatment.draw import seed_mark
+from unvanish.treatment.flow import Stage
 from unvanish.treatment.init_plan import Planned, plan_init
 from unvanish.treatment.patch.edits import NewEdit, new_edits
 from unvanish.treatment.patch.facts import (
@@ -141,6 +142,16 @@ def _function_swaps(operated: Operated) -> tuple[tuple[FunctionSwap, ...], str |
         by_site.setdefault((edit.site, edit.name, arguments), []).append(edit)
     swaps = []
     for (site, name, arguments), edits in by_site.items():
+        owners = {edit.owner for edit in edits}
+        other = next(
+            (s for s in _stages_at(operated, site) if s.site is None or s.site.owner not in owners), None
+        )
+        if other is not None and other.site is not None and other.activation != name:
+            where = f"{site.file}:{site.line}"
+            return (
+                (),
+                f"the call in {where} becomes {name} in {edits[0].owner}, and stays in {other.site.owner}",
+            )
         swaps.append(
             FunctionSwap(
                 site=site,
@@ -151,6 +162,17 @@ def _function_swaps(operated: Operated) -> tuple[tuple[FunctionSwap, ...], str |
             )
         )
     return tuple(swaps), None
+
+
+def _stages_at(operated: Operated, site: Site) -> list[Stage]:
+    """Everything that ran at a call in the source, in whichever instance of its class."""
+    relative = operated.recorder.places.relative
+    return [
+        stage for stage in operated.anatomy.flow.stages
+        if stage.site is not None
+        and (stage.site.end_line, stage.site.end_column) == site.end
+        and relative(stage.site.code.co_filename) == site.file
+    ]  # fmt: skip
 
 
 def _names_at(operated: Operated, edit: NewEdit) -> list[str]:
@@ -309,13 +331,14 @@ def _call_skips(operated: Operated) -> tuple[tuple[CallSkip, ...], str | None]:
         first = kept.get((last.owner, last.name))
         if first is None or first.site is None or last.site is None:
             return (), f"a call in {last.owner or 'the model'} is changed that is not in the sources"
-        stages = operated.anatomy.flow.stages
-        passing = [
-            layer for layer in operated.anatomy.layers
-            if (site := stages[layer.stage].site) is not None
-            and site.owner == first.owner and (site.end_line, site.end_column) == first.end
-        ]  # fmt: skip
-        mixed = any(not keeps_shape(layer.module) for layer in passing)
+        passing = {id(stage.module) for stage in _stages_at(operated, first.site)}
+        mixed = any(id(x.module) in passing and not keeps_shape(x.module) for x in operated.anatomy.layers)
+        owners = {e.owner for e in edits if e.site == first.site}
+        others = [
+            s for s in _stages_at(operated, first.site) if s.site is not None and s.site.owner not in owners
+        ]
+        if any(s.module is not None and keeps_shape(s.module) for s in others):
+            return (), f"{first.site.file}:{first.site.line} also runs a layer that gets no skip"
         skip = CallSkip(first=first.site, last=last.site, scale=last.value, mixed=mixed)
         if skip not in found:
             found.append(skip)
