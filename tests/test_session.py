@@ -210,3 +210,22 @@ def test_a_loss_that_is_no_number_is_named_with_the_mend(tmp_path: Path) -> None
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("unvanish: ") and "not a single number; reduce it first" in last
+
+
+def test_the_page_lets_one_choose_among_chains_and_a_deep_net_has_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(*[m for _ in range(14) for m in (nn.Linear(4, 4), nn.Tanh())], nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with unvanish.watch(net, optimizer, out=tmp_path) as w:
+        _train(net, optimizer, 4)
+    run = w.run()
+    found = session.page_chains(run)
+    assert found[0] == session.chains(run)[0], "the most starved weight comes first"
+    names = [c.parameter for c in found]
+    assert len(set(names)) == len(names) == session.PAGE_CHAINS
+    assert {"0.weight", "28.weight"} <= set(names), "over the whole depth"
+    monkeypatch.setattr(session, "CHAIN_LOOKS", 90)
+    assert 1 <= len(session.page_chains(run)) <= 3
+    assert [c["parameter"] for c in session.page_view(run)["models"][0]["chains"]]

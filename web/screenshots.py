@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from playwright.sync_api import sync_playwright
 
@@ -21,7 +21,7 @@ SHOTS: tuple[tuple[str, int, Literal["light", "dark"]], ...] = (
 
 
 def main(report: Path, out: Path) -> None:
-    """Save the whole page in light, in dark and at a phone's width."""
+    """Save the whole page in light, in dark and at a phone's width; its top, an open layer, and the lab."""
     browser_path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
@@ -34,7 +34,20 @@ def main(report: Path, out: Path) -> None:
             page.wait_for_selector("main[data-ready='true'] [data-chart][data-drawn]")
             page.wait_for_timeout(400)
             page.screenshot(path=str(out / f"{name}.png"), full_page=True)
+            if name == "page-light":
+                parts(page, out)
         browser.close()
+
+
+def parts(page: Any, out: Path) -> None:
+    """The first screen, the map with a layer open below it, and the lab."""
+    page.screenshot(path=str(out / "page-top.png"))
+    page.locator(".tools select").select_option(index=1)
+    page.wait_for_timeout(400)
+    page.locator("[data-panel='signal']").screenshot(path=str(out / "page-layer.png"))
+    page.locator("#to-lab").click()
+    page.wait_for_timeout(400)
+    page.screenshot(path=str(out / "page-lab.png"))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-FAMILIES = ("flow", "extremes", "elsewhere")
+# Written by others than the rules' author. Of these, one half by a hash of the name was read after a first
+# measurement, and tuned on; the other half has not been read, and is what is reported.
+HELD_OUT = ("layers", "sequences", "assorted")
+FAMILIES = ("flow", "extremes", "elsewhere", *HELD_OUT)
 LABELS = "labels.json"
 # where steps are too large, how far it goes is a matter of their number: both words are right in all such cases
 _TOO_FAST = ("learning_rate_too_large", "exploding_gradients")
-# of the reported half by their names, but what was said of them has been looked at: they count as tuned on
-_SEEN = ("digits_conv_deep",)
 VERDICTS = ("sick", "not_learning", "healthy")
 
 
@@ -48,10 +49,9 @@ class Case:
 
     @property
     def half(self) -> str:
-        """Which half it belongs to, by its name: rules are tuned on one, and the other is reported."""
-        return (
-            "tune" if self.name in _SEEN or hashlib.sha256(self.name.encode()).digest()[0] % 2 else "report"
-        )
+        """Rules are tuned on the one, and the other is reported."""
+        odd = hashlib.sha256(self.name.encode()).digest()[0] % 2
+        return "report" if self.family in HELD_OUT and odd else "tune"
 
 
 def all_cases() -> list[Case]:

@@ -3,9 +3,10 @@
     python benchmarks/clinic/run.py [NAME ...] [--half tune|report] [--seeds 3] [--jobs 2] [--write docs/clinic.md]
         [--torchmortem PYTHON]
 
-Rules are tuned on the half called `tune`, and figures are reported for the other. A case's half follows from its name
-alone (labels.Case.half). What each label rests on: prove.py. With the python of an environment that has torchmortem,
-that is asked, too, of the reported half and with one seed: it makes a training several times slower (mortem.py).
+Rules are tuned on the half called `tune`, and figures are reported for the other, which was written by others than
+the rules' author (labels.HELD_OUT). What each label rests on: prove.py. With the python of an environment that has
+torchmortem, that is asked, too, of the reported half and with one seed: it makes a training several times slower
+(mortem.py).
 """
 
 from __future__ import annotations
@@ -274,8 +275,9 @@ def page(seen: Sequence[Seen]) -> str:
         f"{sum(count.values())} ordinary training scripts in benchmarks/clinic: {count['sick']} sick, "
         f"{count['not_learning']} that fail for another reason, {count['healthy']} healthy. Each label was proved by "
         "training alone, on three seeds (`prove.py`): what is not healthy fails to learn as it is and learns when "
-        "cured; what is healthy learns. The rules were tuned on one half; which half a case is in follows from a "
-        "hash of its name."
+        "cured; what is healthy learns. The rules were tuned on one half; the other was written by others, from their "
+        "own knowledge of how nets fail, without sight of the rules, and was not read by the rules' author before "
+        "this was measured."
     )
     parts = ["# The clinic", how, what, table(both)]
     parts += ["## Beside fixed thresholds, on the reported half", table(beside(report))]

@@ -25,11 +25,13 @@ from unvanish.errors import CaptureError, RecordError, UnvanishWarning, UsageErr
 from unvanish.explanation.chain import chain_for, most_starved_parameter
 from unvanish.family import ATTEMPT, FIRST_STEP, await_children, read_family
 from unvanish.present.html import render_html
+from unvanish.present.notebook import diagnosis_html, explanation_html, run_html
 from unvanish.present.view import build_view
 from unvanish.schema.chain import Chain
 from unvanish.schema.explanation import Explanation, ScalarPaths
 from unvanish.schema.finding import Diagnosis, NotChecked
 from unvanish.schema.launch import attempt_of, launch_of, new_run_id
+from unvanish.schema.notebook import html_of, show_with
 from unvanish.schema.run import Event, Incident, Run, RunInfo, RunStatus, Skipped
 from unvanish.schema.treatment import TreatmentResult
 from unvanish.store import RunWriter, load_result, save_result
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 __version__ = sys.modules["unvanish"].__version__
 DEFAULT_OUT = Path("unvanish_runs")
+PAGE_CHAINS = 10  # that a page lets one choose from, for each model
+CHAIN_LOOKS = 20_000  # operations that are looked at for them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,6 +363,10 @@ class Watch:
         """The record so far."""
         return self._session.run()
 
+    def _repr_html_(self) -> str | None:
+        """For notebooks: the page of what was recorded so far."""
+        return html_of(self.run())
+
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page of this run; gives its path."""
         self._session.flush()
@@ -566,12 +574,59 @@ def unknown_parameter(name: str, known: Sequence[str], said: str) -> UsageError:
 def write_report(path: str | Path, out: Path | None = None) -> Path:
     """One self-contained HTML page of a run; by default `report.html` in the run's folder. Gives its path."""
     run = load(path)
-    folder = Path(run.path) if Path(run.path).is_dir() else Path(run.path).parent
-    treatment = load_treatment(folder)
-    page = render_html(build_view(run, diagnose(run), chains(run), treatment))
+    page = render_html(page_view(run))
     if out is None:
-        return save_result(folder, "report.html", page)
+        return save_result(_folder_of(run), "report.html", page)
     return save_result(out.parent, out.name, page)
+
+
+def page_view(run: str | Path | Run, treatment: TreatmentResult | None = None) -> dict[str, Any]:
+    """All that the page of a run shows (present.view.build_view), with the chains that it lets one choose from.
+
+    `treatment`: by default the one that is kept with the run, if there is one.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    return build_view(run, diagnose(run), page_chains(run), treatment or load_treatment(_folder_of(run)))
+
+
+def page_chains(run: Run) -> tuple[Chain, ...]:
+    """The product of factors down to the most starved weight of each model, and to some others over its depth.
+
+    A model of thousands of operations has fewer of them, as each is followed through its whole graph.
+    """
+    found: list[Chain] = []
+    for model in run.models:
+        first = most_starved_parameter(model)
+        if first is None:
+            continue
+        chain = chain_for(model, first)
+        found += [chain] if chain is not None else []
+        early = replace(
+            model, traces=model.traces[:1]
+        )  # looks at one trace are enough where it reaches everything
+        largest = max((len(g.operations) for g in early.graphs.values()), default=1)
+        limit = max(min(CHAIN_LOOKS // largest, PAGE_CHAINS), 1)
+        weights = [p.name for p in model.info.parameters if len(p.shape) > 1 and p.name != first]
+        count = min(limit - 1, len(weights))
+        others = [weights[round(i * (len(weights) - 1) / max(count - 1, 1))] for i in range(count)]
+        for name in dict.fromkeys(others):
+            chain = chain_for(early, name)
+            found += [chain] if chain is not None else []
+    return tuple(found)
+
+
+def _run_html(run: Run) -> str:
+    view = page_view(run)
+    return run_html(view, render_html(view))
+
+
+show_with(Run, _run_html)
+show_with(Diagnosis, diagnosis_html)
+show_with(Explanation, explanation_html)
+
+
+def _folder_of(run: Run) -> Path:
+    return Path(run.path) if Path(run.path).is_dir() else Path(run.path).parent
 
 
 def load_treatment(folder: str | Path) -> TreatmentResult | None:

@@ -83,9 +83,13 @@ def run_of(seen: Seen) -> Run:
     )  # fmt: skip
 
 
-def judge(seen: Seen) -> ModelDiagnosis:
+def diagnosed(seen: Seen) -> tuple[ModelDiagnosis, ...]:
     diagnosis: Diagnosis = engine.diagnose_run(run_of(seen), version="0")
-    (model,) = diagnosis.models
+    return diagnosis.models
+
+
+def judge(seen: Seen) -> ModelDiagnosis:
+    (model,) = diagnosed(seen)
     return model
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from nets import CLASSES, FEATURES, X, Y, judge, mlp, train
+from nets import CLASSES, FEATURES, X, Y, diagnosed, judge, mlp, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 from watching import Seen, watched
@@ -25,17 +25,21 @@ def fit(
     labels: Callable[[Tensor], Tensor] = lambda y: y,
     scale: float = 1.0,
     optimizer: str = "SGD",
+    decay: float = 1.0,
+    **options: object,
 ) -> Seen:
     rng = torch.Generator().manual_seed(1)
 
     def loop() -> None:
         stepped = list(net.parameters()) if parameters is None else parameters(net)
-        stepper = getattr(torch.optim, optimizer)(stepped, lr)
+        stepper = getattr(torch.optim, optimizer)(stepped, lr, **options)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(stepper, decay)
         for _ in range(steps):
             rows = torch.randint(len(X), (64,), generator=rng)
             stepper.zero_grad()
             (loss(net(inputs(X[rows])), labels(Y[rows])) * scale).backward()
             stepper.step()
+            schedule.step()
 
     return watched(loop)
 
@@ -110,6 +114,16 @@ FAILS: dict[str, tuple[Callable[[], Seen], str, str]] = {
         lambda: fit(nn.Sequential(nn.Linear(FEATURES, 32), nn.ReLU(), nn.Linear(32, CLASSES), nn.Softmax(1)), lr=0.5, steps=200),
         "loss_or_output_mismatch", "output_activation",
     ),
+    "predictions of [n, 1] less targets of [n]": (
+        lambda: fit(nn.Sequential(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Linear(8, 1)), lr=0.05, loss=lambda y, t: (y - t.float()).square().mean()),
+        "loss_or_output_mismatch", "unknown",
+    ),
+    "probabilities for a loss that wants their logarithms": (
+        lambda: fit(nn.Sequential(nn.Linear(FEATURES, 32), nn.ReLU(), nn.Linear(32, CLASSES), nn.Softmax(1)), lr=0.5, steps=200, loss=F.nll_loss),
+        "loss_or_output_mismatch", "output_activation",
+    ),
+    "an optimizer that climbs": (lambda: fit(mlp(3, nn.ReLU), lr=0.01, maximize=True), "loss_or_output_mismatch", "unknown"),
+    "a schedule that ends before it has begun": (lambda: fit(mlp(3, nn.ReLU), lr=0.03, decay=0.3), "learning_rate_too_small", "learning_rate"),
     "a cut graph whose head learns what it can": (lambda: fit(Narrow(), lr=0.5, steps=200), "disconnected_parameters", "detached"),
     "a cut graph": (lambda: fit(Detached()), "disconnected_parameters", "detached"),
     "an optimizer for the last bias alone": (lambda: fit(mlp(3, nn.ReLU), parameters=last_bias), "disconnected_parameters", "not_in_optimizer"),
@@ -163,6 +177,64 @@ def test_gradients_that_underflow_in_float16() -> None:
         "precision_underflow",
         "low_precision",
     )
+
+
+def test_an_overflow_of_float16_is_put_down_to_it() -> None:
+    torch.manual_seed(3)
+    net = mlp(3, nn.ReLU).half()
+    big = fit(
+        net, inputs=lambda x: (x * 3e4).half(), loss=lambda y, t: F.cross_entropy(y.float(), t), steps=40
+    )
+    model = judge(big)
+    assert (model.findings[0].kind, model.findings[0].cause) == ("non_finite", "low_precision"), model.reason
+
+
+class Logistic(nn.Module):
+    """A sigmoid written by hand."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1 / (1 + torch.exp(-x))
+
+
+def test_activations_by_hand_are_blamed_as_such() -> None:
+    torch.manual_seed(3)
+    model = judge(train(mlp(9, Logistic), 0.1))
+    assert (model.findings[0].kind, model.findings[0].cause) == (
+        "vanishing_gradients",
+        "saturating_activation",
+    )
+
+
+def test_a_net_that_answers_all_alike_has_not_learned_though_its_loss_fell() -> None:
+    torch.manual_seed(3)
+    net = nn.Sequential(*mlp(9, nn.Sigmoid)[:-1], nn.Linear(32, FEATURES))
+    inputs: list[Tensor] = []
+
+    def kept(x: Tensor) -> Tensor:
+        inputs[:] = [x]
+        return x
+
+    model = judge(
+        fit(net, lr=0.1, steps=200, inputs=kept, loss=lambda y, _: (y - inputs[0] - 2).square().mean())
+    )
+    assert model.loss.last is not None and model.loss.first is not None
+    assert model.loss.last < 0.8 * model.loss.first
+    assert (model.verdict, model.findings[0].kind) == ("sick", "vanishing_gradients"), model.reason
+
+
+def test_what_one_optimizer_does_not_hold_another_may() -> None:
+    torch.manual_seed(3)
+    body, head = nn.Linear(FEATURES, 16), nn.Linear(16, CLASSES)
+
+    def loop() -> None:
+        stepper = torch.optim.SGD([*body.parameters(), *head.parameters()], 1e-7)
+        for _ in range(60):
+            stepper.zero_grad()
+            F.cross_entropy(head(torch.tanh(body(X))), Y).backward()
+            stepper.step()
+
+    said = {f.kind for m in diagnosed(watched(loop)) for f in m.findings}
+    assert "disconnected_parameters" not in said
 
 
 WELL: dict[str, Callable[[], Seen]] = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import builders as b
 import pytest
+from browsing import Seen, Window, ink, overflow
 
 from unvanish.present.html import render_html
 from unvanish.present.view import build_view
@@ -17,52 +17,11 @@ from unvanish.schema.finding import Diagnosis
 from unvanish.schema.run import Run
 from unvanish.schema.treatment import TreatmentResult
 
-api = pytest.importorskip(
-    "playwright.sync_api", reason="pip install playwright (no download of a browser needed)"
-)
-
 pytestmark = pytest.mark.browser
-
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-@dataclass(slots=True)
-class Seen:
-    """A page that was opened, with everything that it complained about, asked for or popped up."""
-
-    page: Any
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-    dialogs: list[str] = field(default_factory=list)
-
-    def panel(self, name: str) -> Any:
-        return self.page.locator(f"[data-panel='{name}']").first
-
-    def data(self, name: str) -> dict[str, str]:
-        found: dict[str, str] = self.panel(name).evaluate("e => ({...e.dataset})")
-        return found
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
-def show(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    contexts = []
-
+def show(window: Window, tmp_path: Path) -> Any:
     def open_page(
         run: Run | None = None,
         told: Diagnosis | None = None,
@@ -77,20 +36,9 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Any]:
         file.write_text(
             render_html(build_view(run or b.run(), told or b.diagnosis(), chains, treatment)), "utf-8"
         )
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        seen = Seen(page=context.new_page())
-        seen.page.on("console", lambda m: seen.complaints.append(m.text) if m.type != "log" else None)
-        seen.page.on("pageerror", lambda e: seen.complaints.append(str(e)))
-        seen.page.on("request", lambda r: seen.requests.append(r.url))
-        seen.page.on("dialog", lambda d: (seen.dialogs.append(d.message), d.dismiss()))
-        seen.page.goto(file.as_uri())
-        seen.page.wait_for_selector("main[data-ready='true']")
-        return seen
+        return window.open(file.as_uri(), width=width, scheme=scheme)
 
-    yield open_page
-    for context in contexts:
-        context.close()
+    return open_page
 
 
 def test_the_page_tells_the_story_quietly_and_alone(show: Any) -> None:
@@ -101,10 +49,14 @@ def test_the_page_tells_the_story_quietly_and_alone(show: Any) -> None:
     )
     assert "sigmoid derivatives took 7.3" in seen.panel("verdict").locator("[data-line='why']").inner_text()
     assert "Swap the saturating" in seen.panel("verdict").locator("[data-line='next']").inner_text()
+    assert seen.panel("verdict").locator("[data-line='tried']").inner_text() == (
+        "3 of 8 treatments cured it; chosen: Identity skips. "
+        "With it the loss ends at 0.830, as it is at 2.30."
+    )
     assert seen.panel("status").inner_text().strip() == "The run finished."
     order = seen.page.locator("[data-panel]").evaluate_all("all => all.map(e => e.dataset.panel)")
     assert order == [
-        "verdict", "status", "loss", "signal", "chain", "weights", "treatment", "findings", "notes"
+        "verdict", "status", "loss", "signal", "chain", "river", "treatment", "findings", "weights", "notes"
     ]  # fmt: skip
     assert seen.complaints == []
     assert [r for r in seen.requests if not r.startswith("file://")] == []
@@ -258,6 +210,11 @@ def test_hostile_names_and_values_do_nothing(show: Any) -> None:
         seen.page.locator(f"[data-chart='{chart}']").first.hover()
         seen.page.wait_for_timeout(60)
     seen.page.locator("canvas.map").hover()
+    for i in range(1, len(names) + 1):  # each of them opened
+        seen.page.locator(".tools select").select_option(index=i)
+        assert seen.panel("layer").get_attribute("data-layer") is not None
+    seen.panel("findings").locator("button.link").first.click()
+    seen.page.locator(".place-link").first.dispatch_event("click")
     assert seen.page.evaluate("window.__hit") is None
     assert seen.dialogs == []
     assert seen.complaints == []
@@ -305,22 +262,6 @@ def test_a_thousand_layers_are_drawn(show: Any) -> None:
     assert seen.data("signal")["rows"] == "1000"
     assert int(seen.data("chain")["rows"]) <= 60
     assert seen.complaints == []
-
-
-def overflow(seen: Seen) -> int:
-    wide: int = seen.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    return wide
-
-
-def ink(seen: Seen, canvas: str) -> int:
-    """How many pixels of a canvas are painted."""
-    seen.page.wait_for_selector(canvas)
-    seen.page.wait_for_timeout(50)
-    painted: int = seen.page.locator(canvas).first.evaluate(
-        "c => c.getContext('2d').getImageData(0, 0, c.width, c.height)"
-        ".data.filter((v, i) => i % 4 === 3 && v).length"
-    )
-    return painted
 
 
 def cell(seen: Seen, row: int, column: int) -> tuple[float, float, float]:

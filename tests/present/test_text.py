@@ -118,10 +118,7 @@ def test_treatments_stand_in_one_table_with_the_baseline_first() -> None:
     assert any(
         line.startswith("Verdict  3 of 8 treatments cured it; chosen: Identity skips.") for line in lines
     )
-    assert any(
-        line.startswith("Next     Before the optimizer is built: model = unvanish.apply(model, ")
-        for line in lines
-    )
+    assert any(line.startswith("Next     unvanish run --recipe ") for line in lines)
 
 
 def test_a_treatment_that_chose_nothing_says_what_to_do() -> None:

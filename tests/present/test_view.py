@@ -6,6 +6,7 @@ import json
 import math
 from array import array
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import builders as b
@@ -14,11 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unvanish.present.series import bucket_extremes, number, spread
+from unvanish.present.series import bucket_extremes, flat_stretches, number, spread
 from unvanish.present.signal import colour_limits, relative_signal, signal_map, weighted_operations
+from unvanish.present.trials import PATCH_SIGNS, patch_text, trials_view
 from unvanish.present.view import build_view
 from unvanish.present.waterfall import chain_rows, power
+from unvanish.schema.chain import Fork, Recurrence, TimeStep, Way
 from unvanish.schema.graph import Graph
+from unvanish.schema.run import PARAMETER_STATISTICS
+from unvanish.schema.treatment import Untried
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +267,106 @@ def test_gains_beyond_what_a_float_holds_are_told_as_infinite() -> None:
     assert rows[-1]["to"] == pytest.approx(1000)
     assert rows[0]["gain"] == "1.00e250"
     assert (power(400), power(-400), power(-math.inf)) == (math.inf, 0.0, 0.0)
+
+
+def test_a_plateau_is_found_where_the_loss_stays_and_not_where_it_falls() -> None:
+    rng = np.random.default_rng(0)
+    course = np.concatenate([np.full(400, 2.3), np.linspace(2.3, 0.3, 300), np.linspace(0.3, 0.1, 300)])
+    found = flat_stretches(np.arange(1000), course + 0.01 * rng.standard_normal(1000))
+    assert len(found) == 1
+    first, last = found[0]
+    assert first == 0
+    assert 370 <= last <= 430
+
+
+def test_a_loss_at_chance_with_noise_is_one_plateau_and_a_falling_one_is_none() -> None:
+    rng = np.random.default_rng(1)
+    steps = np.arange(600)
+    assert flat_stretches(steps, 2.3 + 0.02 * rng.standard_normal(600)) == [[0, 599]]
+    assert flat_stretches(steps, 2.3 - 2.0 * steps / 600) == []
+    assert flat_stretches(steps[:10], np.ones(10)) == []
+
+
+def test_a_step_at_which_no_weight_changed_is_marked() -> None:
+    model = b.model_run(["a", "b", "out"])
+    width, steps = len(model.info.parameters), [t.step for t in model.traces]
+    changed = np.ones((len(steps), width))
+    changed[4] = 0.0
+    changed[6, 1:] = 0.0  # one of them did change
+    changed[8] = np.nan
+    stats = {s: array("d", changed.ravel().tolist()) for s in PARAMETER_STATISTICS}
+    assert signal_map(replace(model, parameter_steps=array("q", steps), parameter_stats=stats))[
+        "skipped"
+    ] == [4]
+    assert signal_map(model)["skipped"] == []
+
+
+def test_gains_add_up_to_what_the_most_starved_layer_lost(view: dict[str, Any]) -> None:
+    signal = view["models"][0]["signal"]
+    assert signal["gains"][-1] is None
+    assert sum(signal["gains"][:-1]) == pytest.approx(signal["profile"][0], abs=0.06)
+
+
+def test_evidence_and_layers_lead_to_their_row_of_the_map(view: dict[str, Any]) -> None:
+    finding = view["models"][0]["findings"][0]
+    rows = view["models"][0]["signal"]["rows"]
+    assert [rows[r] for r in finding["layer_rows"]] == finding["layers"]
+    assert [rows[e["row"]] for e in finding["evidence"]] == ["layers.0", "layers.0"]
+    told = b.diagnosis(["layers.3.weight", "nowhere", "layers"])
+    lost = build_view(b.run(), told, ())["models"][0]["findings"][0]
+    assert [rows[r] if r is not None else None for r in lost["layer_rows"]] == ["layers.3", None, None]
+
+
+def test_forks_and_time_steps_of_a_chain_are_told() -> None:
+    ways = tuple(Way(label=f"w{i}", operation=i, norm=0.5, share=0.125, followed=i == 0) for i in range(8))
+    fork = Fork(kind="sum", layer="block", operation=3, gain=1.5, ways=ways)
+    times = tuple(TimeStep(step=t, signal_norm=10.0 ** (t - 4), gradient_norm=None) for t in range(5))
+    chain = replace(
+        b.chain(), forks=(fork,) * 20, recurrences=(Recurrence(layer="rnn", steps=times, fused=True),)
+    )
+    (told,) = build_view(b.run(), b.diagnosis(), (chain,))["models"][0]["chains"]
+    assert len(told["forks"]) + told["more_forks"] == 20
+    assert (len(told["forks"][0]["ways"]), told["forks"][0]["more"]) == (6, 2)
+    assert told["forks"][0]["ways"][0] == {"label": "w0", "share": 0.125, "norm": "0.500", "followed": True}
+    (recurrence,) = told["recurrences"]
+    assert recurrence["signal"] == [-4, -3, -2, -1, 0]
+    assert recurrence["gain_per_step"] == "0.100"
+    dead = replace(times[0], signal_norm=0.0)
+    chain = replace(chain, recurrences=(Recurrence(layer="rnn", steps=(dead, *times[1:]), fused=True),))
+    (told,) = build_view(b.run(), b.diagnosis(), (chain,))["models"][0]["chains"]
+    assert told["recurrences"][0]["signal"][0] is None
+
+
+def test_the_patch_is_read_from_the_folder_of_the_run_and_from_nowhere_else(tmp_path: Path) -> None:
+    folder = tmp_path / "run-1"
+    folder.mkdir()
+    (folder / "fix.diff").write_text("--- a\n+++ b\n+x\n", encoding="utf-8")
+    (tmp_path / "secret.txt").write_text("secret", encoding="utf-8")
+    (folder / "link.diff").symlink_to(tmp_path / "secret.txt")
+    assert patch_text("fix.diff", str(folder)) == "--- a\n+++ b\n+x\n"
+    assert patch_text(str(folder / "fix.diff"), str(folder)) == "--- a\n+++ b\n+x\n"
+    for elsewhere in (
+        "../secret.txt",
+        str(tmp_path / "secret.txt"),
+        "link.diff",
+        "gone.diff",
+        "\0",
+        ".",
+        None,
+    ):
+        assert patch_text(elsewhere, str(folder)) is None
+    (folder / "long.diff").write_text("x" * (PATCH_SIGNS + 5), encoding="utf-8")
+    long = patch_text("long.diff", str(folder))
+    assert long is not None
+    assert long.endswith("(the rest is in long.diff)\n")
+
+
+def test_what_was_not_tried_is_told_with_its_reason() -> None:
+    result = replace(
+        b.treatment(),
+        untried=(Untried(name="gated_rnn", title="", why="there is no recurrence"),),
+        notes=("by hand",),
+    )
+    told = trials_view(result, "runs/x")
+    assert told["untried"] == [{"name": "gated_rnn", "title": "gated_rnn", "why": "there is no recurrence"}]
+    assert told["notes"] == ["by hand"]

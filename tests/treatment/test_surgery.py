@@ -154,7 +154,7 @@ def test_every_style_is_treated_or_refused_and_comes_back(build: type[nn.Module]
 EXPECTED = {  # what can be done on the module tree; the rest is refused with its reason
     Attributes: set(PLANS),
     FunctionalLoop: set(PLANS),
-    BlockLoop: set(PLANS) - {"relu_he"},  # its output sigmoid stays, and He's init is not derived for it
+    BlockLoop: set(PLANS),
     Branches: set(PLANS),
     Tied: set(PLANS),
 }

@@ -15,7 +15,8 @@ from unvanish.errors import SurgeryError, UsageError
 from unvanish.schema.treatment import Prescription, Safety
 from unvanish.treatment.anatomy import read_anatomy
 from unvanish.treatment.blocks import Residual
-from unvanish.treatment.catalogue import pick, seed_candidates
+from unvanish.treatment.candidate import pick
+from unvanish.treatment.catalogue import seed_candidates
 from unvanish.treatment.draw import fan_in
 from unvanish.treatment.norms import FeatureBatchNorm
 from unvanish.treatment.operate import apply, needs_batch, safety_of

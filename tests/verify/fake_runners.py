@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 from unvanish.verify.trial import TrialOutcome, TrialSpec
 
@@ -61,9 +62,43 @@ def troubled(spec: TrialSpec) -> TrialOutcome:
     if name == "nonsense":
         return "not an outcome"  # type: ignore[return-value]
     time.sleep(0.1)
-    return TrialOutcome(spec=spec, losses=(float(os.getpid()), float(os.environ["OMP_NUM_THREADS"])))
+    threads = float(os.environ["OMP_NUM_THREADS"])
+    return TrialOutcome(spec=spec, losses=(float(os.getpid()), threads, float(os.getppid())))
 
 
 def slow(spec: TrialSpec) -> TrialOutcome:
     time.sleep(0.3)
+    return by_name(spec)
+
+
+def ancestor(generations: int) -> int:
+    """The process above this one: 1 the supervisor, 2 the reaper, 3 the engine or Ray's worker, 4 Ray's raylet."""
+    process = os.getpid()
+    for _ in range(generations):
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return process
+
+
+def noted(spec: TrialSpec) -> TrialOutcome:
+    """As `by_name`, with a note of each start, and of the raylet, in the file that the script's argument names.
+
+    The first trial of each raylet is slow: there is time to kill it.
+    """
+    path, raylet = Path(spec.target.arguments[0]), ancestor(4)
+    first = not path.exists() or f" {raylet}\n" not in path.read_text()
+    with path.open("a") as notes:
+        notes.write(f"{spec.candidate} {spec.seed} {raylet}\n")
+    time.sleep(3.0 if first else 0.2)
+    return by_name(spec)
+
+
+def kills_the_worker(spec: TrialSpec) -> TrialOutcome:
+    """Kills the process that started the supervisor and its reaper: "twice" always, "once" at its first start."""
+    notes = Path(spec.target.arguments[0])
+    before = notes.read_text().split("\n") if notes.exists() else []
+    with notes.open("a") as file:
+        file.write(f"{spec.candidate}\n")
+    if spec.candidate == "twice" or (spec.candidate == "once" and "once" not in before):
+        os.kill(ancestor(3), signal.SIGKILL)
+        time.sleep(60)
     return by_name(spec)

@@ -102,13 +102,43 @@ def test_a_cut_depth_counts_as_the_gain_that_it_saves() -> None:
         ({"measured_gain": 0.02, "predicted_gain": 1.0}, "not for the reason given"),
         ({"measured_gain": 0.12, "predicted_gain": 1.0}, "not for the reason given"),  # 46 % of the way
         ({"measured_gain": None, "predicted_gain": 1.0}, "not measured"),
-        ({}, "no change of it was to be expected"),
+        (
+            {"measured_gain": 1e-9},
+            "not for the reason given",
+        ),  # no change was claimed, and it fell by 7 decades
     ],
 )
 def test_learning_without_the_mechanism_is_improved_and_not_cured(more: dict[str, object], said: str) -> None:
     verdict, why = judge(sample(0.3, 0.3, 0.31, 0.3, 0.3, **more), STUCK)
     assert verdict == "improved"
     assert said in why
+
+
+def test_where_the_gain_was_not_wrong_it_need_not_move() -> None:
+    verdict, why = judge(sample(0.3, 0.3, 0.31, 0.3, 0.3), STUCK)
+    assert verdict == "cured" and "no change was to be expected" in why
+
+
+def test_what_learns_a_little_is_cured_only_where_it_is_ill_and_the_other_goes_twice_as_far() -> None:
+    little = sample(1.5, 1.5, 1.51, 1.5, 1.49)
+    far, near = sample(0.3, 0.3, 0.31, 0.3, 0.3, **CURED), sample(1.3, 1.3, 1.31, 1.3, 1.3, **CURED)
+    assert judge(far, little)[0] == "improved"
+    assert judge(far, little, ill=True)[0] == "cured"
+    assert judge(near, little, ill=True)[0] == "improved"
+
+
+def test_what_claims_nothing_of_the_flow_is_not_asked_for_it() -> None:
+    lower = sample(0.3, 0.3, 0.31, 0.3, 0.3, measured_gain=None)
+    assert judge(lower, STUCK, claims_flow=False)[0] == "cured"
+
+
+def test_the_loss_that_the_script_holds_out_is_compared_where_there_is_one() -> None:
+    one, two = outcome(1, 0.2), outcome(1, 2.0)
+    seen = replace(one, held_out=((0, 9.0), (20, 3.0))), replace(two, held_out=((20, 1.0), (30, 0.5)))
+    a, b = (Sample(outcomes=(o,), chance=CHANCE) for o in seen)
+    assert differences(a, b) == (2.0,)
+    b = Sample(outcomes=(replace(two, held_out=((30, 0.5),)),), chance=CHANCE)
+    assert differences(a, b) == pytest.approx((-1.8,))
 
 
 @pytest.mark.parametrize(("measured", "wanted"), [(0.12, False), (0.16, True), (0.9, True), (30.0, True)])

@@ -10,7 +10,7 @@ from fake_runners import CHANCE, by_name
 
 from unvanish.errors import UsageError
 from unvanish.schema.treatment import Prescription, TreatmentResult
-from unvanish.treatment.catalogue import Candidate
+from unvanish.treatment.candidate import Candidate
 from unvanish.verify.engines.local import LocalEngine
 from unvanish.verify.experiment import Plan, Progress, best_rate, run_experiment
 from unvanish.verify.trial import BASELINE, Target, TrialOutcome, TrialSpec

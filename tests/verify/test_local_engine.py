@@ -43,13 +43,13 @@ def test_trouble_is_a_row_and_the_rest_goes_on() -> None:
 def test_workers_are_kept_have_their_thread_limit_and_end() -> None:
     with LocalEngine(2, fake_runners.troubled, threads=3) as engine:
         losses = [o.losses for o in engine.run([spec("ok", s) for s in range(8)])]
-    workers = {int(first) for first, _ in losses}
-    assert len(workers) == 2
-    assert {threads for _, threads in losses} == {3.0}
-    assert os.getpid() not in workers
-    for pid in workers:
+    trials, threads, workers = (set(column) for column in zip(*losses, strict=True))
+    assert len(workers) == 2 and len(trials) == 8  # each trial in a process of its own
+    assert threads == {3.0}
+    assert os.getpid() not in trials | workers
+    for pid in trials | workers:
         with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+            os.kill(int(pid), 0)
 
 
 def test_leaving_early_ends_what_runs_and_the_engine_serves_on() -> None:
@@ -60,6 +60,15 @@ def test_leaving_early_ends_what_runs_and_the_engine_serves_on() -> None:
         outcomes.close()  # type: ignore[attr-defined]
         assert time.monotonic() - start < 10
         assert [o.error for o in engine.run([spec("ok")])] == [None]
+
+
+def test_a_second_run_beside_the_first_is_refused() -> None:
+    with LocalEngine(1, fake_runners.troubled) as engine:
+        first = engine.run([spec("ok"), spec("ok", 1)])
+        next(first)
+        with pytest.raises(UsageError, match="running trials already; close the other iterator first"):
+            next(engine.run([spec("ok")]))
+        assert next(first).error is None
 
 
 def test_a_runner_that_does_not_import_fails_each_trial_and_ends() -> None:

@@ -1,7 +1,7 @@
 // ECharts, with only what the page uses, and one way to put a chart on it.
 
 import { LineChart, ScatterChart } from "echarts/charts";
-import { GridComponent, MarkLineComponent, TooltipComponent } from "echarts/components";
+import { GridComponent, MarkAreaComponent, MarkLineComponent, TooltipComponent } from "echarts/components";
 import * as echarts from "echarts/core";
 import type { EChartsCoreOption } from "echarts/core";
 import { CanvasRenderer } from "echarts/renderers";
@@ -9,7 +9,7 @@ import { h } from "./dom";
 import { plain } from "./format";
 import { themed, tokens, type Tokens } from "./theme";
 
-echarts.use([LineChart, ScatterChart, GridComponent, MarkLineComponent, TooltipComponent, CanvasRenderer]);
+echarts.use([LineChart, ScatterChart, GridComponent, MarkAreaComponent, MarkLineComponent, TooltipComponent, CanvasRenderer]);
 
 export interface Drawn {
   box: HTMLElement;
@@ -18,6 +18,14 @@ export interface Drawn {
 
 export const FONT = '"Inter", "Segoe UI", "Helvetica Neue", Arial, sans-serif';
 
+let instances: echarts.ECharts[] = [];
+
+/** Give back what the charts on the page hold: it is about to be built anew. */
+export function disposeCharts(): void {
+  for (const instance of instances) instance.dispose();
+  instances = [];
+}
+
 /** An empty place of this height, in which a chart is drawn as soon as it is told what. */
 export function chart(height: number, name: string): Drawn {
   const box = h("div", { class: "chart", role: "img", "data-chart": name });
@@ -25,15 +33,16 @@ export function chart(height: number, name: string): Drawn {
   let instance: echarts.ECharts | null = null;
   let build: ((tokens: Tokens) => object) | null = null;
   const draw = (look: Tokens) => {
-    if (!instance || !build) return;
+    if (!instance || !build || instance.isDisposed()) return;
     instance.setOption({ ...base(look), ...build(look) }, { notMerge: true });
     box.dataset.drawn = "true";
   };
   new ResizeObserver(() => {
-    if (!box.clientWidth) return;
+    if (!box.clientWidth || instance?.isDisposed()) return;
     if (instance) instance.resize();
     else {
       instance = echarts.init(box, null, { renderer: "canvas" });
+      instances.push(instance);
       themed(draw);
     }
   }).observe(box);

@@ -1,69 +1,61 @@
-// The page: reads the view that lies in it, and draws it from top to bottom.
+// Where the page begins: its data lies in it, or it names where to ask for them.
 
-import { h, short, uid } from "./dom";
-import { chainPanel } from "./panels/waterfall";
-import { findingsPanel, notesPanel } from "./panels/findings";
-import { hero } from "./panels/hero";
-import { lossPanel } from "./panels/loss";
-import { signalPanel } from "./panels/signal";
-import { treatmentPanel } from "./panels/treatments";
-import { weightsPanel } from "./panels/weights";
-import { startTheme, toggleTheme } from "./theme";
-import type { ModelView, View } from "./types";
+import { drawCompare } from "./compare";
+import { h } from "./dom";
+import { address, follow } from "./live";
+import { drawView } from "./page";
+import { drawRuns } from "./runs";
+import { startTheme } from "./theme";
+import type { CompareView, RunEntry, View } from "./types";
 import "./style.css";
 
-function bar(view: View, ids: string[]): HTMLElement {
-  const button = h("button", { type: "button", class: "theme", "aria-label": "Switch between light and dark" }, "\u25d0");
-  button.addEventListener("click", () => toggleTheme());
-  const models = view.models.length > 1
-    ? h("nav", { "aria-label": "Models" }, ...view.models.map((m, i) => h("a", { href: `#${ids[i]}`, class: `verdict-${m.verdict}` }, short(m.name, 30))))
-    : null;
-  return h("div", { class: "bar" },
-    h("span", { class: "brand" }, "unvanish"),
-    h("span", { class: "script", title: short(view.run.command, 500) }, short(view.run.name, 60)),
-    models, button);
+function told(name: string): string | null {
+  return document.querySelector<HTMLMetaElement>(`meta[name="unvanish-${name}"]`)?.content ?? null;
 }
 
-function modelPart(view: View, model: ModelView, id: string): HTMLElement {
-  const single = view.models.length === 1;
-  return h(
-    "article",
-    { class: "model", "data-model": model.name, "aria-labelledby": id },
-    hero(model, view.run, id),
-    lossPanel(model.loss),
-    signalPanel(model.signal),
-    chainPanel(model.chains),
-    weightsPanel(model.weights),
-    single && view.treatment ? treatmentPanel(view.treatment) : null,
-    findingsPanel(model.findings),
-    single ? notesPanel([...model.skipped, ...view.skipped], view.incidents) : notesPanel(model.skipped, []),
-  );
+function draw(root: HTMLElement, data: unknown, back: string | null): void {
+  if ((data as { kind?: unknown }).kind === "compare") drawCompare(root, data as CompareView, back);
+  else drawView(root, data as View, back);
 }
 
-function runPart(view: View): (HTMLElement | null)[] {
-  if (view.models.length === 1) return [];
-  const empty = view.models.length
-    ? null
-    : h("header", { class: "hero verdict-inconclusive", "data-panel": "verdict" }, h("h1", {}, "No model was trained in this run."), h("p", { class: "status" }, view.run.status_text));
-  return [empty, view.treatment ? treatmentPanel(view.treatment) : null, notesPanel(view.skipped, view.incidents)];
+/** A line at the foot of the window while the server can't be reached; the page stays as it was. */
+function trouble(root: HTMLElement): (text: string | null) => void {
+  const line = h("p", { class: "trouble", role: "status", hidden: true });
+  document.body.append(line);
+  return (text) => {
+    line.hidden = text === null;
+    line.textContent = text ?? "";
+    if (text !== null && root.dataset.ready !== "true") root.replaceChildren(h("p", { class: "empty" }, text));
+  };
 }
 
-function footer(view: View): HTMLElement {
-  const versions = Object.entries(view.run.versions).map(([name, version]) => `${name} ${version}`);
-  const facts = [`run ${view.run.id}`, view.run.created, view.run.device, view.run.seed === null ? null : `seed ${view.run.seed}`, ...versions];
-  return h("footer", {}, h("p", {}, facts.filter(Boolean).join("  \u00b7  ")));
+function running(data: unknown): boolean {
+  const runs = (data as CompareView).runs ?? [data as View];
+  return runs.some((view) => view.run?.status === "running");
 }
 
 function start(): void {
-  const data = document.getElementById("unvanish-view");
   const root = document.getElementById("unvanish");
-  if (!data || !root) return;
-  const view = JSON.parse(data.textContent ?? "null") as View;
+  if (!root) return;
   startTheme();
-  const ids = view.models.map(() => uid("model"));
-  const parts = [bar(view, ids), ...view.models.map((m, i) => modelPart(view, m, ids[i]!)), ...runPart(view), footer(view)];
-  root.replaceChildren(...parts.filter((p): p is HTMLElement => p !== null));
-  root.dataset.ready = "true";
+  const inline = document.getElementById("unvanish-view") ?? document.getElementById("unvanish-data");
+  if (inline) {
+    draw(root, JSON.parse(inline.textContent ?? "null"), null);
+    return;
+  }
+  const [view, compare, runs] = [told("view"), told("compare"), told("runs")];
+  const common = { trouble: trouble(root) };
+  if (view !== null) void follow({ ...common, url: address(view), again: running, draw: (data) => draw(root, data, address("../")) });
+  else if (compare !== null) void follow({ ...common, url: address(compare), again: running, draw: (data) => draw(root, data, address("./")) });
+  else if (runs !== null) void follow({ ...common, url: address(runs), again: () => true, draw: (data) => drawRuns(root, list(data)) });
+}
+
+function list(data: unknown): RunEntry[] {
+  return Array.isArray(data) ? (data as RunEntry[]) : ((data as { runs?: RunEntry[] }).runs ?? []);
 }
 
 start();
+
+// the lab's theory by name, so that a test can hold it against src/unvanish/theory
+export { predictGains } from "./lab/theory";
+export { code } from "./lab/net";

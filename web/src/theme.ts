@@ -16,7 +16,7 @@ export interface Tokens {
 }
 
 type Draw = (tokens: Tokens) => void;
-const draws: Draw[] = [];
+let draws: Draw[] = [];
 const KEY = "unvanish-theme";
 
 export function tokens(): Tokens {
@@ -42,6 +42,11 @@ export function tokens(): Tokens {
 export function themed(draw: Draw): void {
   draws.push(draw);
   draw(tokens());
+}
+
+/** Forget what was drawn before: the page is about to be built anew. */
+export function forget(): void {
+  draws = [];
 }
 
 function redraw(): void {
@@ -107,6 +112,32 @@ export function scale(at: number): string {
   const [a, b] = [VIRIDIS[i]!, VIRIDIS[i + 1]!];
   const mix = (k: 0 | 1 | 2) => Math.round(a[k] + (b[k] - a[k]) * (x - i));
   return `rgb(${mix(0)},${mix(1)},${mix(2)})`;
+}
+
+/** The same for every 256th of the scale, as bytes: for pictures of many cells. */
+export function scaleBytes(colour: (at: number) => string): Uint8ClampedArray {
+  const bytes = new Uint8ClampedArray(256 * 4);
+  for (let i = 0; i < 256; i += 1) {
+    const [r, g, b] = colour(i / 255).match(/\d+/g)!.map(Number) as [number, number, number];
+    bytes.set([r, g, b, 255], i * 4);
+  }
+  return bytes;
+}
+
+// less, the same, more: blue and orange are told apart by every eye, and the middle is the paper
+const LESS: [number, number, number] = [33, 92, 160];
+const MORE: [number, number, number] = [190, 92, 10];
+
+export function diverging(at: number, dark: boolean): string {
+  const x = Math.min(Math.max(at, 0), 1) * 2 - 1;
+  const middle = dark ? [44, 44, 52] : [244, 242, 236];
+  const end = x < 0 ? LESS : MORE;
+  const mix = (k: 0 | 1 | 2) => Math.round(middle[k]! + (end[k] - middle[k]!) * Math.abs(x) ** 0.8);
+  return `rgb(${mix(0)},${mix(1)},${mix(2)})`;
+}
+
+export function divergingGradient(dark: boolean): string {
+  return `linear-gradient(90deg, ${Array.from({ length: 11 }, (_, i) => diverging(i / 10, dark)).join(", ")})`;
 }
 
 export function scaleGradient(): string {

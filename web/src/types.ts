@@ -24,6 +24,7 @@ export interface LossView {
   non_finite_steps: number[];
   non_finite: number;
   marks: { step: number; label: string; severity: string }[];
+  flat: [number, number][];
   summary: string;
 }
 
@@ -38,7 +39,62 @@ export interface SignalView {
   clipped: number;
   counts: { nan: number; zero: number; unmeasured: number };
   profile: Cell[];
+  gains: Num[];
+  skipped: number[];
   summary: string;
+}
+
+export interface LayerView {
+  name: string;
+  operation: string;
+  module_class: string | null;
+  parameters: string[];
+  steps: number[];
+  rms: Num[];
+  zeros: Num[];
+  output_mean: Num[];
+  output_std: Num[];
+  histogram: { low: number; bin: number; columns: string[] };
+  activation: {
+    name: string;
+    steps: number[];
+    gain: Num[];
+    bound: Num;
+    closed: Num[];
+    units: number | null;
+    summary: string;
+  } | null;
+}
+
+export interface SizesView {
+  steps: number[];
+  parameters: { name: string; gradient: Num[]; update: Num[] }[];
+}
+
+export interface RiverView {
+  step: number | null;
+  nodes: { label: string; kind: string; rows: string[]; depth: number; lane: number; signal: Num }[];
+  edges: { from: number; to: number; signal: Num; mark: string | null }[];
+  gathered: number;
+  low: number;
+  high: number;
+}
+
+export interface ForkView {
+  kind: string;
+  layer: string;
+  gain: string | null;
+  ways: { label: string; share: Num; norm: string; followed: boolean }[];
+  more: number;
+}
+
+export interface RecurrenceView {
+  layer: string;
+  fused: boolean;
+  total: number;
+  steps: number[];
+  signal: Num[];
+  gain_per_step: string | null;
 }
 
 export interface ChainRow {
@@ -69,6 +125,10 @@ export interface ChainView {
   total_text: string;
   sentence: string;
   attribution: { part: string; label: string; decades: Num; text: string }[];
+  forks: ForkView[];
+  more_forks: number;
+  recurrences: RecurrenceView[];
+  uses: number;
   ends: { output_norm: string; signal_norm: string; last_factor: string; gradient_norm: string };
 }
 
@@ -97,9 +157,12 @@ export interface FindingView {
   confidence: Num;
   first_step: number;
   layers: string[];
+  layer_rows: (number | null)[];
   summary: string;
   evidence: {
     layer: string;
+    row: number | null;
+    first: number;
     statistic: string;
     value: string;
     threshold: string;
@@ -124,6 +187,9 @@ export interface ModelView {
   loss: LossView;
   signal: SignalView;
   chains: ChainView[];
+  layers: LayerView[];
+  sizes: SizesView;
+  river: RiverView;
   weights: WeightsView;
   findings: FindingView[];
   skipped: Note[];
@@ -159,6 +225,10 @@ export interface TreatmentView {
   chosen: string | null;
   recipe: string | null;
   diff: string | null;
+  patch: string | null;
+  untried: { name: string; title: string; why: string }[];
+  notes: string[];
+  steps: number;
   stopped: string | null;
   wall_seconds: Num;
   gain_low: number;
@@ -194,4 +264,28 @@ export interface View {
   treatment: TreatmentView | null;
   incidents: { step: number; where: string; what: string }[];
   skipped: Note[];
+}
+
+export interface DifferenceView {
+  a: string;
+  b: string;
+  rows: string[];
+  steps: number[];
+  cells: Cell[][];
+}
+
+export interface CompareView {
+  kind: "compare";
+  runs: View[];
+  differences: DifferenceView[];
+}
+
+export interface RunEntry {
+  id: string;
+  name: string;
+  created: string;
+  status: string;
+  verdict: string | null;
+  steps: number;
+  loss: number | { first?: Num; last?: Num } | null;
 }

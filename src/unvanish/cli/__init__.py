@@ -1,4 +1,6 @@
-"""The command line: ``unvanish demo | run | check | report | explain``. What it says goes to stderr, save --json -.
+"""The command line: ``unvanish demo | run | treat | check | report | serve | compare | export | explain``.
+
+What it says goes to stderr, save --json -.
 
 All but click is imported inside of the commands: ``unvanish --help`` is instant and never meets torch.
 """
@@ -134,6 +136,10 @@ def demo(out: str, json_path: str | None) -> int:
     type=click.Choice(list(AT_LEAST)),
     help="Exit with 3 when something at least as severe is found and the script itself ended with 0.",
 )
+@click.option("--recipe", metavar="FILE", help="Apply the treatment that `unvanish treat` wrote first.")
+@click.option(
+    "--live", is_flag=True, help="Show the run while it trains, in the browser and on the terminal."
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT|-m MODULE [ARGS]...")
@@ -147,6 +153,56 @@ def run(module: str | None, words: tuple[str, ...], **options: Any) -> int:
         module, words, "name the script to watch: unvanish run [options] SCRIPT|-m MODULE [ARGS]"
     )
     return watch_script(target, RunOptions(**options))
+
+
+@unvanish.command(cls=_RunCommand, context_settings={"allow_interspersed_args": False})
+@_json
+@_out
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Watch the script for N steps at most."
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 100), metavar="S", help="Seed python, numpy and torch first."
+)
+@click.option("--trial-steps", type=click.IntRange(min=10), metavar="N", help="Steps of one trial, at most.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(2, 50),
+    default=5,
+    show_default=True,
+    metavar="K",
+    help="Paired seeds of the test.",
+)
+@click.option(
+    "--budget", type=click.FloatRange(min=1.0), metavar="SECONDS", help="Stop to try after so long."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where trials run: this machine's processes, or a Ray cluster.",
+)
+@click.option("--only", metavar="NAME[,NAME]", help="Try these treatments or candidates alone.")
+@click.option(
+    "--allow", type=click.Choice(["unsafe"]), help="Try what takes something away from the net as well."
+)
+@click.option("--recipe", metavar="FILE", help="Where the recipe is written; by default in the run's folder.")
+@click.option(
+    "--diff", metavar="FILE", help="Where the source patch is written; by default in the run's folder."
+)
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-m", "module", metavar="MODULE", help="Treat a module, as python -m runs it.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT|-m MODULE [ARGS]|FILE.py:FACTORY")
+def treat(module: str | None, words: tuple[str, ...], **options: Any) -> int:
+    """Find a cure for a script that does not learn, and verify it on paired seeds; the script is not changed.
+
+    Writes a recipe (unvanish run --recipe FILE SCRIPT runs it) and, where it can, a source patch.
+    """
+    from unvanish.cli.treat import TreatOptions, treat_script
+
+    target = _target(module, words, "name what to treat: unvanish treat [options] SCRIPT|FILE.py:FACTORY")
+    return treat_script(target, TreatOptions(**options))
 
 
 def _target(module: str | None, words: tuple[str, ...], missing: str) -> launch.Target:
@@ -181,11 +237,72 @@ def check(module: str | None, words: tuple[str, ...], **options: Any) -> int:
 @click.option(
     "-o", "--output", metavar="FILE.html", help="Where to write the page; by default in the run's folder."
 )
-def report(run_path: str, output: str | None) -> int:
+@click.option("--text", is_flag=True, help="Tell it here instead, with the signal map in block characters.")
+def report(run_path: str, output: str | None, text: bool) -> int:
     """Write the page of a run: one HTML file that needs nothing else, and no network."""
     from unvanish.session import write_report
 
+    if text:
+        if output is not None:
+            raise click.UsageError(
+                "--text goes to the terminal, and -o FILE.html to a file: give one of them"
+            )
+        from unvanish.cli.tell import tell_story
+
+        tell_story(run_path)
+        return 0
+
     click.echo(write_report(run_path, Path(output) if output else None))
+    return 0
+
+
+@unvanish.command()
+@click.argument("folder", metavar="[DIR]", default=DEFAULT_OUT)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="HOST",
+    help="Any but this machine's own wants a token.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="PORT", help="By default 8777; 0 takes a free one."
+)
+@click.option("--token", metavar="WORD", help="What readers have to give; made where --host needs one.")
+def serve(folder: str, host: str, port: int | None, token: str | None) -> int:
+    """Show a folder of runs (or one run) in the browser, live while they train: a list, each page, comparisons.
+
+    Only this machine can see it unless --host says otherwise, and nothing is written.
+    """
+    from unvanish.cli.serve import serve_folder
+
+    return serve_folder(folder, host, port, token)
+
+
+@unvanish.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("-o", "--output", metavar="FILE.html", help="Write one page with their maps side by side.")
+@_json
+def compare(runs: tuple[str, ...], output: str | None, json_path: str | None) -> int:
+    """Put runs side by side: verdicts, losses, and where their signal differs most from the first one's."""
+    from unvanish.cli.serve import compare_runs
+
+    return compare_runs(runs, output, json_path)
+
+
+@unvanish.command()
+@click.argument("run_path", metavar="RUN")
+@click.option(
+    "--to", required=True, type=click.Choice(["parquet", "csv", "json", "tensorboard"]), help="The format."
+)
+@click.option(
+    "-o", "--output", metavar="PATH", help="A folder, or a file for json; by default in the run's folder."
+)
+def export(run_path: str, to: str, output: str | None) -> int:
+    """Write the tables of a run (steps, parameters, weights, signal, findings) for other tools; says where."""
+    from unvanish.cli.export import export_run
+
+    click.echo(export_run(run_path, to, output))
     return 0
 
 

@@ -51,6 +51,15 @@ def writable_json(name: str | None) -> Path | None:
     return path
 
 
+def readable(name: str, what: str) -> None:
+    """RecordError where a file that the work needs can't be read: said before the work starts."""
+    try:
+        with Path(name).open("rb"):
+            pass
+    except OSError as error:
+        raise RecordError(f"{what} {name} can't be read: {_why(error)}", "check the path") from None
+
+
 def write_json(result: dict[str, Any], name: str | None, path: Path | None, stdout: TextIO) -> None:
     """Write to `path`, or to `stdout` where `name` is "-". A file is there whole or not at all."""
     if name is None:

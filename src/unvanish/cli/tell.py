@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,16 @@ def tell_run(diagnosis: Diagnosis, stream: TextIO, folder: Path) -> None:
     place = shown_path(diagnosis.run, folder)
     console.print(f"Run kept in {place}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"One page of it: unvanish report {place}", highlight=False, markup=False, soft_wrap=True)
+
+
+def tell_story(run_path: str) -> None:
+    """Verdict / Why / Next of a run, its loss and its signal maps, on stdout."""
+    from unvanish.present.blocks import print_maps
+
+    console = console_on(sys.stdout)
+    run = session.load(run_path)
+    print_diagnosis(session.diagnose(run), session.chains(run), console)
+    print_maps(session.page_view(run), console)
 
 
 def console_on(stream: TextIO) -> Console:

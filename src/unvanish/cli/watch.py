@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from unvanish import launch
 from unvanish.cli import files
-from unvanish.errors import CaptureError, ScriptError, UnvanishError
+from unvanish.errors import CaptureError, RecipeError, ScriptError, UnvanishError
 from unvanish.schema.finding import Diagnosis
 from unvanish.schema.launch import launch_of, new_run_id
 
 if TYPE_CHECKING:
+    from unvanish.launch.surgeon import Surgeon
     from unvanish.probe.engine import Explain
+    from unvanish.serving.start import Beside
     from unvanish.session import Session
 
 FAILED = 1
+LIVE_PORT = 8777  # the same from run to run, so that a page may stay open; another where that is taken
 FAIL_ON_MET = 3
 FailOn = Literal["warning", "critical"]
 AT_LEAST: dict[FailOn, tuple[str, ...]] = {"warning": ("warning", "critical"), "critical": ("critical",)}
@@ -37,7 +40,9 @@ class RunOptions:
     every: int | None = None
     exact: bool = False
     fail_on: FailOn | None = None
+    recipe: str | None = None
     quiet: bool = False
+    live: bool = False
 
 
 def watch_script(target: launch.Target, options: RunOptions) -> int:
@@ -47,6 +52,8 @@ def watch_script(target: launch.Target, options: RunOptions) -> int:
     and for a script that ended well without training anything.
     """
     target.check()
+    if options.recipe is not None:
+        files.readable(options.recipe, "the recipe")
     json_file = files.writable_json(options.json_path)
     stdout, stderr, here = sys.stdout, sys.stderr, Path.cwd()  # ours; a script may put others in their place
     watcher = Watcher(target, options, files.writable_folder(options.out))
@@ -56,6 +63,7 @@ def watch_script(target: launch.Target, options: RunOptions) -> int:
     if ended.forked:
         return ended.code
     files.flush(sys.stdout)
+    watcher.show_no_more()
     files.flush(stdout)
     if watcher.is_other_rank:
         return watcher.end_rank(ended, None if options.quiet else stderr)
@@ -96,8 +104,13 @@ class Watcher:
         self._name = new_run_id(target.name)
         self._launch = launch_of(os.environ)
         self._pid = os.getpid()
+        self._recipe = None if options.recipe is None else Path(options.recipe).absolute()
+        self._surgeon: Surgeon | None = None
         self._error: UnvanishError | None = None
         self._stop: tuple[type[BaseException], ...] = ()
+        self._beside: Beside | None = None
+        self._environment = dict(os.environ)  # before the script's children are told of the run
+        self._stderr = sys.stderr
 
     @property
     def is_other_rank(self) -> bool:
@@ -141,11 +154,46 @@ class Watcher:
         from unvanish.probe.engine import StopTraining
 
         self._stop = (StopTraining,)
+        if self._recipe is not None:
+            self._begin_to_treat(self._recipe)
         self.session = self._new_session()
         if self._explain is None:
             self.session.start()
         else:
             self.session.start(explain=self._explain)
+        if self._options.live and not self.is_other_rank:
+            self._show(self.session.path)
+
+    def _show(self, run: Path) -> None:
+        """Start the process that shows the run; the training goes on whatever comes of it."""
+        from unvanish.serving.start import Beside
+
+        self._beside = Beside(
+            run,
+            self._environment,
+            port=LIVE_PORT,
+            terminal=None if self._options.quiet else self._stderr,
+            steps=self._options.steps,
+            say=partial(files.say, stream=self._stderr),
+        )
+
+    def show_no_more(self) -> None:
+        """The terminal is the script's and ours again."""
+        if self._beside is not None:
+            self._beside.end()
+
+    def _begin_to_treat(self, path: Path) -> None:
+        """The recipe is read before the script goes on: a wrong one costs nothing."""
+        from unvanish.launch.surgeon import Surgeon
+        from unvanish.treatment.recipe import load_recipe
+
+        self._surgeon = Surgeon.for_recipe(load_recipe(path), on_fault=self._not_treated)
+        self._surgeon.begin()
+
+    def _not_treated(self, error: UnvanishError) -> None:
+        """The script must not train untreated as if it were treated."""
+        self._error = error
+        raise launch.Abort
 
     def _new_session(self) -> Session:
         from unvanish.session import Role, Session
@@ -181,8 +229,17 @@ class Watcher:
 
     def finish(self, ended: launch.Exit) -> Diagnosis:
         """Close the record and diagnose. Where nobody ever imported torch, no record is left behind."""
+        if self._surgeon is not None:
+            self._surgeon.end()
         if self._error is not None:
+            if self.session is not None:
+                self.session.end("crashed", str(self._error))
             raise self._error
+        if self._surgeon is not None and not self._surgeon.done:
+            raise RecipeError(
+                f"the recipe was never applied: {self._target.title} built no optimizer for its model",
+                "apply it to the script that it was made for",
+            )
         if self.session is None and (self._out / self._name).exists():
             self.session = self._new_session()  # only children have trained
         if self.session is None:

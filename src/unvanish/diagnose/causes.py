@@ -12,6 +12,9 @@ _CELLS = frozenset("RNN LSTM GRU RNNCell LSTMCell GRUCell".split())
 RECURRENT = 4  # the same weight this often on one path is a recurrence
 _SATURATING = frozenset("Sigmoid Tanh Hardtanh Hardsigmoid LogSigmoid Softmax Erf Sin Cos".split())
 _GENTLE = 0.1  # decades lost per weighted layer below which no factor is to blame but their number
+# activations written by hand are made of these
+_CURVED = frozenset("Exp Expm1 Exp2 Log Log1p Pow Reciprocal Div Sqrt Rsqrt Cosh Sinh Atan".split())
+_BY_HAND = 1.0  # decades lost in them
 _AMPLIFIES = 0.3  # weights that undo this share of what the activations lose are too large, not too small
 
 TREATMENTS: dict[Cause, tuple[TreatmentName, ...]] = {
@@ -66,6 +69,9 @@ def cause_of_loss(traced: Traced, target: int) -> tuple[Cause, Attribution, tupl
     losses: dict[str, float] = {"activation": parts.activation, "weight": parts.weight, "norm": parts.norm}
     softmax = sum(max(-300.0, f.decades) for f in factors if f.kind == "softmax")
     losses["softmax"] = softmax
+    by_hand = sum(max(-300.0, f.decades) for f in factors if f.kind == "other" and f.name in _CURVED)
+    if by_hand < min(*losses.values(), -_BY_HAND):
+        return ("init_too_large" if parts.weight > 0 else "saturating_activation"), parts, factors
     worst = min(losses, key=lambda k: losses[k])
     layers = sum(f.kind == "weight" for f in factors)
     if layers and parts.total / layers > -_GENTLE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unvanish.diagnose.facts import THRESHOLD, Facts, facts_of
-from unvanish.diagnose.learning import Learning, contested_models
+from unvanish.diagnose.learning import Learning, contested_models, shared_chance
 from unvanish.diagnose.rule import Rule
 from unvanish.diagnose.rules import (
     attention,
@@ -54,7 +54,12 @@ def diagnose_run(run: Run, *, version: str, rules: Sequence[Rule] = RULES) -> Di
 
 
 def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule], *, contested: bool) -> ModelDiagnosis:
-    facts = facts_of(model, contested=contested)
+    facts = facts_of(
+        model,
+        contested=contested,
+        chance=shared_chance(model, run.models),
+        alone=len(run.models) == 1,
+    )
     skipped = _faults(run)
     findings: list[Finding] = []
     for rule in rules:

@@ -72,8 +72,9 @@ class Profile:
     @property
     def most_starved(self) -> LayerSignal:
         """The most starved weighted operation; of those within half a decade, the one nearest to the data."""
-        least = min(s.starvation for s in self.layers)
-        return next(s for s in self.layers if s.starvation <= least + SAME)
+        known = [s.starvation for s in self.layers if s.starvation == s.starvation]
+        least = min(known, default=math.nan)
+        return next((s for s in self.layers if s.starvation <= least + SAME), self.layers[0])
 
     @cached_property
     def entry(self) -> float:
@@ -94,6 +95,7 @@ class Facts:
     model: ModelRun
     learning: Learning
     profiles: tuple[Profile, ...]
+    alone: bool = True  # in its run: what it does not hold is nobody's
 
     @property
     def span(self) -> tuple[int, int]:
@@ -170,8 +172,10 @@ class Facts:
         )
 
 
-def facts_of(model: ModelRun, *, contested: bool = False) -> Facts:
-    """Compute the facts. `contested` as in learning_of."""
+def facts_of(
+    model: ModelRun, *, contested: bool = False, chance: float | None = None, alone: bool = True
+) -> Facts:
+    """Compute the facts. `contested` and `chance` as in learning_of."""
     profiles = [
         profile
         for trace in model.traces
@@ -179,7 +183,8 @@ def facts_of(model: ModelRun, *, contested: bool = False) -> Facts:
         for profile in [_profile(Traced(trace, model.graphs[trace.graph]))]
         if profile.layers
     ]
-    return Facts(model=model, learning=learning_of(model, contested=contested), profiles=tuple(profiles))
+    learning = learning_of(model, contested=contested, chance=chance)
+    return Facts(model=model, learning=learning, profiles=tuple(profiles), alone=alone)
 
 
 def _profile(traced: Traced) -> Profile:

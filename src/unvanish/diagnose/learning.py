@@ -63,9 +63,12 @@ class Learning:
         return self.status in ("stuck", "worse", "non_finite")
 
 
-def learning_of(model: ModelRun, *, contested: bool = False) -> Learning:
-    """Judge a model's loss curve. `contested`: other models work against it, so that its loss says little."""
-    judged = _learning_of(model)
+def learning_of(model: ModelRun, *, contested: bool = False, chance: float | None = None) -> Learning:
+    """Judge a model's loss curve. `contested`: other models work against it, so that its loss says little.
+
+    `chance`: of a loss that it shares with another model, where none of its own traces knows it.
+    """
+    judged = _learning_of(model, chance)
     if contested and judged.status in ("stuck", "worse", "learns"):
         words = "models of this run train against each other, so the loss alone can't tell"
         return replace(judged, status="contested", sentence=words)
@@ -85,10 +88,18 @@ def contested_models(models: Sequence[ModelRun]) -> set[int]:
     return set()
 
 
-def _learning_of(model: ModelRun) -> Learning:
+def shared_chance(model: ModelRun, models: Sequence[ModelRun]) -> float | None:
+    """What another model with the very same losses knows of guessing."""
+    own = tuple(model.losses)
+    same = [m for m in models if m is not model and tuple(m.losses) == own]
+    return next((c for c in map(_chance, same) if c is not None), None)
+
+
+def _learning_of(model: ModelRun, shared: float | None) -> Learning:
     pairs = list(zip(model.steps, model.losses, strict=True))
     known = [(s, v) for s, v in pairs if s not in model.unseen_losses]
     chance = _chance(model)
+    chance = shared if chance is None else chance
     if not known:
         return Learning(status="no_loss", steps=len(pairs), first=None, last=None, chance=chance, noise=0.0,
                         sentence="no loss was seen")  # fmt: skip
@@ -109,6 +120,7 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
     falling = len(values) >= FEWEST_STEPS and _still_falling(values, noise)
     drifting = len(values) >= FEWEST_STEPS and _still_falling(values, noise, least=0.0)
     creeping = drifting and _creeping(last, chance, noise)
+    third = max(1, len(values) // 3)
     status: LearningStatus
     if len(values) < FEWEST_STEPS:
         status, sentence = (
@@ -125,6 +137,14 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
     elif falling and chance is not None and chance > 0 and last > ABOVE * chance:
         status = "stuck"  # as yet it only undoes what was wrong at the start
         sentence = f"the loss is falling, but still at {last:.4g} where guessing gives {chance:.4g}"
+    elif (
+        falling
+        and chance is not None
+        and last > chance
+        and not _still_falling(values[-third:], noise, least=0.0)
+    ):
+        status = "stuck"  # it has undone what was wrong at the start, and that was all
+        sentence = f"the loss came down to {last:.4g} and stays there, where guessing gives {chance:.4g}"
     elif falling or creeping:
         status, sentence = "learns", f"the loss is falling, {first:.4g} to {last:.4g} so far"
     elif chance is None and last < 0:
@@ -156,6 +176,8 @@ def _fallen(first: float, last: float, noise: float) -> bool:
 
 def _still_falling(values: Sequence[float], noise: float, least: float = STILL_FALLING) -> bool:
     third = len(values) // 3
+    if not third:
+        return False
     middle, end = statistics.fmean(values[third : 2 * third]), statistics.fmean(values[-third:])
     error = noise * math.sqrt(2 * max(3, min(20, len(values) // 10)) / third)
     return middle - end > max(3 * error, least * abs(middle))

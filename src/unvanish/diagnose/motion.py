@@ -55,11 +55,18 @@ class Motion:
     @cached_property
     def path(self) -> float:
         """The sum over all steps of |dw| / |w|, of the weight tensor that moves most."""
-        steps = len(self.model.steps)
         columns = [self.relative[:, p.index] for p in self.weights]
-        return max(
-            (float(np.mean(c[np.isfinite(c)])) * steps for c in columns if np.isfinite(c).any()), default=0.0
-        )
+        return max((self._over_all_steps(c) for c in columns if np.isfinite(c).any()), default=0.0)
+
+    def _over_all_steps(self, values: NDArray[np.float64]) -> float:
+        """The sum over all steps of what was measured at some: each stands for the steps around it."""
+        known = np.isfinite(values)
+        at = np.array(self.model.parameter_steps, np.float64)[known]
+        first, last = self.model.steps[0], self.model.steps[-1]
+        edges = np.concatenate([[first - 0.5], (at[1:] + at[:-1]) / 2, [last + 0.5]])
+        share = np.diff(np.clip(edges, first - 0.5, last + 0.5))
+        scale = len(self.model.steps) / (last - first + 1)
+        return float((values[known] * share).sum() * scale)
 
     @cached_property
     def predicted(self) -> float:
@@ -68,7 +75,7 @@ class Motion:
         rows = np.nansum(np.where(np.isfinite(falls), falls, 0.0), axis=1)
         if not len(rows) or self.scale <= 0:
             return math.nan
-        return float(rows.mean()) * len(self.model.steps) / self.scale
+        return self._over_all_steps(rows) / self.scale
 
     @cached_property
     def elasticity(self) -> float:

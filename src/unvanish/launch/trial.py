@@ -1,10 +1,11 @@
-"""One trial: a user's script, untouched, in this process, with a treatment put in before its first training step."""
+"""One trial: a user's script, untouched, in this process, with a treatment put in when it builds its optimizer."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import io
+import itertools
 import os
 import random
 import runpy
@@ -16,19 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.modules import module as nn_module
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from unvanish.errors import UnvanishError
 from unvanish.explanation.gains import measured_gain_per_layer, predicted_gain_per_layer
+from unvanish.launch.held_out import HeldOut
+from unvanish.launch.surgeon import Surgeon
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.schema.assemble import assemble
-from unvanish.schema.call import Batch
 from unvanish.schema.run import Event, ModelRun
-from unvanish.schema.treatment import Prescription
-from unvanish.treatment.operate import Undo, apply
-from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
+from unvanish.verify.trial import LAST, Target, TrialOutcome, TrialSpec, diverged, fallen_below
 
 
 def run_trial(spec: TrialSpec) -> TrialOutcome:
@@ -41,25 +40,42 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
     events: list[Event] = []
     buffer = Buffer(events.extend)
     probe = Probe(buffer, stop_after=spec.steps, traces=2 if spec.trace else 0, parameters=False)
-    surgeon = _Surgeon(spec.prescriptions, spec.seed)
+    held_out = HeldOut(lambda: probe.steps)
+    faults: list[str] = []
+
+    def on_fault(error: UnvanishError) -> None:
+        faults.append(str(error))
+        raise StopTraining
+
+    surgeon = Surgeon(
+        spec.prescriptions,
+        mark=spec.mark,
+        rate_factor=spec.learning_rate_factor,
+        patient=True,
+        on_fault=on_fault,
+    )
     error: str | None = None
-    with _process_state(), _shifted_seeds(spec.seed), surgeon.at_work(spec.learning_rate_factor):
+    with _process_state(spec.target), _shifted_seeds(spec.seed), held_out.watched(), surgeon.at_work():
         probe.attach()
         try:
-            error = _run(spec.target)
+            with _ends_early(spec, probe, buffer, events):
+                error = _run(spec.target)
         finally:
             probe.detach()
             buffer.flush()
-    outcome = _outcome(spec, assemble(events), surgeon, error or surgeon.error)
+    error = next(iter(faults), error)
+    if error is None and not surgeon.done:
+        error = "the script never built an optimizer for the model that was to be treated"
+    outcome = _outcome(spec, assemble(events), surgeon, error)
     surgeon.forget()
     gc.collect()
-    return TrialOutcome(**{**outcome, "wall_seconds": time.monotonic() - began})
+    return TrialOutcome(**{**outcome, "held_out": held_out.losses, "wall_seconds": time.monotonic() - began})
 
 
 def _outcome(
-    spec: TrialSpec, models: tuple[ModelRun, ...], surgeon: _Surgeon, error: str | None
+    spec: TrialSpec, models: tuple[ModelRun, ...], surgeon: Surgeon, error: str | None
 ) -> dict[str, Any]:
-    model = max(models, key=lambda m: sum(p.numel for p in m.info.parameters), default=None)
+    model = _meant(spec, models)
     if error is None and (model is None or not len(model.losses)):
         error = "the script made no optimizer step"
     if model is None or error is not None:
@@ -74,6 +90,34 @@ def _outcome(
         "learning_rate": surgeon.learning_rate,
         "chance": chances[-1] if chances else None,
     }
+
+
+def _meant(spec: TrialSpec, models: tuple[ModelRun, ...]) -> ModelRun | None:
+    """The model that the trial is about: by its name in the script, else the largest."""
+    named = [m for m in models if m.info.name == spec.model]
+    return max(named or models, key=lambda m: sum(p.numel for p in m.info.parameters), default=None)
+
+
+@contextlib.contextmanager
+def _ends_early(spec: TrialSpec, probe: Probe, buffer: Buffer, events: list[Event]) -> Iterator[None]:
+    """End the script at a loss that is lost, and, where that is all that is asked, at one that has clearly fallen."""
+
+    def look(*_: Any) -> None:
+        if probe.steps < 2 * LAST or probe.steps % LAST:
+            return
+        buffer.flush()
+        model = _meant(spec, assemble(events))
+        losses = () if model is None else tuple(model.losses)
+        if losses and diverged(losses):
+            raise StopTraining
+        if spec.fallen_to is not None and losses and fallen_below(losses, spec.fallen_to):
+            raise StopTraining
+
+    handle = register_optimizer_step_post_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _run(target: Target) -> str | None:
@@ -98,74 +142,13 @@ def _run(target: Target) -> str | None:
     return None
 
 
-class _Surgeon:
-    """Puts the treatment in at the first training forward of a module whose parameters an optimizer holds.
-
-    At that moment the optimizer exists (its groups are remapped), the batch is at hand (for inits that look at
-    data), and nothing was trained. The global random state is the same before and after.
-    """
-
-    def __init__(self, prescriptions: tuple[Prescription, ...], seed: int) -> None:
-        """Nothing is done before `at_work`."""
-        self._prescriptions = prescriptions
-        self._seed = seed
-        self._optimizers: list[torch.optim.Optimizer] = []
-        self._undo: Undo | None = None
-        self._done = False
-        self.error: str | None = None
-        self.learning_rate: float | None = None
-
-    @contextlib.contextmanager
-    def at_work(self, factor: float) -> Iterator[None]:
-        """While this lasts, optimizers get `factor` times their rate, and the treatment waits for its moment."""
-        original = torch.optim.Optimizer.__init__
-
-        def scaled(optimizer: Any, *args: Any, **kwargs: Any) -> None:
-            original(optimizer, *args, **kwargs)
-            for group in optimizer.param_groups:
-                if "lr" in group:
-                    group["lr"] = group["lr"] * factor
-            self._optimizers.append(optimizer)
-            if self.learning_rate is None and optimizer.param_groups:
-                self.learning_rate = float(optimizer.param_groups[0].get("lr", float("nan")))
-
-        handle = nn_module.register_module_forward_pre_hook(self._before_forward)
-        torch.optim.Optimizer.__init__ = scaled  # type: ignore[method-assign, assignment]
-        try:
-            yield
-        finally:
-            torch.optim.Optimizer.__init__ = original  # type: ignore[method-assign]
-            handle.remove()
-
-    def forget(self) -> None:
-        """Let go of the script's objects."""
-        self._optimizers = []
-        self._undo = None
-
-    def _before_forward(self, module: nn.Module, args: Any) -> None:
-        if self._done or not self._prescriptions or not torch.is_grad_enabled():
-            return
-        own = {id(p) for p in module.parameters()}
-        holding = [
-            o for o in self._optimizers if any(id(p) in own for g in o.param_groups for p in g["params"])
-        ]
-        if not own or not holding:
-            return
-        self._done = True
-        try:
-            batch = Batch(args=tuple(args)) if isinstance(args, tuple) else None
-            self._undo = apply(module, self._prescriptions, optimizer=holding, batch=batch, seed=self._seed)
-        except UnvanishError as error:
-            self.error = str(error)
-            raise StopTraining from None
-
-
 @contextlib.contextmanager
-def _process_state() -> Iterator[None]:
+def _process_state(target: Target) -> Iterator[None]:
     """What a script may change of its process, put back for the next trial."""
     main, argv, path, cwd = sys.modules["__main__"], sys.argv, list(sys.path), Path.cwd()
     dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
     deterministic = torch.are_deterministic_algorithms_enabled()
+    known, environment = set(sys.modules), dict(os.environ)
     # the same start whatever ran before in this process, for scripts that seed nothing
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - scripts use the global generator
@@ -176,9 +159,22 @@ def _process_state() -> Iterator[None]:
         sys.modules["__main__"], sys.argv = main, argv
         sys.path[:] = path
         os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(environment)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
         torch.use_deterministic_algorithms(deterministic)
+        _forget_modules_of(target, known)
+
+
+def _forget_modules_of(target: Target, known: set[str]) -> None:
+    """The script's own modules are imported afresh by the next trial, with whatever state they hold."""
+    folder = Path(target.directory if target.is_module else target.program).absolute()
+    root = str(folder if target.is_module else folder.parent) + os.sep
+    for name in [n for n in sys.modules if n not in known]:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and str(file).startswith(root) and "site-packages" not in file:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager
@@ -188,13 +184,17 @@ def _shifted_seeds(shift: int) -> Iterator[None]:
         (torch, "manual_seed"),
         (torch.random, "manual_seed"),
         (np.random, "seed"),
+        (np.random, "default_rng"),
         (random, "seed"),
     ]
     originals = [getattr(owner, name) for owner, name in places]
+    unseeded = itertools.count(shift * 10**6)  # a generator of its own for each default_rng() without a seed
 
     def shifted(original: Callable[..., Any]) -> Callable[..., Any]:
         def seed(value: Any = None, *args: Any, **kwargs: Any) -> Any:
             moved = (value + shift) % 2**32 if isinstance(value, int) else value
+            if value is None and original.__name__ == "default_rng":
+                moved = next(unseeded)
             return original(moved, *args, **kwargs)
 
         return seed

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from unvanish.errors import UnvanishError
-from unvanish.precheck.candidates import Candidate
 from unvanish.precheck.layers import gains_from, mean_gain, total_decades
 from unvanish.precheck.measure import measure
 from unvanish.precheck.signal import LIMIT
@@ -20,6 +19,7 @@ from unvanish.schema.call import Batch
 from unvanish.schema.check import Change
 from unvanish.schema.finding import NotChecked
 from unvanish.schema.treatment import Prescription
+from unvanish.treatment.candidate import Candidate
 from unvanish.treatment.operate import apply
 
 
@@ -60,7 +60,7 @@ def predict_changes(
             carries=carries,
             words="carries, by theory" if carries else f"{way}, by theory: 10^{decades:.1f}",
         )
-        found.append((not carries, abs(decades), candidate.rank, change))
+        found.append((not carries, abs(decades), candidate.effort, change))
     skipped = tuple(NotChecked(what=", ".join(titles), why=why) for why, titles in refused.items())
     return tuple(change for *_, change in sorted(found, key=lambda f: f[:3])), skipped
 

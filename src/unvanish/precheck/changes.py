@@ -12,13 +12,13 @@ from torch import nn
 from unvanish.diagnose.facts import LOOK_ALIKE
 from unvanish.diagnose.rules.vanishing import FORGOTTEN
 from unvanish.errors import UnvanishError
-from unvanish.precheck.candidates import Candidate
 from unvanish.precheck.layers import gains_of, mean_gain
 from unvanish.precheck.measure import Autocast, measure
 from unvanish.precheck.signal import LIMIT, Flow, flow_of
 from unvanish.schema.call import Batch
 from unvanish.schema.check import Change
 from unvanish.schema.finding import NotChecked
+from unvanish.treatment.candidate import Candidate
 from unvanish.treatment.operate import apply
 
 SAME = 0.25  # decades: signals that differ by less are equally good, and the smaller change comes first
@@ -81,7 +81,7 @@ def _order(tried: _Tried) -> tuple[bool, int, int, float]:
     """Those that carry first; of these the nearest to a gain of 1 (in steps of SAME), then the smallest change."""
     off = abs(tried.flow.worst)
     off = off if math.isfinite(off) else 999.0
-    return not tried.change.carries, round(off / SAME), tried.candidate.rank, off
+    return not tried.change.carries, round(off / SAME), tried.candidate.effort, off
 
 
 def _words(flow: Flow) -> str:

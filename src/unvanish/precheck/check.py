@@ -14,7 +14,6 @@ from torch import nn
 from unvanish.diagnose.facts import facts_of
 from unvanish.errors import UsageError
 from unvanish.precheck.bare import bare_sentence, lost, predict_changes
-from unvanish.precheck.candidates import candidates_for
 from unvanish.precheck.changes import try_changes
 from unvanish.precheck.depth import depth_of
 from unvanish.precheck.layers import AGAIN, FIRST, gains_of, layer_checks, mean_gain, total_decades
@@ -30,6 +29,7 @@ from unvanish.schema.call import Batch
 from unvanish.schema.check import Check, LayerCheck
 from unvanish.schema.finding import Diagnosis, LossSummary, ModelDiagnosis, NotChecked, Verdict
 from unvanish.schema.run import ModelInfo, ModelRun
+from unvanish.treatment.catalogue import flow_candidates
 
 __version__ = sys.modules["unvanish"].__version__
 
@@ -115,7 +115,11 @@ def check_one(subject: Subject, *, seed: int = 0) -> tuple[ModelDiagnosis, Check
     found = None if measured.bare else mean_gain(gains, predicted=False)
     recurrent = any(row.why_no_prediction == AGAIN for row in rows)  # time steps are no depth
     depth = None if recurrent else depth_of(len(rows), predicted, found)
-    candidates = candidates_for(measured.run.architecture, None if depth is None else depth.greatest)
+    candidates = flow_candidates(
+        measured.run.architecture,
+        None if depth is None else depth.greatest,
+        recurrent=any(isinstance(m, nn.RNNBase | nn.RNNCellBase) for m in subject.model.modules()),
+    )
     signal: float | None = (ahead or flow).entry
     if measured.bare:
         changes, skipped = predict_changes(subject.model, subject.batch, candidates, seed=seed)

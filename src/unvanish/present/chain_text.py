@@ -22,7 +22,7 @@ MOST_ROWS = 60
 MOST_FORKS = 12
 MOST_STEPS = 9  # time steps of a recurrence that are shown
 REPEATED = 8  # factors of a recurrent layer in a row that are told as one
-_HEAD = ("Factor", "Gain", "Theory", "At most", "Decades", "So far")
+FACTOR_HEAD = ("Factor", "Gain", "Theory", "At most", "Decades", "So far")
 
 
 def print_explanation(explanation: Explanation, console: Console) -> None:
@@ -46,7 +46,7 @@ def print_chain(chain: Chain, console: Console) -> None:
         f"From {place(source)} down to {chain.parameter}, step {chain.step}, loss {words.plain(chain.loss, 4)}",
         "bold",
     )
-    page.table(_HEAD, _table(chain), numbers=(1, 2, 3, 4, 5))
+    page.table(FACTOR_HEAD, factor_rows(chain), numbers=(1, 2, 3, 4, 5))
     page.line(
         "Gain: the L2 norm of the signal behind a factor over that before it. Gains multiply, decades add up.",
         "dim",
@@ -68,7 +68,8 @@ def print_chain(chain: Chain, console: Console) -> None:
         _recurrence(page, recurrence)
 
 
-def _table(chain: Chain) -> list[tuple[str, ...]]:
+def factor_rows(chain: Chain) -> list[tuple[str, ...]]:
+    """The rows under FACTOR_HEAD: from the signal at the output, by every factor worth a row, to the gradient."""
     rows: list[tuple[str, ...]] = [
         (
             f"signal at the output, dL/d({chain.output_layer or 'output'})",

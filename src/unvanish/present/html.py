@@ -30,12 +30,12 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
-<title>{title}</title>
+{meta}<title>{title}</title>
 <style>{style}</style>
 </head>
 <body>
 <main id="unvanish"><noscript>{plain}</noscript></main>
-<script type="application/json" id="unvanish-view">{data}</script>
+{data}
 <script>{script}</script>
 </body>
 </html>
@@ -48,19 +48,36 @@ def render_html(view: dict[str, Any]) -> str:
     The Content-Security-Policy lets only the viewer's own script run (by its hash) and no request out. It
     raises UnvanishError if the package came without its viewer.
     """
+    data = f'<script type="application/json" id="unvanish-view">{embed_json(view)}</script>'
+    return _page(title=_title(view), plain=_without_script(view), data=data)
+
+
+def render_comparison(comparison: dict[str, Any]) -> str:
+    """The page of several runs side by side: {"kind": "compare", "runs": [views], "differences": [...]}."""
+    names = [str(view["run"]["name"])[:80] for view in comparison["runs"]]
+    plain = "\n".join(_without_script(view) for view in comparison["runs"])
+    data = f'<script type="application/json" id="unvanish-data">{embed_json(comparison)}</script>'
+    return _page(title=f"{' / '.join(names)} - unvanish", plain=plain, data=data)
+
+
+def render_shell(kind: str, address: str, title: str = "unvanish") -> str:
+    """The page without data, for a server: the viewer asks `address`, relative to the page, for it.
+
+    `kind`: "view", "runs" or "compare". It may ask its own server, and nothing else.
+    """
+    meta = f'<meta name="unvanish-{_escape(kind)}" content="{_escape(address)}">\n'
+    return _page(title=title, plain="<p>This page needs JavaScript.</p>", meta=meta, connect="'self'")
+
+
+def _page(*, title: str, plain: str, data: str = "", meta: str = "", connect: str = "'none'") -> str:
     script, style = _asset("viewer.js"), _asset("viewer.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "base-uri 'none'; form-action 'none'"
+        f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
     return _PAGE.format(
-        policy=policy,
-        title=_escape(_title(view)),
-        style=style,
-        plain=_without_script(view),
-        data=embed_json(view),
-        script=script,
+        policy=policy, title=_escape(title), meta=meta, style=style, plain=plain, data=data, script=script
     )
 
 

@@ -20,6 +20,9 @@ MARKS = 60
 LOG_RANGE = 20.0  # a loss that spans more than this factor is drawn on a log axis
 WEIGHT_CELLS = 1_500_000  # numbers of all weight bands of one model together
 WEIGHT_COLUMNS = 120
+FLAT_POINTS = 60  # a plateau is looked for on this many points of the smoothed loss
+FLAT_SHARE = 0.03  # of the loss's whole fall: a stretch that stays within it is flat
+FLAT_LEAST = 0.15  # of the run: what is shorter is not worth a mark
 
 
 def number(value: float | None, digits: int = 5) -> float | None:
@@ -94,8 +97,46 @@ def loss_view(model: ModelRun, diagnosis: ModelDiagnosis | None) -> dict[str, An
             {"step": f.first_step, "label": words.KIND_WORDS[f.kind], "severity": f.severity}
             for f in (diagnosis.findings if diagnosis else ())
         ],
+        "flat": flat_stretches(x, y),
         "summary": _loss_summary(diagnosis, len(missing), int((~seen).sum())),
     }
+
+
+def flat_stretches(steps: NDArray[np.int64], losses: NDArray[np.float64]) -> list[list[int]]:
+    """[first, last] step of every stretch on which the smoothed loss hardly moves; `losses` must be finite."""
+    if len(losses) < 40:
+        return []
+    bounds = np.linspace(0, len(losses), min(FLAT_POINTS, len(losses) // 5) + 1).astype(int)
+    level = np.array([np.median(losses[a:b]) for a, b in pairwise(bounds.tolist())])
+    noise = np.median(np.abs(np.diff(losses)))
+    # a loss that moves by less than a percent in all is flat, however its noise is stretched
+    whole = max(float(np.ptp(level)), 0.01 * float(np.abs(level).max()), float(noise))
+    swing = 6 * float(noise) / math.sqrt(len(losses) / len(level))  # what noise alone does to these medians
+    least = math.ceil(FLAT_LEAST * len(level))
+    found: list[list[int]] = []
+    start = joined = 0
+    while start < len(level):
+        end, low, high = start, level[start], level[start]
+        while end + 1 < len(level):
+            low, high = min(low, level[end + 1]), max(high, level[end + 1])
+            if high - low > max(FLAT_SHARE * whole, swing):
+                break
+            end += 1
+        if end - start + 1 >= least:
+            first, last = int(steps[bounds[start]]), int(steps[bounds[end + 1] - 1])
+            if (
+                found
+                and start - joined <= 0.05 * len(level)
+                and abs(level[start] - level[joined]) < 0.1 * whole
+            ):
+                found[-1][1] = last  # a bump between two stretches of one plateau
+            else:
+                found.append([first, last])
+            joined = end
+            start = end + 1
+        else:
+            start += 1
+    return found
 
 
 def _smooth(x: NDArray[np.int64], y: NDArray[np.float64]) -> dict[str, list[Any]] | None:

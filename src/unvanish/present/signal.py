@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unvanish.present.gains import layer_gains, skipped_columns
 from unvanish.schema.graph import Graph, Operation, OperationStats, Trace, place
 from unvanish.schema.run import ModelRun
 
@@ -38,15 +39,21 @@ def weighted_operations(graph: Graph) -> dict[str, Operation]:
     return found
 
 
-def relative_signal(trace: Trace, graph: Graph, gauge_free: bool | None = None) -> dict[str, Cell]:
+def relative_signal(
+    trace: Trace,
+    graph: Graph,
+    gauge_free: bool | None = None,
+    named: Mapping[str, Operation] | None = None,
+) -> dict[str, Cell]:
     """log10 of each weighted layer's backprop signal over that of the model's output layer.
 
     The signal of a layer is norm * sqrt(count) * output_std, which rescaling a layer does not change, or the
     plain norm where `gauge_free` is False; None = gauge-free if every layer's output_std is known. A cell is
-    a float, or "nan" (NaN or Inf in it), "zero" (exactly nothing arrives), "unmeasured".
+    a float, or "nan" (NaN or Inf in it), "zero" (exactly nothing arrives), "unmeasured". `named`: the graph's
+    `weighted_operations`, where they are known already.
     """
     stats = {s.operation: s for s in trace.stats}
-    operations = weighted_operations(graph)
+    operations = weighted_operations(graph) if named is None else named
     if trace.output is not None:
         operations = {k: o for k, o in operations.items() if o.index <= trace.output}
     if gauge_free is None:
@@ -62,24 +69,32 @@ def relative_signal(trace: Trace, graph: Graph, gauge_free: bool | None = None) 
     return cells
 
 
-def is_gauge_free(trace: Trace, graph: Graph) -> bool:
+def is_gauge_free(trace: Trace, graph: Graph, named: Mapping[str, Operation] | None = None) -> bool:
     """True if the spread of the output is known, and not zero, for every weighted layer that was measured.
 
     A head that starts at zero has no spread, though a signal passes it: then plain norms tell more.
     """
     stats = {s.operation: s for s in trace.stats}
-    seen = [stats[o.index] for o in weighted_operations(graph).values() if o.index in stats]
+    operations = weighted_operations(graph) if named is None else named
+    seen = [stats[o.index] for o in operations.values() if o.index in stats]
     return bool(seen) and all(s.output_std is not None and s.output_std != 0 for s in seen)
 
 
-def signal_map(model: ModelRun) -> dict[str, Any]:
+def named_operations(model: ModelRun) -> dict[str, dict[str, Operation]]:
+    """`weighted_operations` of every graph that was traced, by the graph's key."""
+    keys = dict.fromkeys(t.graph for t in model.traces if t.graph in model.graphs)
+    return {key: weighted_operations(model.graphs[key]) for key in keys}
+
+
+def signal_map(model: ModelRun, named: Mapping[str, Mapping[str, Operation]] | None = None) -> dict[str, Any]:
     """The layer x step map: rows in execution order, columns in time, colour limits robust to a spike."""
-    traces = [t for t in model.traces if t.graph in model.graphs]
-    gauge_free = bool(traces) and all(is_gauge_free(t, model.graphs[t.graph]) for t in traces)
-    rows = _row_order(model.graphs[key] for key in dict.fromkeys(t.graph for t in traces))
+    named = named_operations(model) if named is None else named
+    traces = [t for t in model.traces if t.graph in named]
+    gauge_free = bool(traces) and all(is_gauge_free(t, model.graphs[t.graph], named[t.graph]) for t in traces)
+    rows = _row_order(named.values())
     columns: dict[int, dict[str, Cell]] = {}
     for trace in traces:
-        signal = relative_signal(trace, model.graphs[trace.graph], gauge_free)
+        signal = relative_signal(trace, model.graphs[trace.graph], gauge_free, named[trace.graph])
         column = columns.setdefault(trace.step, {})
         for name, cell in signal.items():  # the first backward of a step that measured the layer counts
             if column.get(name, UNMEASURED) == UNMEASURED:
@@ -87,17 +102,22 @@ def signal_map(model: ModelRun) -> dict[str, Any]:
     rows = [r for r in rows if any(c.get(r, UNMEASURED) != UNMEASURED for c in columns.values())]
     steps, cells = _shorten(rows, columns)
     low, high = colour_limits(cells)
+    last = profile(rows, cells)
     return {
         "rows": rows,
         "steps": steps,
         "cells": [[round(c, 2) if isinstance(c, float) else c for c in row] for row in cells],
+        "skipped": skipped_columns(model, steps),
         "traced": len(columns),
         "gauge_free": gauge_free,
         "low": low,
         "high": high,
         "clipped": sum(isinstance(c, float) and not low <= c <= high for row in cells for c in row),
         "counts": {m: sum(c == m for row in cells for c in row) for m in (NAN, ZERO, UNMEASURED)},
-        "profile": profile(rows, cells),
+        "profile": last,
+        "gains": layer_gains(rows, last, model.graphs[traces[-1].graph], named[traces[-1].graph])
+        if traces
+        else [],
         "summary": _summary(rows, cells),
     }
 
@@ -150,12 +170,12 @@ def _signal(stats: OperationStats | None, gauge_free: bool) -> Cell:
     return value if value > 0 else ZERO
 
 
-def _row_order(graphs: Iterable[Graph]) -> list[str]:
+def _row_order(graphs: Iterable[Iterable[str]]) -> list[str]:
     """One order for the rows of several graphs: a new row goes behind the one it follows in its graph."""
     order: list[str] = []
-    for graph in graphs:
+    for names in graphs:
         place = 0
-        for name in weighted_operations(graph):
+        for name in names:
             if name in order:
                 place = order.index(name) + 1
             else:

@@ -62,6 +62,9 @@ def print_diagnosis(diagnosis: Diagnosis, chains: Sequence[Chain], console: Cons
 def print_treatment(result: TreatmentResult, console: Console) -> None:
     """Print what was tried: predicted and measured gain per layer, loss with its interval, outcome."""
     page = Page(console=console)
+    if not result.trials:
+        page.labelled("Treated", words.sentence(words.capital(result.baseline.why)))
+        return
     head = ("Variant", "Gain predicted", "Gain measured", "Loss", "Stuck", "Outcome")
     rows = [_trial_cells(result.baseline, "baseline")]
     rows += [_trial_cells(t, words.OUTCOME_WORDS[t.outcome]) for t in result.trials]
@@ -72,6 +75,8 @@ def print_treatment(result: TreatmentResult, console: Console) -> None:
     chosen = next((t for t in result.trials if t.name == result.chosen), None)
     page.labelled("Why", words.sentence(words.capital(chosen.why if chosen else _why_none(result))))
     page.labelled("Next", _treatment_next(result, chosen))
+    for note in result.notes:
+        page.labelled("Note", words.sentence(words.capital(note)), "dim", "dim")
 
 
 def diagnosis_to_text(diagnosis: Diagnosis, chains: Sequence[Chain] = ()) -> str:
@@ -223,13 +228,14 @@ def _treatment_next(result: TreatmentResult, chosen: TrialResult | None) -> str:
         return "Keep the net as it is, or allow more trial steps and seeds."
     if result.recipe is None:
         return f"Apply {chosen.title or chosen.name}."
-    rate = (
-        f" and train at a learning rate of {words.plain(chosen.learning_rate)}"
-        if chosen.learning_rate
-        else ""
+    rate = ""
+    if chosen.rate_factor != 1.0 and chosen.learning_rate:
+        rate = f" and the learning rate {words.plain(chosen.learning_rate)}"
+    patch = f", or git apply {result.diff}" if result.diff else ""
+    return (
+        f"unvanish run --recipe {result.recipe} and your script trains it in full; in your own code: "
+        f'model = unvanish.apply(model, "{result.recipe}") before the optimizer is built{rate}{patch}.'
     )
-    way = f'Before the optimizer is built: model = unvanish.apply(model, "{result.recipe}"){rate}'
-    return way + (f"; or apply the source patch {result.diff}." if result.diff else ".")
 
 
 def _aligned(rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> list[str]:

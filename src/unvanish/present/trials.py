@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from unvanish.present.series import LOG_RANGE, number, spread
 from unvanish.schema.treatment import TreatmentResult, TrialResult
 
 CURVE_POINTS = 240
+PATCH_SIGNS = 200_000  # of a longer patch only the beginning is shown
 
 
 def trials_view(result: TreatmentResult, run_path: str) -> dict[str, Any]:
@@ -29,6 +30,10 @@ def trials_view(result: TreatmentResult, run_path: str) -> dict[str, Any]:
         "chosen": result.chosen,
         "recipe": _in_run(result.recipe, run_path),
         "diff": _in_run(result.diff, run_path),
+        "patch": patch_text(result.diff, run_path),
+        "untried": [{"name": u.name, "title": u.title or u.name, "why": u.why} for u in result.untried],
+        "notes": list(result.notes),
+        "steps": result.steps,
         "stopped": result.stopped,
         "wall_seconds": number(result.wall_seconds, 3),
         "gain_low": min([0.1, *gains]),
@@ -52,7 +57,7 @@ def loss_text(trial: TrialResult) -> str:
     """The last loss with its interval: "0.412 [0.398, 0.425]"."""
     low, high = trial.loss.interval
     text = words.plain(trial.loss.last, 3)
-    if low is not None and high is not None:
+    if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
         text += f" [{words.plain(low, 3)}, {words.plain(high, 3)}]"
     return text
 
@@ -61,6 +66,27 @@ def _in_run(path: str | None, run_path: str) -> str | None:
     """The path below the run's folder; one of the two paths may be relative, so the folder's name decides."""
     parts, folder = PurePath(path or "").parts, PurePath(run_path).name
     return str(PurePath(*parts[parts.index(folder) + 1 :])) if folder in parts[:-1] else path
+
+
+def patch_text(diff: str | None, run_path: str) -> str | None:
+    """The source patch, where it is a file in the run's folder; None where there is none, or it lies elsewhere.
+
+    A link that leads out of the folder is not followed: a page is sent to others.
+    """
+    inside = _in_run(diff, run_path)
+    if diff is None or inside is None:
+        return None
+    folder = Path(run_path)
+    folder = folder if folder.is_dir() else folder.parent
+    try:
+        path, root = (folder / inside).resolve(), folder.resolve()
+        if not path.is_relative_to(root) or not path.is_file():
+            return None
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(PATCH_SIGNS + 1)
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    return text if len(text) <= PATCH_SIGNS else f"{text[:PATCH_SIGNS]}\n... (the rest is in {inside})\n"
 
 
 def gain_text(value: float | None) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from unvanish.present import words
+from unvanish.present.layers import layers_view, sizes_view
+from unvanish.present.river import river_view
 from unvanish.present.series import loss_view, mark, number, weights_view
-from unvanish.present.signal import Cell, signal_map
+from unvanish.present.signal import Cell, named_operations, signal_map
 from unvanish.present.trials import trials_view
 from unvanish.present.waterfall import chains_view
 from unvanish.schema.chain import Chain
@@ -62,7 +64,11 @@ def _run_view(run: Run) -> dict[str, Any]:
 
 
 def _model_view(model: ModelRun, told: ModelDiagnosis | None, chains: Sequence[Chain]) -> dict[str, Any]:
-    signal = signal_map(model)
+    named = named_operations(model)
+    signal = signal_map(model, named)
+    rows = {name: i for i, name in enumerate(signal["rows"])}
+    for chain in chains:  # a parameter is looked for as well as a layer
+        rows.setdefault(chain.parameter, rows.get(chain.layer, -1))
     return {
         "name": model.info.name,
         "class_name": model.info.class_name,
@@ -72,8 +78,11 @@ def _model_view(model: ModelRun, told: ModelDiagnosis | None, chains: Sequence[C
         "loss": loss_view(model, told),
         "signal": signal,
         "chains": chains_view(chains),
+        "layers": layers_view(model, signal["rows"], named),
+        "sizes": sizes_view(model),
+        "river": river_view(model, named),
         "weights": weights_view(model, _most_starved(told, chains, signal)),
-        "findings": [_finding_view(f) for f in told.findings] if told else [],
+        "findings": [_finding_view(f, rows) for f in told.findings] if told else [],
         "skipped": [{"what": s.what, "why": s.why} for s in told.skipped] if told else [],
     }
 
@@ -130,7 +139,17 @@ def _depth(cell: Cell) -> float:
     return float("-inf") if cell == "zero" else float("inf")
 
 
-def _finding_view(finding: Finding) -> dict[str, Any]:
+def _row_of(layer: str, rows: Mapping[str, int]) -> int | None:
+    """The row of the map that a layer, or a parameter of it, lies in; None where there is none."""
+    name = layer
+    while name:
+        if rows.get(name, -1) >= 0:
+            return rows[name]
+        name = name.rpartition(".")[0]
+    return None
+
+
+def _finding_view(finding: Finding, rows: Mapping[str, int]) -> dict[str, Any]:
     return {
         "kind": finding.kind,
         "kind_text": words.KIND_WORDS[finding.kind],
@@ -140,8 +159,9 @@ def _finding_view(finding: Finding) -> dict[str, Any]:
         "confidence": number(finding.confidence, 3),
         "first_step": finding.first_step,
         "layers": list(finding.layers),
+        "layer_rows": [_row_of(layer, rows) for layer in finding.layers],
         "summary": finding.summary,
-        "evidence": [_evidence_view(e) for e in finding.evidence],
+        "evidence": [_evidence_view(e, rows) for e in finding.evidence],
         "advice": [
             {"treatment": name, "text": text}
             for name, text in zip(finding.treatments, words.advice(finding), strict=True)
@@ -149,10 +169,12 @@ def _finding_view(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _evidence_view(evidence: Evidence) -> dict[str, Any]:
+def _evidence_view(evidence: Evidence, rows: Mapping[str, int]) -> dict[str, Any]:
     first, last = evidence.steps
     return {
         "layer": evidence.layer,
+        "row": _row_of(evidence.layer, rows),
+        "first": first,
         "statistic": evidence.statistic,
         "value": words.plain(evidence.value, 3),
         "threshold": words.plain(evidence.threshold, 3),

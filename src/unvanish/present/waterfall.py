@@ -9,11 +9,14 @@ from typing import Any
 
 from unvanish.present import words
 from unvanish.present.series import number, spread
-from unvanish.schema.chain import Chain, Factor
+from unvanish.schema.chain import Chain, Factor, Fork, Recurrence
 from unvanish.schema.graph import place
 
 ROWS = 60
 CHAINS = 60
+FORKS = 12  # of one chain, evenly over the way
+WAYS = 6
+TIME_STEPS = 120
 TRIVIAL = 0.005  # decades; a factor of one (a view, a transpose) is no row of its own
 
 
@@ -82,6 +85,10 @@ def _chain_view(chain: Chain) -> dict[str, Any]:
         "total_text": words.decades(chain.decades),
         "sentence": words.attribution_sentence(chain),
         "attribution": _attribution(chain),
+        "forks": [_fork(chain.forks[i]) for i in spread(len(chain.forks), FORKS)],
+        "more_forks": max(len(chain.forks) - FORKS, 0),
+        "recurrences": [_recurrence(r) for r in chain.recurrences[:8]],
+        "uses": chain.uses,
         "ends": {
             "output_norm": words.plain(chain.output_norm, 3),
             "signal_norm": words.plain(chain.signal_norm, 3),
@@ -103,6 +110,44 @@ def _attribution(chain: Chain) -> list[dict[str, Any]]:
         for part, value in parts
         if not abs(value) < TRIVIAL
     ]
+
+
+def _fork(fork: Fork) -> dict[str, Any]:
+    """A place with several ways: how much of the signal takes each of them."""
+    return {
+        "kind": fork.kind,
+        "layer": fork.layer,
+        "gain": words.plain(fork.gain, 3) if fork.gain is not None else None,
+        "ways": [
+            {
+                "label": w.label,
+                "share": number(w.share, 3),
+                "norm": words.plain(w.norm, 3),
+                "followed": w.followed,
+            }
+            for w in fork.ways[:WAYS]
+        ],
+        "more": max(len(fork.ways) - WAYS, 0),
+    }
+
+
+def _recurrence(recurrence: Recurrence) -> dict[str, Any]:
+    """The signal at each time step in decades relative to the last one; None where there is no number."""
+    steps = [recurrence.steps[i] for i in spread(len(recurrence.steps), TIME_STEPS)]
+    last = steps[-1].signal_norm if steps else 0.0
+    reference = _log(last) if last > 0 and math.isfinite(last) else 0.0
+    gain = recurrence.gain_per_step
+    return {
+        "layer": recurrence.layer,
+        "fused": recurrence.fused,
+        "total": len(recurrence.steps),
+        "steps": [t.step for t in steps],
+        "signal": [
+            number(_log(t.signal_norm) - reference, 4) if 0 < t.signal_norm < math.inf else None
+            for t in steps
+        ],
+        "gain_per_step": words.plain(gain, 3) if gain is not None else None,
+    }
 
 
 def _row(group: Sequence[Factor]) -> Row:

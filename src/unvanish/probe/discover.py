@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import inspect
 import sys
-from collections.abc import Iterable
+import weakref
+from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -18,19 +19,36 @@ T = TypeVar("T")
 
 
 class LooseParameters:
-    """Stands for tensors that an optimizer steps and no module of the script holds."""
+    """Stands for tensors that an optimizer steps and no module of the script holds.
 
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        """Tensors are named as the script calls them where it does, else by position."""
-        self.named = [(script_name(t) or f"tensor{i}", t) for i, t in enumerate(tensors)]
+    Where they are copies that the script keeps of a module's parameters (float32 masters of a float16 net, say), the
+    signal runs through that module: `working` gives the names and the modules, and `aliases` its own parameters.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor], working: nn.Module | None = None) -> None:
+        """Tensors are named as the working module does, else as the script calls them, else by position."""
+        self._working = None if working is None else weakref.ref(working)
+        own = [] if working is None else list(working.named_parameters())
+        self.aliases = {id(p): name for name, p in own}
+        self.dtypes = [p.dtype for _, p in own]  # that the signal is computed in
+        names = [name for name, _ in own]
+        self.named = [
+            (names[i] if names else script_name(t) or f"tensor{i}", t) for i, t in enumerate(tensors)
+        ]
+
+    @property
+    def working(self) -> nn.Module | None:
+        """The module that they are copies of, while the script keeps it."""
+        return None if self._working is None else self._working()
 
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
         """(name, tensor) pairs."""
         return iter(self.named)
 
     def named_modules(self) -> Iterable[tuple[str, nn.Module]]:
-        """There are no modules."""
-        return iter(())
+        """Those of the working module."""
+        found: Iterable[tuple[str, nn.Module]] = () if self.working is None else self.working.named_modules()
+        return found
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -71,10 +89,46 @@ def holders(
             continue
         tops.append(top)
         held |= {id(p) for p in top.parameters()}
+    tops = [_with_its_working_copy(top, called) for top in tops]
     loose = [p for p in parameters_of(optimizer) if id(p) not in held]
     if loose:
-        tops.append(LooseParameters(loose))
+        tops.append(LooseParameters(loose, _original_of(loose, called)))
     return tops
+
+
+def _with_its_working_copy(
+    top: nn.Module | LooseParameters, called: Sequence[nn.Module]
+) -> nn.Module | LooseParameters:
+    """A module that the script steps and never calls, while it calls a copy: the signal runs through the copy."""
+    if isinstance(top, LooseParameters):
+        return top
+    inside = {id(m) for m in top.modules()}
+    if any(id(m) in inside for m in called) or any(top is not m and _holds(m, top) for m in called):
+        return top
+    own = {id(p) for p in top.parameters()}
+    apart = [m for m in called if not any(id(p) in own for p in m.parameters())]
+    working = _original_of(list(top.parameters()), apart)
+    return top if working is None else LooseParameters(top.parameters(), working)
+
+
+def _holds(outer: nn.Module, inner: nn.Module) -> bool:
+    return any(m is inner for m in outer.modules())
+
+
+def _original_of(copies: Sequence[Tensor], called: Iterable[nn.Module]) -> nn.Module | None:
+    """The module that the script calls whose parameters have these very shapes and, as yet, values."""
+    for module in called:
+        own = list(module.parameters())
+        if len(own) != len(copies) or any(p.shape != c.shape for p, c in zip(own, copies, strict=True)):
+            continue
+        graded = any(p.grad is not None for p in own)
+        if graded or all(_alike(p, c) for p, c in zip(own, copies, strict=True)):
+            return unwrap(module)
+    return None
+
+
+def _alike(parameter: Tensor, copy: Tensor) -> bool:
+    return bool(torch.allclose(parameter.detach().float(), copy.detach().float(), rtol=1e-2, atol=1e-3))
 
 
 def unwrap(module: nn.Module) -> nn.Module:

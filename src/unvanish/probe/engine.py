@@ -559,7 +559,8 @@ class Probe:
         info = watched.info()
         watched.spare(info)
         self._put(ModelEvent(info=info))
-        if isinstance(watched.module(), LooseParameters):
+        module = watched.module()
+        if isinstance(module, LooseParameters) and not module.aliases:
             why = "no nn.Module holds these tensors; operations are shown without modules"
             self._put(Skipped(model=watched.index, what="attribution to modules", why=why))
 

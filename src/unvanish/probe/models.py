@@ -26,7 +26,17 @@ _LOOK_EVERY = 4  # measured steps between two looks at whether something changed
 _EARLY = 8  # clippings that are remembered until the model's first step
 _JUMP = 10.0  # a gradient this many times larger or smaller than when last traced asks for a trace
 _MOST_GRAPHS = 4096  # remembered by their keys
-_OPTIONS = ("momentum", "betas", "eps", "weight_decay", "alpha", "nesterov", "amsgrad", "dampening")
+_OPTIONS = (
+    "momentum",
+    "betas",
+    "eps",
+    "weight_decay",
+    "alpha",
+    "nesterov",
+    "amsgrad",
+    "dampening",
+    "maximize",
+)
 
 
 @dataclass(slots=True)
@@ -56,7 +66,8 @@ class Watched:
         """The module is held weakly: the script may drop it."""
         self.index = index
         self.name = name
-        self.class_name = class_name(module)
+        stands_for = module.working if isinstance(module, LooseParameters) else None
+        self.class_name = class_name(module if stands_for is None else stands_for)
         self.step = 0
         self._every = every
         self.traces = Schedule(ratio=TRACE_RATIO, every=every)
@@ -80,6 +91,8 @@ class Watched:
         """These are its parameters from now on, with all that follows from them."""
         self.named = named
         self._names = {id(p): name for name, p in named}
+        if isinstance(self._module, LooseParameters):
+            self._names |= self._module.aliases
         self.ids = self._names.keys()
         self.spread = any(type(p) not in (Tensor, nn.Parameter) for _, p in named)  # over processes
         self.ring = (ExactRing if self._exact else ParameterRing)([p for _, p in named])
@@ -240,6 +253,7 @@ class Watched:
         module = self.module()
         apart = data_parallel_shards(module) if isinstance(module, nn.Module) else set()
         copies = data_parallel_copies({id(p): p for _, p in self.named})
+        computed_in = module.dtypes if isinstance(module, LooseParameters) else []
         return ModelInfo(
             index=self.index,
             name=self.name,
@@ -249,7 +263,7 @@ class Watched:
                     index=i,
                     name=name,
                     shape=tuple(p.shape),
-                    dtype=str(p.dtype).removeprefix("torch."),
+                    dtype=str(computed_in[i] if i < len(computed_in) else p.dtype).removeprefix("torch."),
                     requires_grad=p.requires_grad,
                     optimizer=owner.get(id(p)),
                     sampled=self.ring.looked_at[i],

@@ -7,6 +7,7 @@ from typing import Any
 
 from unvanish.schema.chain import Chain
 from unvanish.schema.finding import SCHEMA_VERSION, finite
+from unvanish.schema.notebook import html_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,10 @@ class Explanation:
 
     def __repr__(self) -> str:
         return self.text or f"Explanation of {', '.join(c.parameter for c in self.chains)}"
+
+    def _repr_html_(self) -> str | None:
+        """For notebooks."""
+        return html_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON holds it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from unvanish.schema.check import Check
+from unvanish.schema.notebook import html_of
 
 SCHEMA_VERSION = 1
 
@@ -189,6 +190,10 @@ class Diagnosis:
             return "\n\n".join(_model_text(m, alone=len(self.models) == 1) for m in self.models)
         head = ["Verdict  inconclusive", "Why      no model was trained while this was watched"]
         return "\n".join([*head, *(f"Note     {s.what}: {s.why}" for s in self.skipped)])
+
+    def _repr_html_(self) -> str | None:
+        """For notebooks."""
+        return html_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's JSON object; every number in it is finite or null."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 from unvanish.schema.architecture import LayerSpec
 from unvanish.schema.graph import Graph, Trace
+from unvanish.schema.notebook import html_of
 
 RunStatus = Literal["running", "finished", "stopped", "interrupted", "crashed", "cut_off"]
 
@@ -279,3 +280,7 @@ class Run:
     skipped: tuple[Skipped, ...] = ()
     events_dropped: int = 0
     extra: dict[str, str] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str | None:
+        """For notebooks."""
+        return html_of(self)

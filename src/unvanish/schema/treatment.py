@@ -55,6 +55,7 @@ class TrialResult:
     outcome: Outcome
     why: str
     learning_rate: float | None = None
+    rate_factor: float = 1.0  # of the script's own rate, at which this side does best
     stuck_seeds: int = 0
     curves: tuple[tuple[float, ...], ...] = ()
     curve_steps: tuple[int, ...] = ()
@@ -74,6 +75,7 @@ class TrialResult:
                 "interval": [finite(self.loss.interval[0]), finite(self.loss.interval[1])],
             },
             "learning_rate": finite(self.learning_rate),
+            "rate_factor": finite(self.rate_factor),
             "seeds": self.seeds,
             "stuck_seeds": self.stuck_seeds,
             "steps": self.steps,
@@ -103,6 +105,7 @@ class TrialResult:
             outcome=data["outcome"],
             why=data["why"],
             learning_rate=data.get("learning_rate"),
+            rate_factor=data.get("rate_factor", 1.0),
             stuck_seeds=data.get("stuck_seeds", 0),
             curves=tuple(
                 tuple(math.nan if v is None else v for v in curve) for curve in data.get("curves", ())
@@ -112,8 +115,17 @@ class TrialResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Untried:
+    """A candidate that no script was trained with, and why not."""
+
+    name: str
+    title: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TreatmentResult:
-    """All trials of one treatment run, and what was chosen."""
+    """All trials of one treatment run, and what was chosen. `steps`: optimizer steps of all trials together."""
 
     baseline: TrialResult
     trials: tuple[TrialResult, ...]
@@ -123,6 +135,9 @@ class TreatmentResult:
     wall_seconds: float
     chance: float | None = None
     stopped: str | None = None  # why not all trials were run (Ctrl-C, budget); None = all were
+    untried: tuple[Untried, ...] = ()
+    steps: int = 0
+    notes: tuple[str, ...] = ()  # what could not be done, and why; what is to be known of the patch
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's object."""
@@ -135,6 +150,10 @@ class TreatmentResult:
             "diff": self.diff,
             "wall_seconds": finite(self.wall_seconds),
             "chance": finite(self.chance),
+            "stopped": self.stopped,
+            "untried": [{"name": u.name, "title": u.title, "why": u.why} for u in self.untried],
+            "steps": self.steps,
+            "notes": list(self.notes),
         }
 
     @classmethod
@@ -148,4 +167,10 @@ class TreatmentResult:
             diff=data["diff"],
             wall_seconds=data["wall_seconds"] or 0.0,
             chance=data.get("chance"),
+            stopped=data.get("stopped"),
+            untried=tuple(
+                Untried(name=u["name"], title=u["title"], why=u["why"]) for u in data.get("untried", ())
+            ),
+            steps=data.get("steps", 0),
+            notes=tuple(data.get("notes", ())),
         )

@@ -35,7 +35,12 @@ NAMES: dict[type[nn.Module], str] = {
     nn.Tanhshrink: "tanhshrink",
 }
 _IN_PLACE = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "celu", "hardtanh")
-FUNCTIONS = frozenset(NAMES.values()) | {f"{name}_" for name in _IN_PLACE}
+# what torch's functions call themselves, in-place forms included -> the activation's name
+FUNCTIONS: dict[str, str] = {
+    **{name: name for name in NAMES.values()},
+    **{f"{name}_": name for name in _IN_PLACE},
+    "log_sigmoid": "logsigmoid",
+}
 
 _PLAIN: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,

@@ -1,7 +1,8 @@
 """Which layers a model has, in execution order, and what stands behind each: read, never changed.
 
-Known by torch.fx where the model traces; else from an order that the probe recorded; else from the
-nn.Sequential containers alone, whose order is certain whatever the rest of the model does.
+Known by torch.fx where the model traces; else from one forward pass over a batch, if there is one; else from an
+order that the probe recorded; else from the nn.Sequential containers alone, whose order is certain whatever the rest
+of the model does.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from typing import Literal
 
 from torch import nn
 
+from unvanish.schema.call import Batch
 from unvanish.treatment import activations
-from unvanish.treatment.flow import LEARNED, Flow, Stage, trace_flow
+from unvanish.treatment.blocks import Residual
+from unvanish.treatment.flow import Flow, Stage, record_flow, trace_flow
 from unvanish.treatment.kinds import TRANSPOSED, WEIGHTED, is_sequential, kind_of, weight_of
+from unvanish.treatment.roles import HIDDEN, reaches_weights, role_of, sort_activations
 
 __all__ = [
     "TRANSPOSED",
@@ -28,7 +32,7 @@ __all__ = [
     "within",
 ]
 
-HIDDEN = "hidden"
+Source = Literal["fx", "run", "order", "containers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,20 +68,30 @@ class Anatomy:
     hidden: tuple[nn.Module, ...]  # activation modules with a weighted layer behind every use of them
     kept: tuple[tuple[str, str], ...]  # (path, why): activations that must stay as they are
     functional: tuple[str, ...]  # hidden activations that are called as functions
-    source: Literal["fx", "order", "containers"]
+    source: Source
     flow: Flow
     roles: tuple[str, ...]  # for each stage of the flow: "", or for an activation HIDDEN or why it must stay
+
+    @property
+    def wired(self) -> bool:
+        """Whether all calls of a forward pass are known, with what flows from which to which."""
+        return self.source in ("fx", "run")
 
     def layer_of(self, module: nn.Module) -> Layer | None:
         """The layer that this weighted module is, None where the order did not show it."""
         return next((layer for layer in self.layers if layer.module is module), None)
 
 
-def read_anatomy(root: nn.Module, order: Sequence[nn.Module] | None = None) -> Anatomy:
+def read_anatomy(
+    root: nn.Module, order: Sequence[nn.Module] | None = None, batch: Batch | None = None
+) -> Anatomy:
     """Read the model. Never raises for a model that is hard to read: then fewer layers are known."""
-    flow = trace_flow(root, kind_of)
+    flow = trace_flow(root)
     if flow is not None:
         return _from_flow(root, flow, "fx")
+    flow = None if batch is None else record_flow(root, batch)
+    if flow is not None:
+        return _from_flow(root, flow, "run")
     if order is not None:
         paths = {id(m): p for p, m in root.named_modules()}
         known = [(paths[id(m)], m) for m in order if id(m) in paths and not any(True for _ in m.children())]
@@ -121,6 +135,8 @@ def _leaves(path: str, module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
     if is_sequential(module):
         for name, child in module.named_children():
             yield from _leaves(f"{path}.{name}" if path else name, child)
+    elif isinstance(module, Residual):
+        yield from _leaves(f"{path}.body", module.body)
     else:
         yield path, module
 
@@ -133,9 +149,9 @@ def _outer_sequentials(root: nn.Module) -> Iterable[tuple[str, nn.Module]]:
             yield path, module
 
 
-def _from_flow(root: nn.Module, flow: Flow, source: Literal["fx", "order", "containers"]) -> Anatomy:
+def _from_flow(root: nn.Module, flow: Flow, source: Source) -> Anatomy:
     stages = flow.stages
-    onward = _reaches_weights(stages)
+    onward = reaches_weights(stages)
     calls = Counter(id(s.module) for s in stages if s.module is not None)
     fed_by = _fed_by(stages)
     layers: dict[int, Layer] = {}
@@ -162,8 +178,8 @@ def _from_flow(root: nn.Module, flow: Flow, source: Literal["fx", "order", "cont
             stage=index,
             end=end,
         )
-    roles = tuple(_role(stage, onward) for stage in stages)
-    hidden, kept = _sort_activations(root, stages, roles)
+    roles = tuple(role_of(stage, onward) for stage in stages)
+    hidden, kept = sort_activations(root, stages, roles)
     return Anatomy(
         layers=tuple(_one_region_each(layers.values())),
         hidden=hidden,
@@ -181,15 +197,6 @@ def _one_region_each(layers: Iterable[Layer]) -> list[Layer]:
     found = list(layers)
     count = Counter(layer.region for layer in found)
     return [replace(layer, region=None) if count[layer.region] > 1 else layer for layer in found]
-
-
-def _reaches_weights(stages: Sequence[Stage]) -> list[bool]:
-    """Tell for each stage whether it has weights or leads to some (they are in execution order)."""
-    reach = [False] * len(stages)
-    for index in range(len(stages) - 1, -1, -1):
-        stage = stages[index]
-        reach[index] = stage.kind in LEARNED or any(reach[b] for b in stage.behind)
-    return reach
 
 
 def _follower(stages: Sequence[Stage], index: int) -> tuple[int | None, bool]:
@@ -219,30 +226,3 @@ def _fed_by(stages: Sequence[Stage]) -> list[str]:
         for b in stage.behind:
             incoming[b].add(made)
     return ["mixed" if len(names) > 1 else next(iter(names), "identity") for names in incoming]
-
-
-def _role(stage: Stage, onward: Sequence[bool]) -> str:
-    if stage.kind != "activation":
-        return ""
-    if stage.gates:
-        return "it gates another signal"
-    if not any(onward[b] for b in stage.behind):
-        return "it makes the model's output, and the loss counts on its range"
-    return HIDDEN
-
-
-def _sort_activations(
-    root: nn.Module, stages: Sequence[Stage], roles: Sequence[str]
-) -> tuple[tuple[nn.Module, ...], tuple[tuple[str, str], ...]]:
-    hidden: dict[int, nn.Module] = {}
-    kept: dict[int, tuple[str, str]] = {}
-    for stage, role in zip(stages, roles, strict=True):
-        if stage.module is not None and role == HIDDEN:
-            hidden[id(stage.module)] = stage.module
-        elif stage.module is not None and role:
-            kept[id(stage.module)] = (stage.path or "", role)
-    shown = {id(s.module) for s in stages if s.module is not None}
-    for path, module in root.named_modules():
-        if activations.name_of(module) is not None and id(module) not in shown:
-            kept[id(module)] = (path, "where it stands in the forward pass is not known")
-    return tuple(m for i, m in hidden.items() if i not in kept), tuple(kept.values())

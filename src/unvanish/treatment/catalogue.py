@@ -1,85 +1,124 @@
-"""Candidates: named combinations of prescriptions that are worth a trial."""
+"""What is worth a try: the five solutions of the seed, all single changes of a net, and what mends other causes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from unvanish.errors import UsageError
-from unvanish.schema.finding import TreatmentName
-from unvanish.schema.treatment import Prescription, Safety
-from unvanish.treatment.operate import safety_of
+from unvanish.schema.architecture import LayerSpec
+from unvanish.treatment.candidate import Candidate, candidate, of
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One thing to try. `half_fix` marks what is popular and, for a vanished sigmoid chain, does not help."""
-
-    name: str
-    title: str
-    prescriptions: tuple[Prescription, ...]
-    safety: Safety
-    half_fix: bool = False
-
-    @property
-    def effort(self) -> int:
-        """How much it changes: the number of prescriptions."""
-        return len(self.prescriptions)
-
-
-def _candidate(name: str, title: str, *prescriptions: Prescription, half_fix: bool = False) -> Candidate:
-    return Candidate(
-        name=name,
-        title=title,
-        prescriptions=prescriptions,
-        safety=safety_of(prescriptions),
-        half_fix=half_fix,
-    )
-
-
-def _of(treatment: TreatmentName, **parameters: str | float) -> Prescription:
-    return Prescription(treatment=treatment, parameters=dict(parameters))
+RECTIFIERS = frozenset(("relu", "leaky_relu", "relu6", "gelu", "silu", "prelu", "elu", "mish", "celu"))
+ORTHOGONAL = frozenset(("orthogonal", "lsuv", "centred"))
+MOST_DRAWN = 2e10  # products that drawing orthogonal matrices takes
+FEW_ROWS = 16  # of a batch: its statistics are too noisy for a batch norm
+_TO_THREE = 3
 
 
 def seed_candidates() -> tuple[Candidate, ...]:
     """The five solutions of the seed (ReLU and LeakyReLU with the init they need), and three half-fixes."""
     return (
-        _candidate("simplify", "simplify to 3 layers", _of("simplify", layers=3)),
-        _candidate("relu_he", "ReLU with He init", _of("activation", kind="relu"), _of("init", scheme="he")),
-        _candidate(
+        candidate("simplify", "simplify to 3 layers", of("simplify", layers=3)),
+        candidate("relu_he", "ReLU with He init", of("activation", kind="relu"), of("init", scheme="he")),
+        candidate(
             "leaky_relu_he",
             "LeakyReLU with He init for its slope",
-            _of("activation", kind="leaky_relu", slope=0.01),
-            _of("init", scheme="he"),
+            of("activation", kind="leaky_relu", slope=0.01),
+            of("init", scheme="he"),
         ),
-        _candidate(
-            "init",
-            "proper init: orthogonal, gain 4, centred",
-            _of("init", scheme="critical_centred"),
-        ),
-        _candidate("batchnorm", "batch norm before each activation", _of("batchnorm")),
-        _candidate("residual", "identity skips", _of("residual")),
-        _candidate("relu_alone", "ReLU, init unchanged", _of("activation", kind="relu"), half_fix=True),
-        _candidate("xavier", "Xavier init", _of("init", scheme="xavier"), half_fix=True),
-        _candidate("lsuv", "LSUV init", _of("init", scheme="lsuv"), half_fix=True),
+        candidate("init", "proper init: orthogonal, gain 4, centred", of("init", scheme="critical_centred")),
+        candidate("batchnorm", "batch norm before each activation", of("batchnorm")),
+        candidate("residual", "identity skips", of("residual")),
+        candidate("relu_alone", "ReLU, init unchanged", of("activation", kind="relu"), half_fix=True),
+        candidate("xavier", "Xavier init", of("init", scheme="xavier"), half_fix=True),
+        candidate("lsuv", "LSUV init", of("init", scheme="lsuv"), half_fix=True),
     )
 
 
-def pick(candidates: tuple[Candidate, ...], only: tuple[str, ...]) -> tuple[Candidate, ...]:
-    """The candidates of these names, in the order of the catalogue (all of them where `only` is empty).
+def flow_candidates(
+    layers: Sequence[LayerSpec], greatest: int | None = None, *, recurrent: bool = False
+) -> tuple[Candidate, ...]:
+    """Single changes that may bring the signal through this net: what is worth a backward pass.
 
-    A treatment's name of the contract (say "activation") picks every candidate that uses it.
-
-    Raises:
-        UsageError: a name that picks nothing.
+    `greatest`: the depth that its recipe can carry, where known. `recurrent`: it has recurrent cells. Orthogonal
+    matrices of large layers take minutes to draw: where they would, they are left out.
     """
-    if not only:
-        return candidates
+    drawn = sum(s.fan_in * s.fan_out * min(s.fan_in, s.fan_out) for s in layers)
+    found = [*_inits(layers), *_activations(layers), *_norms_and_skips(layers), *_depths(layers, greatest)]
+    found += gated_cells() if recurrent else []
+    return tuple(c for c in found if drawn <= MOST_DRAWN or c.name not in ORTHOGONAL)
 
-    def meant(candidate: Candidate, word: str) -> bool:
-        return word == candidate.name or word in {p.treatment for p in candidate.prescriptions}
 
-    for word in only:
-        if not any(meant(c, word) for c in candidates):
-            known = ", ".join(c.name for c in candidates)
-            raise UsageError(f"there is no candidate {word[:40]!r}", f"choose from {known}")
-    return tuple(c for c in candidates if any(meant(c, word) for word in only))
+def _inits(layers: Sequence[LayerSpec]) -> list[Candidate]:
+    found = {s.activation for s in layers} - {"identity"}
+    out = []
+    if not found or found & RECTIFIERS:
+        out.append(candidate("he", "He init", of("init", scheme="he")))
+    out += [
+        candidate("xavier", "Xavier init", of("init", scheme="xavier")),
+        candidate("orthogonal", "orthogonal init", of("init", scheme="orthogonal")),
+        candidate("lsuv", "LSUV init", of("init", scheme="lsuv")),
+    ]
+    if any(s.fan_in != s.fan_out for s in layers[:-1]):  # else it is Xavier's
+        out.append(candidate("lecun", "LeCun init", of("init", scheme="lecun")))
+    if "sigmoid" in found:
+        title = "orthogonal init of gain 4, centred (b = -W/2)"
+        out.append(candidate("centred", title, of("init", scheme="critical_centred")))
+    return out
+
+
+def _activations(layers: Sequence[LayerSpec]) -> list[Candidate]:
+    found = {s.activation for s in layers} - {"identity"}
+    relu, leaky = of("activation", kind="relu"), of("activation", kind="leaky_relu", slope=0.01)
+    he = of("init", scheme="he")
+    out = []
+    if found - {"relu"}:
+        out.append(candidate("relu", "ReLU, init unchanged", relu))
+        out.append(candidate("relu_he", "ReLU with He init", relu, he))
+    if found:
+        out.append(candidate("leaky_relu_he", "leaky ReLU with He init", leaky, he))
+        selu, lecun = of("activation", kind="selu"), of("init", scheme="lecun")
+        out.append(candidate("selu_lecun", "SELU with LeCun init", selu, lecun))
+    return out
+
+
+def _norms_and_skips(layers: Sequence[LayerSpec]) -> list[Candidate]:
+    depth = len({s.name for s in layers})
+    few = any(s.batch is not None and s.batch < FEW_ROWS for s in layers)
+    over_rows = candidate("batchnorm", "batch norm before each activation", of("batchnorm"))
+    over_groups = candidate("groupnorm", "group norm before each activation", of("groupnorm"))
+    out = [
+        over_groups if few else over_rows,
+        candidate("layernorm", "layer norm before each activation", of("layernorm")),
+        candidate("residual", "identity skips", of("residual")),
+    ]
+    if depth > 1:
+        scale = round(depth**-0.5, 3)
+        title = f"identity skips, branches times {scale:g} (1/sqrt of the depth)"
+        out.append(candidate("residual_scaled", title, of("residual", scale=scale)))
+    return out
+
+
+def _depths(layers: Sequence[LayerSpec], greatest: int | None) -> list[Candidate]:
+    depth = len({s.name for s in layers})
+    keeps = sorted({k for k in (greatest, _TO_THREE) if k is not None and 2 <= k < depth})
+    return [
+        candidate(f"depth_{k}", f"{k} layers instead of {depth}", of("simplify", layers=k)) for k in keeps
+    ]
+
+
+def gated_cells() -> list[Candidate]:
+    """Cells whose state is handed on by a gate, and not squashed at every time step."""
+    return [
+        candidate("gru", "GRU cells in place of plain ones", of("gated_rnn", cell="gru")),
+        candidate("lstm", "LSTM cells in place of plain ones", of("gated_rnn", cell="lstm")),
+    ]
+
+
+# --- what mends other causes than a lost signal at the start -------------------------------------------------
+
+
+def rate(factor: float) -> Candidate:
+    """Another learning rate."""
+    word = f"{factor:g} times" if factor > 1 else f"{1 / factor:g} times smaller"
+    title = f"{word} the learning rate" if factor > 1 else f"a {word} learning rate"
+    return candidate(f"learning_rate_{factor:g}", title, of("learning_rate", factor=factor))

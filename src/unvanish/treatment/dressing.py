@@ -16,7 +16,6 @@ from torch import nn
 from unvanish.errors import SurgeryError
 from unvanish.treatment.journal import Step
 from unvanish.treatment.kinds import plain_type
-from unvanish.treatment.running import redirect_running_call
 
 # weak: a class holds the globals of the script that defines it, with all that they hold
 _MADE: weakref.WeakValueDictionary[tuple[Any, tuple[Coat, ...]], type[nn.Module]] = (
@@ -70,10 +69,8 @@ def dress(module: nn.Module, coat: Coat) -> Step:
             f"the class {before.__name__} can't be extended ({type(error).__name__}: {str(error)[:80]})",
             "make the change in the source",
         ) from error
-    stop = redirect_running_call(module)
 
     def undo() -> None:
-        stop()
         object.__setattr__(module, "__class__", before)
 
     return undo

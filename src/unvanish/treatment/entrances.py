@@ -28,7 +28,7 @@ def entrances(root: nn.Module, anatomy: Anatomy) -> list[nn.Module] | None:
     Raises:
         SurgeryError: the data goes into embeddings alone, or through a batch norm.
     """
-    if anatomy.source != "fx":
+    if not anatomy.wired:
         if not is_sequential(root):
             return None
         first = next((m for m in root.children() if kind_of(m) != "transparent"), None)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
 
-from unvanish.treatment.activations import FUNCTIONS, name_of
+from unvanish.schema.call import Batch
+from unvanish.treatment.activations import FUNCTIONS
+from unvanish.treatment.kinds import kind_of, name_of
+from unvanish.treatment.recording import record
 from unvanish.treatment.tracing import Site, site_of, trace
 
 _SHAPE_QUERIES = frozenset({"size", "dim", "numel", "getattr", "ndimension"})
@@ -20,7 +23,7 @@ _PASSED_ON = _SHAPE_CHANGES | {
     "chunk", "split", "unbind", "getitem", "narrow", "select", "expand", "expand_as", "transpose", "permute",
     "repeat", "sub", "rsub", "neg",
 }  # fmt: skip
-_PRODUCTS = (operator.mul, operator.imul, torch.mul)
+_PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_", "imul", "rmul")
 _MAPS = frozenset(
     {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "bilinear"}
     | {f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)}
@@ -51,6 +54,7 @@ class Stage:
     site: Site | None = None
     name: str = ""  # of the function, without the underscore of its in-place form; "" for a module
     in_place: bool = False
+    overwrites: bool = False  # in place, and what it changes is used again by its old name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +69,24 @@ class Flow:
     returns_one: bool = False
 
 
-def trace_flow(root: nn.Module, kind_of: Callable[[nn.Module], str]) -> Flow | None:
+def trace_flow(root: nn.Module) -> Flow | None:
     """Trace the model symbolically; None where that can't be done (control flow on data, say)."""
-    graph = trace(root, lambda module: kind_of(module) in LEAVES)
-    return None if graph is None else _boil_down(root, graph, kind_of)
+    graph = trace(root, is_leaf)
+    return None if graph is None else _boil_down(root, graph)
 
 
-def _boil_down(root: nn.Module, graph: fx.Graph, kind_of: Callable[[nn.Module], str]) -> Flow | None:
+def record_flow(root: nn.Module, batch: Batch) -> Flow | None:
+    """Watch one forward pass over a batch; None where it fails."""
+    graph = record(root, batch, is_leaf)
+    return None if graph is None else _boil_down(root, graph)
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is known as a whole, and not looked into."""
+    return kind_of(module) in LEAVES
+
+
+def _boil_down(root: nn.Module, graph: fx.Graph) -> Flow | None:
     nodes = [n for n in graph.nodes if n.op.startswith("call_") and not _is_query(n)]
     place = {n: i for i, n in enumerate(nodes)}
     result = next(n for n in graph.nodes if n.op == "output")
@@ -84,7 +99,7 @@ def _boil_down(root: nn.Module, graph: fx.Graph, kind_of: Callable[[nn.Module], 
                 module = root.get_submodule(path)
             except AttributeError:
                 return None
-        kind, name = _classify(node, module, kind_of)
+        kind, name = _classify(node, module)
         users = [u for u in node.users if u in place]
         stages.append(
             Stage(
@@ -95,7 +110,8 @@ def _boil_down(root: nn.Module, graph: fx.Graph, kind_of: Callable[[nn.Module], 
                 behind=tuple(place[u] for u in users),
                 gates=_gates(node),
                 name="" if module is not None else _name(node).rstrip("_"),
-                in_place=_name(node).endswith("_") or node.kwargs.get("inplace") is True,
+                in_place=_in_place(node, module),
+                overwrites=_in_place(node, module) and _used_again(node, place),
                 sees_data=any(s.op == "placeholder" for s in node.all_input_nodes),
                 makes_output=node in result.all_input_nodes,
                 site=site_of(node),
@@ -119,20 +135,28 @@ def _is_query(node: fx.Node) -> bool:
     return bool(sources) and all(s.op.startswith("call_") and _is_query(s) for s in sources)
 
 
-def _classify(
-    node: fx.Node, module: nn.Module | None, kind_of: Callable[[nn.Module], str]
-) -> tuple[str, str]:
+def _classify(node: fx.Node, module: nn.Module | None) -> tuple[str, str]:
     from_function = _name(node).rstrip("_")
     if module is not None:
-        kind = kind_of(module)
-        return kind, name_of(module) or "identity"
+        return kind_of(module), name_of(module)
     if _name(node) in FUNCTIONS:
-        return "activation", from_function
+        return "activation", FUNCTIONS[_name(node)]
     if from_function in _SOFTMAXES:
         return "softmax", from_function
     if from_function in _MAPS and any(_is_learned(s) for s in node.all_input_nodes):
         return "opaque", "identity"
     return ("transparent" if from_function in _SHAPE_CHANGES else "other"), "identity"
+
+
+def _in_place(node: fx.Node, module: nn.Module | None) -> bool:
+    if module is not None:
+        return getattr(module, "inplace", False) is True
+    return _name(node).endswith("_") or node.kwargs.get("inplace") is True
+
+
+def _used_again(node: fx.Node, place: Mapping[fx.Node, int]) -> bool:
+    sources = node.all_input_nodes
+    return bool(sources) and any(place.get(user, -1) > place[node] for user in sources[0].users)
 
 
 def _is_learned(node: fx.Node) -> bool:
@@ -146,7 +170,9 @@ def _is_learned(node: fx.Node) -> bool:
 def _gates(node: fx.Node) -> bool:
     """Whether a call's result is multiplied with another signal, in one piece, in parts, or as 1 - z."""
     for user in node.users:
-        product = user.target in _PRODUCTS or (user.op == "call_method" and user.target in ("mul", "mul_"))
+        product = user.target in _PRODUCTS or (
+            user.op == "call_method" and user.target in ("mul", "mul_", "imul", "rmul")
+        )
         if product and len(user.all_input_nodes) > 1:
             return True
         passed_on = user.op != "call_module" and _name(user).rstrip("_") in _PASSED_ON

@@ -23,7 +23,9 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 TRANSPARENT = (nn.Identity, nn.Flatten, nn.Unflatten, Standardise, *DROPOUTS)
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-SOFTMAXES = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
+SOFTMAXES: dict[type[nn.Module], str] = {
+    nn.Softmax: "softmax", nn.LogSoftmax: "log_softmax", nn.Softmin: "softmin", nn.Softmax2d: "softmax",
+}  # fmt: skip
 
 _KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
     ("weighted", WEIGHTED),
@@ -32,7 +34,7 @@ _KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
     ("recurrent", RECURRENT),
     ("embedding", EMBEDDINGS),
     ("attention", (nn.MultiheadAttention,)),
-    ("softmax", SOFTMAXES),
+    ("softmax", tuple(SOFTMAXES)),
 )
 
 
@@ -44,6 +46,11 @@ def kind_of(module: nn.Module) -> str:
         if isinstance(module, types):
             return kind
     return "opaque" if any(True for _ in module.parameters()) else "other"
+
+
+def name_of(module: nn.Module) -> str:
+    """The name of an activation or softmax, "identity" for anything else."""
+    return activations.name_of(module) or SOFTMAXES.get(plain_type(module), "identity")
 
 
 def weight_of(module: nn.Module) -> torch.Tensor:

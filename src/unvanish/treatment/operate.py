@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from unvanish.errors import SurgeryError
 from unvanish.schema.call import Batch
 from unvanish.schema.treatment import Prescription, Safety
+from unvanish.treatment.anatomy import read_anatomy
 from unvanish.treatment.draw import current_seed, quiet_rng
 from unvanish.treatment.registry import TREATMENTS
 from unvanish.treatment.surgery import Surgery
@@ -93,6 +94,7 @@ def apply(
             for prescription in prescriptions:
                 _carry_out(surgery, prescription, _as_batch(batch), seed)
             surgery.settle_optimizers()
+            surgery.redirect_running_calls()
     except BaseException as error:
         surgery.undo()
         if isinstance(error, SurgeryError) or not isinstance(error, Exception):
@@ -114,13 +116,21 @@ def apply_when_ready(
 ) -> Undo:
     """As apply; what needs a batch, and all after it, waits for the model's first training forward.
 
+    So does all of it where the model can't be read without a batch and is refused for that; an optimizer has to be
+    handed in then, as one that is built in the meantime would hold the wrong parameters.
+
     Raises:
         SurgeryError: as apply does, at once for what needs no batch, else out of that first forward.
     """
     plan = list(prescriptions)
     split = next((i for i, p in enumerate(plan) if needs_batch(p)), len(plan))
     seed = current_seed() if seed is None else seed
-    done = apply(model, plan[:split], optimizer=optimizer, seed=seed, order=order)
+    try:
+        done = apply(model, plan[:split], optimizer=optimizer, seed=seed, order=order)
+    except SurgeryError:
+        if not _may_wait(model, plan, optimizer, order):
+            raise
+        split, done = 0, Undo()
     if split == len(plan):
         return done
 
@@ -134,6 +144,18 @@ def apply_when_ready(
 
     done._handle = model.register_forward_pre_hook(first_batch, with_kwargs=True, prepend=True)
     return done
+
+
+def _may_wait(
+    model: nn.Module, plan: Sequence[Prescription], optimizer: Optimizers, order: Sequence[str] | None
+) -> bool:
+    """Whether a refusal may be for want of a batch: the wiring is not known, and all that is asked for is there."""
+    if optimizer is None or order is not None or not isinstance(model, nn.Module):
+        return False
+    known = {path for path, _ in model.named_modules()}
+    if any(p.target != "*" and p.target not in known for p in plan):
+        return False
+    return not read_anatomy(model).wired
 
 
 def _carry_out(surgery: Surgery, prescription: Prescription, batch: Batch | None, seed: int) -> None:

@@ -183,8 +183,8 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path, optimizer: Optim
     """Treat the model in place by a recipe (or the file that holds one), and return it: `unvanish.apply`.
 
     Call it before the optimizer is built, or hand the optimizer in: its groups and state are brought along,
-    and its learning rate is set to the recipe's. A part that needs a batch (LSUV) is carried out at the first
-    training forward.
+    and its learning rate is set to the recipe's. A part that needs a batch (LSUV, standardised inputs) is carried
+    out at the first training forward.
 
     Raises:
         RecipeError: the file is no recipe, or one for another model.

@@ -120,6 +120,9 @@ class _Editor(ast.NodeTransformer):
         here = (node.end_lineno, node.end_col_offset)
         method_style = None
         edits = [(p, e) for p, e in self._edits if (e.end_line, e.end_column) == here]
+        edits.sort(
+            key=lambda entry: entry[1].action == "add"
+        )  # whatever the call is by then, the sum goes around it
         if any(e.action in ("swap", "callee") for _, e in edits):
             method_style = self._method.method_style(node)
         self.generic_visit(node)

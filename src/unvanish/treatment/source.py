@@ -55,7 +55,12 @@ class Method:
                 for c in calls
                 if c.lineno == site.line and _last_name(c.func).rstrip("_") == hint.rstrip("_")
             ]
-        if len(found) != 1:
+        if not found:
+            raise SurgeryError(
+                f"the call in line {site.line} is not written in {self.function.__qualname__} itself",
+                "call it in forward itself",
+            )
+        if len(found) > 1:
             raise SurgeryError(
                 f"line {site.line} of {self.function.__qualname__} can't be told apart into its calls",
                 "write one call to a line",
@@ -149,19 +154,10 @@ class Method:
         return made
 
 
-def holds_code(function: FunctionType, code: CodeType) -> bool:
-    """Whether this code is the function's, or that of a lambda or comprehension in it."""
-    return any(
-        c is code or (c.co_firstlineno == code.co_firstlineno and c.co_code == code.co_code)
-        for c in _nested(function.__code__)
-    )
-
-
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for const in code.co_consts:
-        if isinstance(const, CodeType):
-            yield from _nested(const)
+def is_code_of(function: FunctionType, code: CodeType) -> bool:
+    """Whether this code is the function's (torch.fx runs a copy of it where there are *args)."""
+    own = function.__code__
+    return own is code or (own.co_firstlineno == code.co_firstlineno and own.co_code == code.co_code)
 
 
 def _file_tree(function: FunctionType) -> ast.Module:

@@ -9,11 +9,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from unvanish.errors import SurgeryError
+from unvanish.treatment.adoption import adopt, set_mode, share_hooks, take_over
 from unvanish.treatment.blocks import Joined
 from unvanish.treatment.dressing import Coat, dress
 from unvanish.treatment.journal import Journal
 from unvanish.treatment.refuse import refuse_wrappers
 from unvanish.treatment.registers import OptimizerRegister, StepHooks
+from unvanish.treatment.running import redirect_running_call
 from unvanish.treatment.values import ValueEdits
 
 
@@ -41,6 +43,7 @@ class Surgery:
         self.root = root
         self.order = None if order is None else list(order)
         self._journal = Journal()
+        self._dressed: list[nn.Module] = []
         self._names_before = {id(p): name for name, p in root.named_parameters()}
         self._before = list(root.parameters())  # held, so that no id is given to a new tensor
         self.optimizers = OptimizerRegister(optimizers, root)
@@ -73,11 +76,19 @@ class Surgery:
                 "treat a model that holds it",
             )
         self._adopt(new, beside=old if anchor is None else anchor, mode=old.training)
+        if not keeps:
+            share_hooks(old, new)
         for parent, name in places:
             self._edit(parent)
             parent._modules[name] = new
         if self.order is not None and not keeps:
             self._set_order([new if m is old else m for m in self.order])
+
+    def become(self, new: nn.Module) -> None:
+        """Have the root itself become another module: the object stays, as scripts hold on to it."""
+        self._adopt(new, beside=self.root)
+        self._journal.note(take_over(self.root, new))
+        self._dressed.append(self.root)
 
     def insert_after(self, container: nn.Sequential, old: nn.Module, name: str, new: nn.Module) -> None:
         """Put `new` right behind `old` in an nn.Sequential under a name of its own.
@@ -175,6 +186,7 @@ class Surgery:
             SurgeryError: the class of the module can't be extended.
         """
         self._journal.note(dress(module, coat))
+        self._dressed.append(module)
 
     def scale_rates(self, factor: float) -> None:
         """Multiply the learning rate of every group that holds a parameter of this model."""
@@ -198,6 +210,11 @@ class Surgery:
     def settle_optimizers(self) -> None:
         """Take what left the model out of the optimizers, and put new parameters beside their neighbours."""
         self._journal.note(self.optimizers.settle(self.root, self._before))
+
+    def redirect_running_calls(self) -> None:
+        """Have calls that have begun (this is a forward pre-hook of theirs) run the new forward."""
+        for module in self._dressed:
+            self._journal.note(redirect_running_call(module))
 
     def key_map(self) -> dict[str, str]:
         """Old parameter name -> new one, for what is still in the model (to load old checkpoints)."""
@@ -233,24 +250,5 @@ class Surgery:
             self._set_order([x for m in self.order for x in ([m, new] if m is old else [m])])
 
     def _adopt(self, new: nn.Module, *, beside: nn.Module, mode: bool | None = None) -> None:
-        """Make a new module like its neighbour, and have its parameters trained in the neighbour's group."""
-        there = {id(t) for t in [*self.root.parameters(), *self.root.buffers()]}
-        neighbours = [p for p in beside.parameters() if p.requires_grad] or list(beside.parameters())
-        if neighbours:
-            first = neighbours[0]
-            for tensor in [*new.parameters(), *new.buffers()]:
-                if id(tensor) not in there:
-                    kind = first.dtype if tensor.is_floating_point() else tensor.dtype
-                    tensor.data = tensor.data.to(device=first.device, dtype=kind)
-            for name, parameter in new.named_parameters():
-                if id(parameter) not in there:
-                    # a bias belongs to the group of biases, where weight decay is kept from those
-                    alike = next((p for p in neighbours if p.dim() == parameter.dim()), first)
-                    namesake = dict(beside.named_parameters()).get(name, alike)
-                    alike = namesake if any(namesake is p for p in neighbours) else alike
-                    parameter.requires_grad_(alike.requires_grad)
-                    self.optimizers.seat(parameter, alike)
-        held = {id(m) for m in self.root.modules()}
-        for module in new.modules():
-            if id(module) not in held:
-                module.training = beside.training if mode is None else mode
+        adopt(new, self.root, beside, self.optimizers)
+        set_mode(new, self.root, beside.training if mode is None else mode)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import linecache
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
@@ -17,9 +18,11 @@ from torch import fx, nn
 
 from unvanish.treatment.blocks import Joined, Preceded
 from unvanish.treatment.dressing import inner_type
+from unvanish.treatment.structures import map_tensors
 
 _SITE = "unvanish.site"
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_FACTORIES = (torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn, torch.arange)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +44,11 @@ class _Tracer(fx.Tracer):
 
     def __init__(self, is_leaf: Callable[[nn.Module], bool]) -> None:
         """`is_leaf` says which modules are not looked into, beside torch's own."""
-        super().__init__()
+        super().__init__(autowrap_functions=_FACTORIES)  # their sizes may be symbolic: torch.zeros(len(x), 8)
         self._is_leaf = is_leaf
+        search = getattr(self, "_autowrap_search", None)
+        if isinstance(search, list):
+            search.append(torch)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return self._is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
@@ -68,29 +74,46 @@ class _Tracer(fx.Tracer):
                 args[place] = parameter.default
         return fn, args
 
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """What is asserted holds: an assertion is no branch."""
+        frame = _users_frame()
+        line = "" if frame is None else linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        return True if line.lstrip().startswith(("assert ", "assert(")) else super().to_bool(obj)
+
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(kind, *args, **kwargs)
         if kind.startswith("call_"):
-            node.meta[_SITE] = self._site(node)
+            set_site(node, self._site(node))
         return node
 
     def _site(self, node: fx.Node) -> Site | None:
-        """The user's expression that is running, None where it is not the innermost module's own code."""
-        frame = next((f for f in _frames() if not f.f_code.co_filename.startswith(_NOT_THE_USERS)), None)
-        if frame is None:
-            return None
-        owner = frame.f_locals.get("self")
-        if not isinstance(owner, nn.Module) or self.submodule_paths is None:
-            return None
-        path = self.submodule_paths.get(owner)
         stack = [entry[0] for entry in node.meta.get("nn_module_stack", {}).values()]
         inside = [p for p in stack if not (node.op == "call_module" and p == node.target)]
-        while inside and isinstance(self.root.get_submodule(inside[-1]), (Joined, Preceded)):
-            inside.pop()  # it stands in the place of a module that the script calls
-        if path is None or path != (inside[-1] if inside else ""):
-            return None
-        line, end_line, end_column = _position(frame)
-        return Site(owner=path, code=frame.f_code, line=line, end_line=end_line, end_column=end_column)
+        return running_site(self.root, inside, self.submodule_paths or {})
+
+
+def running_site(root: nn.Module, inside: Sequence[str], paths: Mapping[nn.Module, str]) -> Site | None:
+    """The user's expression that is running, None where it is not the innermost module's own code.
+
+    `inside` are the paths of the modules whose forward is running, the innermost last.
+    """
+    running = list(inside)
+    while running and isinstance(root.get_submodule(running[-1]), (Joined, Preceded)):
+        running.pop()  # it stands in the place of a module that the script calls
+    frame = _users_frame()
+    if frame is None:
+        return None
+    path = running[-1] if running else ""
+    method: FrameType | None = frame
+    while method is not None and method.f_code.co_name.startswith("<"):  # a lambda, a comprehension
+        method = method.f_back
+    if method is None or method.f_code.co_filename != frame.f_code.co_filename:
+        return None
+    held = (v for f in (frame, method) for v in f.f_locals.values() if isinstance(v, nn.Module))
+    if not any(paths.get(module) == path for module in held):
+        return None
+    line, end_line, end_column = _position(frame)
+    return Site(owner=path, code=method.f_code, line=line, end_line=end_line, end_column=end_column)
 
 
 def trace(root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | None:
@@ -98,6 +121,11 @@ def trace(root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | N
     try:
         # a copy that shares the tensors: what forward writes on self must not reach the user's model
         shared: dict[int, Any] = {id(t): t for t in [*root.parameters(), *root.buffers()]}
+        for (
+            module
+        ) in root.modules():  # what a forward has left on self (an attention map) may refuse to be copied
+            kept = [v for v in module.__dict__.values() if isinstance(v, (torch.Tensor, list, tuple))]
+            map_tensors(kept, lambda t: shared.setdefault(id(t), t))
         twin = copy.deepcopy(root, shared)
         for module in twin.modules():
             object.__setattr__(module, "__class__", inner_type(module))
@@ -106,17 +134,23 @@ def trace(root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | N
         return None
 
 
+def set_site(node: fx.Node, site: Site | None) -> None:
+    """Note where in the user's source a call was made."""
+    node.meta[_SITE] = site
+
+
 def site_of(node: fx.Node) -> Site | None:
     """Where in the user's source this call was made, None where that is not known."""
     found = node.meta.get(_SITE)
     return found if isinstance(found, Site) else None
 
 
-def _frames() -> Iterator[FrameType]:
+def _users_frame() -> FrameType | None:
+    """The innermost frame that is neither torch's nor ours."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
         frame = frame.f_back
+    return frame
 
 
 def _position(frame: FrameType) -> tuple[int, int | None, int | None]:

@@ -39,7 +39,7 @@ class Operation:
 
     def anatomy(self) -> Anatomy:
         """The model as it is now (read anew: an edit changes it)."""
-        return read_anatomy(self.root, self.surgery.order)
+        return read_anatomy(self.root, self.surgery.order, self.batch)
 
     def layers(self) -> list[Layer]:
         """The layers of the target, in execution order.

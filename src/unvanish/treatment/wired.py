@@ -70,7 +70,7 @@ def has_sum_behind(anatomy: Anatomy, layer: Layer) -> bool:
     if layer.end is None:
         return False
     return any(
-        anatomy.flow.stages[b].name in ("add", "iadd", "add_back")
+        anatomy.flow.stages[b].name in ("add", "iadd", "radd", "add_back")
         for b in anatomy.flow.stages[layer.end].behind
     )
 
@@ -82,15 +82,8 @@ def _all_layers(anatomy: Anatomy, layer: Layer, first: Call) -> tuple[Layer, ...
     passing = [s for s in stages if s.site == here and s.kind in LEARNED | {"activation", "other"}]
     layers = [found for found in anatomy.layers if stages[found.stage].site == here]
     ends = [stages[found.end] for found in layers if found.end is not None]
+    closing = [s for s in stages if s.site == there and s.kind != "norm"]
     same = all(end.site == there for end in ends)
-    if (
-        not (
-            len(passing)
-            == len(layers)
-            == len(ends)
-            == len([s for s in stages if s.site == there and s.kind != "norm"])
-        )
-        or not same
-    ):
+    if not (same and len(passing) == len(layers) == len(ends) == len(closing)):
         raise SurgeryError(f"{first.words}, also serves layers of another kind", "write them apart")
     return tuple(layers)

@@ -14,7 +14,7 @@ from unvanish.errors import SurgeryError
 from unvanish.treatment.dressing import coats_of, inner_type
 from unvanish.treatment.flow import Stage
 from unvanish.treatment.rewriting import Edit, Rewritten, plain_method, split_arguments
-from unvanish.treatment.source import Method, holds_code
+from unvanish.treatment.source import Method, is_code_of
 from unvanish.treatment.surgery import Surgery
 from unvanish.treatment.tracing import Site
 
@@ -126,7 +126,7 @@ def _method_with(owner: nn.Module, site: Site) -> tuple[str, FunctionType]:
     kind = inner_type(owner)
     for name in {n for c in kind.__mro__ for n, v in vars(c).items() if isinstance(v, FunctionType)}:
         running = inspect.getattr_static(kind, name)
-        if isinstance(running, FunctionType) and holds_code(running, site.code):
+        if isinstance(running, FunctionType) and is_code_of(running, site.code):
             return name, plain_method(kind, name)
     raise SurgeryError(
         f"line {site.line} ({site.code.co_name}) is not in a plain method of {kind.__name__}",

@@ -80,29 +80,51 @@ def learnt(outcome: TrialOutcome, chance: float | None) -> bool:
 
 
 def differences(candidate: Sample, baseline: Sample) -> tuple[float, ...]:
-    """Candidate's last loss minus the baseline's, for every seed that both have."""
-    untreated = {o.spec.seed: o.last for o in baseline.ran}
-    return tuple(o.last - untreated[o.spec.seed] for o in candidate.ran if o.spec.seed in untreated)
+    """Candidate's last loss minus the baseline's, for every seed that both have.
+
+    Of the loss that the script itself held out, where it has one at the same steps on both sides.
+    """
+    untreated = {o.spec.seed: o for o in baseline.ran}
+    return tuple(_gap(o, untreated[o.spec.seed]) for o in candidate.ran if o.spec.seed in untreated)
 
 
-def judge(candidate: Sample, baseline: Sample) -> tuple[Outcome, str]:
-    """The outcome of a candidate against its paired baseline, and why, in one sentence."""
+def _gap(treated: TrialOutcome, untreated: TrialOutcome) -> float:
+    shared = {step for step, _ in treated.held_out} & {step for step, _ in untreated.held_out} - {0}
+    if not shared:
+        return treated.last - untreated.last
+    return dict(treated.held_out)[max(shared)] - dict(untreated.held_out)[max(shared)]
+
+
+def judge(
+    candidate: Sample, baseline: Sample, *, ill: bool = False, claims_flow: bool = True
+) -> tuple[Outcome, str]:
+    """The outcome of a candidate against its paired baseline, and why, in one sentence.
+
+    `ill`: the diagnosis calls the untreated net ill, so that learning a little is no health: a candidate that goes
+    twice as far cures it. `claims_flow`: it is said to bring the signal through, which is checked as well.
+    """
     if not candidate.ran:
         return "failed", candidate.errors[0] if candidate.errors else "no trial of it was run"
     gaps = differences(candidate, baseline)
     low, high = interval(gaps) if gaps else (-math.inf, math.inf)
     better, worse = high < 0, low > 0
-    if baseline.stuck == 0:
+    if baseline.stuck == 0 and not (ill and better and _twice_as_far(candidate, baseline)):
         return _against_healthy(candidate, baseline, better=better, worse=worse)
     if candidate.learnt == 0:
         return _not_learnt(candidate, baseline)
     if candidate.stuck:
         return "improved", f"{_gain_words(candidate)}learns on {candidate.learnt} of {_seeds(candidate)} only"
-    return _learnt(candidate, baseline, gaps, better=better)
+    return _learnt(candidate, baseline, gaps, better=better, claims_flow=claims_flow)
+
+
+def _twice_as_far(candidate: Sample, baseline: Sample) -> bool:
+    """Whether the untreated net goes less than half of the way that the treated one goes."""
+    bar = baseline.chance if baseline.chance is not None else mean([o.first for o in baseline.ran])
+    return bar - mean(baseline.last) < 0.5 * (bar - mean(candidate.last))
 
 
 def _learnt(
-    candidate: Sample, baseline: Sample, gaps: Sequence[float], *, better: bool
+    candidate: Sample, baseline: Sample, gaps: Sequence[float], *, better: bool, claims_flow: bool
 ) -> tuple[Outcome, str]:
     """It learnt on all seeds; a cure also needs enough pairs, an interval, and the claimed mechanism."""
     lower = sum(g < 0 for g in gaps)
@@ -115,6 +137,8 @@ def _learnt(
     if not better or len(gaps) < SEEDS_FOR_A_CURE:
         lack = f"{SEEDS_FOR_A_CURE} pairs are needed" if len(gaps) < SEEDS_FOR_A_CURE else "within the noise"
         return "improved", f"it learns, but this is not verified ({lack}): {facts}"
+    if not claims_flow:
+        return "cured", facts
     moved, words = mechanism(candidate, baseline)
     if not moved:
         return "improved", f"it learns, but not for the reason given: {words}; {facts}"
@@ -147,6 +171,8 @@ def mechanism(candidate: Sample, baseline: Sample) -> tuple[bool, str]:
     the gain being of squares. Where theory has no prediction, the way to a gain of 1 is what is claimed.
     """
     measured, before = candidate.measured, baseline.measured
+    if measured is None and before is None:
+        return True, "its layers form no chain whose gain could be followed"
     if measured is None or before is None:
         return False, "the gain per layer was not measured"
     start = _decades(before, baseline.depth)
@@ -158,7 +184,7 @@ def mechanism(candidate: Sample, baseline: Sample) -> tuple[bool, str]:
         depth = f" over {candidate.depth} layers instead of {baseline.depth}"
     words = f"gain per layer {before:.2g} -> {measured:.2g}{claim}{depth}"
     if abs(goal - start) < SMALLEST_MOVE:
-        return False, f"{words}, and no change of it was to be expected"
+        return abs(end - start) < 2 * SMALLEST_MOVE, f"{words}, and no change was to be expected"
     return (end - start) / (goal - start) >= WAY, words
 
 

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from unvanish.errors import UsageError
-from unvanish.schema.treatment import LossInterval, Prescription, Safety, TreatmentResult, TrialResult
-from unvanish.treatment.catalogue import Candidate
+from unvanish.schema.treatment import TreatmentResult, TrialResult
+from unvanish.treatment.candidate import Candidate
 from unvanish.verify.compare import Sample, baseline_words, judge, learnt
-from unvanish.verify.small_samples import interval, mean
+from unvanish.verify.rows import UNTREATED, trial_row
+from unvanish.verify.small_samples import mean
 from unvanish.verify.trial import BASELINE, Engine, Target, TrialOutcome, TrialSpec
 
 RATE_FACTORS = (0.1, 0.3, 1.0, 3.0)
 SEEDS = (1, 2, 3, 4, 5)
 SCREEN_SEED = 0  # chooses the rates; not one of the seeds that are compared
-CURVE_POINTS = 50
 ENOUGH_OF_THE_WAY = 0.9
 _SAFETY_ORDER = ("safe", "unsafe", "display_only")
 
@@ -218,7 +218,7 @@ def _from_the_middle(factors: Sequence[float]) -> list[float]:
 def _result(plan: Plan, book: _Book) -> TreatmentResult:
     chance = _chance(plan, book)
     untreated = _sample(BASELINE, book, chance)
-    baseline = _trial(BASELINE, "untreated", (), "safe", untreated, plan)
+    baseline = trial_row(UNTREATED, untreated, plan.steps)
     baseline = replace(baseline, outcome="no_better", why=baseline_words(untreated))
     trials = []
     for candidate in plan.candidates:
@@ -226,7 +226,7 @@ def _result(plan: Plan, book: _Book) -> TreatmentResult:
         outcome, why = judge(sample, untreated)
         if book.stopped is not None and len(sample.outcomes) < len(plan.seeds):
             why = f"{book.stopped} after {len(sample.outcomes)} of {len(plan.seeds)} seeds; {why}"
-        row = _trial(candidate.name, candidate.title, candidate.prescriptions, candidate.safety, sample, plan)
+        row = trial_row(candidate, sample, plan.steps)
         trials.append(replace(row, outcome=outcome, why=why))
     return TreatmentResult(
         baseline=baseline,
@@ -246,47 +246,3 @@ def _sample(side: str, book: _Book, chance: float | None) -> Sample:
     if not final:
         final = [o for o in book.screened if o.spec.candidate == side and o.error is not None][:1]
     return Sample(outcomes=tuple(final), chance=chance)
-
-
-def _trial(
-    name: str,
-    title: str,
-    prescriptions: tuple[Prescription, ...],
-    safety: Safety,
-    sample: Sample,
-    plan: Plan,
-) -> TrialResult:
-    ran = sample.ran
-    steps, curves = _curves(ran)
-    return TrialResult(
-        name=name,
-        title=title,
-        prescriptions=prescriptions,
-        safety=safety,
-        predicted_gain_per_layer=sample.predicted,
-        measured_gain_per_layer=sample.measured,
-        loss=LossInterval(
-            first=mean([o.first for o in ran]) if ran else None,
-            last=mean(sample.last) if ran else None,
-            interval=interval(sample.last) if ran else (None, None),
-        ),
-        seeds=len(sample.outcomes),
-        steps=max((len(o.losses) for o in ran), default=plan.steps),
-        outcome="failed",
-        why="not judged",
-        learning_rate=next((o.learning_rate for o in ran if o.learning_rate is not None), None),
-        stuck_seeds=sample.stuck,
-        curves=curves,
-        curve_steps=steps,
-    )
-
-
-def _curves(outcomes: Sequence[TrialOutcome]) -> tuple[tuple[int, ...], tuple[tuple[float, ...], ...]]:
-    """One curve per seed: means over runs of equal length, at most CURVE_POINTS of them."""
-    longest = max((len(o.losses) for o in outcomes), default=0)
-    width = max(1, -(-longest // CURVE_POINTS))
-    starts = range(0, longest, width)
-    curves = tuple(
-        tuple(mean(o.losses[s : s + width]) for s in starts if s < len(o.losses)) for o in outcomes
-    )
-    return tuple(s + width // 2 for s in starts), curves

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ BASELINE = "baseline"
 class Target:
     """The training script that every trial runs, untouched: `python program *arguments` in `directory`.
 
-    `program` is a path, or with `is_module` a module's name (`python -m`).
+    `program` is a path, with `is_module` a module's name (`python -m`), or FILE.py:FACTORY.
     """
 
     program: str
@@ -30,7 +30,9 @@ class TrialSpec:
     """What one trial runs: a candidate (or the baseline, without prescriptions), a seed, a rate, a length.
 
     Trials of the same seed see the same data in the same order and start from the same weights, treated or
-    not. `trace` asks for the measured gain (one traced backward pass at step 0).
+    not. `trace` asks for the measured gain (one traced backward pass at step 0). `mark` is the fingerprint of the
+    model that is to be treated (None: the first that is trained), `model` its name in the script. With `fallen_to` a
+    trial ends as soon as its loss is clearly below that.
     """
 
     candidate: str
@@ -41,6 +43,10 @@ class TrialSpec:
     steps: int = 250
     seconds: float = 120.0  # a trial that takes longer is ended and counts as failed
     trace: bool = False
+    mark: str | None = None
+    model: str | None = None
+    fallen_to: float | None = None
+    memory_bytes: int | None = None  # all processes of the trial together; None: the engine's own limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +55,8 @@ class TrialOutcome:
 
     `losses[i]` is the training loss of step i, before that step's update: of a batch not trained on in this
     epoch. Gains per layer are squared-norm gains at step 0, as in TrialResult; `depth` counts the weighted
-    layers of the treated net. `chance` is the best constant guess's loss. `error` is one plain sentence
-    (None = it ran).
+    layers of the treated net. `chance` is the best constant guess's loss. `held_out` are (steps made, loss) pairs of
+    what the script itself worked out without training on it. `error` is one plain sentence (None = it ran).
     """
 
     spec: TrialSpec
@@ -60,17 +66,14 @@ class TrialOutcome:
     depth: int | None = None
     learning_rate: float | None = None
     chance: float | None = None
+    held_out: tuple[tuple[int, float], ...] = ()
     error: str | None = None
     wall_seconds: float = 0.0
 
     @property
     def diverged(self) -> bool:
         """Whether the loss became NaN or infinite, or ended far above where it began."""
-        if not self.losses:
-            return False
-        if not all(math.isfinite(x) for x in self.losses):
-            return True
-        return self.last > DIVERGED * max(self.first, 1e-12)
+        return diverged(self.losses)
 
     @property
     def first(self) -> float:
@@ -100,12 +103,35 @@ class TrialOutcome:
 DIVERGED = 3.0  # times its first loss
 
 
+def diverged(losses: Sequence[float]) -> bool:
+    """Whether the loss became NaN or infinite, or ended far above where it began."""
+    if not losses:
+        return False
+    if not all(math.isfinite(x) for x in losses):
+        return True
+    length = tail_length(len(losses))
+    return _mean(losses[-length:]) > DIVERGED * max(_mean(losses[: min(5, length)]), 1e-12)
+
+
+LAST = 10  # losses that a fall is judged by
+
+
+def fallen_below(losses: Sequence[float], level: float) -> bool:
+    """Whether the last losses are all but surely below: their mean, two standard errors above it, is."""
+    last = losses[-LAST:]
+    if len(last) < LAST or not all(map(math.isfinite, last)):
+        return False
+    mean = _mean(last)
+    spread = math.sqrt(math.fsum((x - mean) ** 2 for x in last) / (len(last) - 1) / len(last))
+    return mean + 2 * spread < level
+
+
 def tail_length(steps: int) -> int:
     """How many of the last steps the last loss is averaged over: a tenth, at least one."""
     return max(1, steps // 10)
 
 
-def _mean(values: tuple[float, ...]) -> float:
+def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else math.nan
 
 

@@ -4,15 +4,17 @@ import { h, panel, short } from "../dom";
 import type { FindingView, Note, View } from "../types";
 
 const LAYERS = 10;
+type Show = (row: number, step: number) => void;
 
-export function findingsPanel(findings: FindingView[]): HTMLElement {
+/** `show` brings the row of the map into view that a piece of evidence speaks of, at its first step. */
+export function findingsPanel(findings: FindingView[], show: (row: number, step: number) => void): HTMLElement {
   const section = panel("findings", "Findings and evidence", findings.length ? "Each number beside the threshold that it crossed, and where that threshold comes from." : "Nothing out of range was found in what was checked.");
   section.dataset.findings = String(findings.length);
-  for (const finding of findings) section.append(card(finding));
+  for (const finding of findings) section.append(card(finding, show));
   return section;
 }
 
-function card(finding: FindingView): HTMLElement {
+function card(finding: FindingView, show: Show): HTMLElement {
   const sure = finding.confidence === null ? "" : `${Math.round(100 * finding.confidence)} % sure, `;
   const more = finding.layers.length - LAYERS;
   return h(
@@ -23,10 +25,10 @@ function card(finding: FindingView): HTMLElement {
     h("p", { class: "fine" }, `Cause: ${finding.cause_text}; ${sure}first seen at step ${finding.first_step}.`),
     finding.layers.length
       ? h("ul", { class: "chips", "aria-label": "Layers, the most starved first" },
-          ...finding.layers.slice(0, LAYERS).map((name) => h("li", { title: short(name, 300) }, short(name, 40))),
+          ...finding.layers.slice(0, LAYERS).map((name, i) => h("li", { title: short(name, 300) }, place(short(name, 40), finding.layer_rows[i] ?? null, finding.first_step, show))),
           more > 0 ? h("li", { class: "more" }, `and ${more} more`) : null)
       : null,
-    evidence(finding),
+    evidence(finding, show),
     finding.advice.length
       ? h("div", { class: "advice" }, h("h4", {}, "What helps, in order"),
           h("ol", {}, ...finding.advice.map((a) => h("li", {}, h("code", {}, a.treatment), ` ${a.text}`))))
@@ -34,10 +36,18 @@ function card(finding: FindingView): HTMLElement {
   );
 }
 
-function evidence(finding: FindingView): HTMLElement {
+/** A name that leads to its place in the map, where it has one. */
+function place(name: string, row: number | null, step: number, show: Show): Node | string {
+  if (row === null) return name;
+  const link = h("button", { type: "button", class: "link", "data-row": row, title: "Show it in the map" }, name);
+  link.addEventListener("click", () => show(row, step));
+  return link;
+}
+
+function evidence(finding: FindingView, show: Show): HTMLElement {
   const heads = ["Layer", "Statistic", "Value", "Threshold", "Steps", "Source"];
   const rows = finding.evidence.map((e) => {
-    const cells = [short(e.layer, 60), e.statistic, e.value, e.threshold, e.steps, e.source];
+    const cells = [place(short(e.layer, 60), e.row, e.first, show), e.statistic, e.value, e.threshold, e.steps, e.source];
     return h("tr", {}, ...cells.map((text, i) => h("td", { "data-label": heads[i], class: i === 2 || i === 3 ? "n" : "" }, text)));
   });
   return h("div", { class: "scroll" },

@@ -1,14 +1,15 @@
 // The top: the story in three lines, how the run ended, and the signal as it fades from layer to layer.
 
 import { h, short, svg } from "../dom";
+import { plain } from "../format";
 import { scale } from "../theme";
-import type { Cell, ModelView, RunView, SignalView } from "../types";
-import { told } from "./signal";
+import type { Cell, ModelView, RunView, SignalView, TreatmentView } from "../types";
+import { told } from "../map";
 
 const GLYPHS: Record<string, string> = { sick: "!", not_learning: "?", inconclusive: "\u2026", healthy: "\u2713" };
 const BARS = 160;
 
-export function hero(model: ModelView, run: RunView, id: string): HTMLElement {
+export function hero(model: ModelView, run: RunView, id: string, treatment: TreatmentView | null): HTMLElement {
   return h(
     "header",
     { class: `hero verdict-${model.verdict}`, "data-panel": "verdict", "data-verdict": model.verdict },
@@ -18,12 +19,20 @@ export function hero(model: ModelView, run: RunView, id: string): HTMLElement {
     h("h1", { id }, model.headline.claim),
     h("dl", { class: "story" },
       h("div", {}, h("dt", {}, "Why"), h("dd", { "data-line": "why" }, model.headline.why)),
-      h("div", {}, h("dt", {}, "Next"), h("dd", { "data-line": "next" }, model.headline.next))),
+      h("div", {}, h("dt", {}, "Next"), h("dd", { "data-line": "next" }, model.headline.next)),
+      treatment ? h("div", {}, h("dt", {}, "Tried"), h("dd", { "data-line": "tried" }, tried(treatment))) : null),
     ribbon(model.signal),
     h("div", { class: "facts" },
       h("p", { class: `status status-${run.status}`, "data-panel": "status", "data-status": run.status }, h("i", { "aria-hidden": "true" }), run.status_text),
       h("dl", {}, ...model.facts.map((f) => h("div", {}, h("dt", {}, f.name), h("dd", {}, f.value))))),
   );
+}
+
+/** What the trials came to, with the two losses that tell it. */
+function tried(treatment: TreatmentView): string {
+  const [base, chosen] = [treatment.rows.find((r) => r.role === "baseline"), treatment.rows.find((r) => r.chosen)];
+  if (!base || !chosen || base.last === null || chosen.last === null) return treatment.summary;
+  return `${treatment.summary} With it the loss ends at ${plain(chosen.last)}, as it is at ${plain(base.last)}.`;
 }
 
 /** One bar per layer, from the data on the left to the output on the right; the height is the signal's log. */

@@ -24,6 +24,7 @@ export function lossPanel(loss: LossView): HTMLElement {
   section.dataset.scale = loss.log ? "log" : "linear";
   section.dataset.chance = loss.chance === null ? "unknown" : String(loss.chance);
   section.dataset.marks = String(loss.marks.length);
+  section.dataset.flat = loss.flat.map((f) => f.join("-")).join(" ");
   section.dataset.nonFinite = String(loss.non_finite);
   return section;
 }
@@ -33,6 +34,7 @@ function keys(loss: LossView): HTMLElement {
   const list = h("ul", { class: "keys" }, key("raw", "loss"));
   if (loss.smooth) list.append(key("median", "smoothed"));
   if (loss.chance !== null) list.append(key("guess", `best constant guess: ${plain(loss.chance, 4)}`));
+  for (const [a, b] of loss.flat) list.append(key("flat", `flat from step ${a.toLocaleString("en")} to ${b.toLocaleString("en")}`));
   for (const mark of loss.marks) list.append(key(`mark mark-${mark.severity}`, `from step ${mark.step}: ${mark.label}`));
   if (loss.non_finite) list.append(key("mark mark-critical", `NaN or infinite at ${loss.non_finite} steps`));
   return list;
@@ -49,6 +51,7 @@ function option(loss: LossView, look: Tokens, low: number, high: number): object
       lineStyle: { width: loss.smooth ? 1 : 2, color: look.accent, opacity: loss.smooth ? 0.4 : 1 },
       itemStyle: { color: look.accent },
       markLine: markLine(loss, look),
+      markArea: { silent: true, animation: false, itemStyle: { color: look.faint, opacity: 0.16 }, data: loss.flat.map(([a, b]) => [{ xAxis: a }, { xAxis: b }]) },
       z: 2,
     },
   ];

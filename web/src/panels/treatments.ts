@@ -4,6 +4,7 @@ import { chart, logAxis, stepAxis, tip, valueAxis } from "../charts";
 import { h, panel, short, svg } from "../dom";
 import { plain } from "../format";
 import { SERIES, type Tokens } from "../theme";
+import { patchView } from "./patch";
 import type { TreatmentView, TrialRow } from "../types";
 
 const GLYPHS: Record<string, string> = { cured: "\u2713", improved: "\u2197", no_better: "\u2013", worse: "\u2198", failed: "\u2715" };
@@ -26,8 +27,20 @@ export function treatmentPanel(view: TreatmentView): HTMLElement {
   const hasCurves = view.rows.some((r) => r.curve);
   section.append(laneKeys(), trialTable(view, colours, light));
   if (hasCurves) section.append(h("h3", {}, "Loss of every trial"), h("p", { class: "caption" }, "Mean over the seeds, and their range. Grey: what did not help. Point at a row above to single it out."), curveKeys(view), drawn.box);
-  section.append(files(view));
+  if (view.patch) section.append(h("h3", {}, "The change in the source"), patchView(view.patch, view.diff ?? "treatment.diff"));
+  section.append(...untried(view), ...notes(view), files(view));
+  section.dataset.untried = String(view.untried.length);
   return section;
+}
+
+function untried(view: TreatmentView): HTMLElement[] {
+  if (!view.untried.length) return [];
+  return [h("h3", {}, "Not tried"), h("ul", { class: "notes untried" }, ...view.untried.map((u) => h("li", { "data-untried": u.name }, h("b", {}, short(u.title, 80)), ` ${u.why}`)))];
+}
+
+function notes(view: TreatmentView): HTMLElement[] {
+  if (!view.notes.length) return [];
+  return [h("h3", {}, "To be known"), h("ul", { class: "notes trial-notes" }, ...view.notes.map((text) => h("li", {}, text)))];
 }
 
 function laneKeys(): HTMLElement {

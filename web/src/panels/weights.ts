@@ -3,26 +3,29 @@
 import { chart, stepAxis, tip, valueAxis, type Drawn } from "../charts";
 import { h, panel, short, spread, table, uid } from "../dom";
 import { plain } from "../format";
+import type { ModelState } from "../state";
 import type { Tokens } from "../theme";
 import type { WeightParameter, WeightsView } from "../types";
 
-export function weightsPanel(weights: WeightsView): HTMLElement {
+export function weightsPanel(weights: WeightsView, state: ModelState): HTMLElement {
   const section = panel("weights", "Weights over time", `How the values of a tensor are spread, and its norm, step by step. ${weights.parameters.length} tensors were kept; choose any.`);
   section.dataset.parameters = String(weights.parameters.length);
   if (!weights.parameters.length) {
     section.append(h("p", { class: "empty" }, "No snapshot of the weights was kept."));
     return section;
   }
-  section.append(bandKeys(), h("div", { class: "trio" }, ...weights.default.map((i) => card(weights, i))), numbers(weights));
+  section.append(bandKeys(), h("div", { class: "trio" }, ...weights.default.map((i, k) => card(weights, i, k, state))), numbers(weights));
   return section;
 }
 
-function bandKeys(): HTMLElement {
+export function bandKeys(): HTMLElement {
   const key = (name: string, text: string) => h("li", {}, h("i", { class: name }), text);
   return h("ul", { class: "keys" }, key("median", "median"), key("band-3", "25 to 75 %"), key("band-2", "5 to 95 %"), key("band-1", "all values"), key("norm", "norm"));
 }
 
-function card(weights: WeightsView, first: number): HTMLElement {
+function card(weights: WeightsView, given: number, place: number, state: ModelState): HTMLElement {
+  const kept = weights.parameters.findIndex((p) => p.name === state.weights.get(place));
+  const first = kept >= 0 ? kept : given;
   const id = uid("weights");
   const select = h("select", { id, "aria-label": "Tensor to show" }, ...weights.parameters.map((p, i) => h("option", { value: i, selected: i === first }, short(p.name, 60))));
   const fine = h("p", { class: "fine" });
@@ -32,7 +35,10 @@ function card(weights: WeightsView, first: number): HTMLElement {
     const parameter = weights.parameters[i];
     if (parameter) fillCard(parameter, box, drawn, fine);
   };
-  select.addEventListener("change", () => show(Number(select.value)));
+  select.addEventListener("change", () => {
+    state.weights.set(place, weights.parameters[Number(select.value)]?.name ?? "");
+    show(Number(select.value));
+  });
   show(first);
   return box;
 }
@@ -42,10 +48,10 @@ function fillCard(parameter: WeightParameter, box: HTMLElement, drawn: Drawn, fi
   box.dataset.snapshots = String(parameter.steps.length);
   const bad = parameter.non_finite ? ` ${parameter.non_finite} snapshots hold NaN or infinite values.` : "";
   fine.textContent = `${parameter.shape.join(" \u00d7 ") || "scalar"}. ${parameter.summary}${bad}`;
-  drawn.update((look) => option(parameter, look), `Values of ${short(parameter.name, 80)} over ${parameter.steps.length} snapshots. ${parameter.summary}${bad}`);
+  drawn.update((look) => bandsOption(parameter, look), `Values of ${short(parameter.name, 80)} over ${parameter.steps.length} snapshots. ${parameter.summary}${bad}`);
 }
 
-function option(parameter: WeightParameter, look: Tokens): object {
+export function bandsOption(parameter: WeightParameter, look: Tokens): object {
   const low = parameter.steps[0] ?? 0;
   const high = parameter.steps[parameter.steps.length - 1] ?? 1;
   const lone = parameter.steps.length < 2;

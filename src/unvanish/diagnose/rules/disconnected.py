@@ -22,6 +22,7 @@ _WORDS: dict[Cause, str] = {
     "not_in_optimizer": "no optimizer steps them",
     "detached": "no gradient ever arrives there: the graph between them and the loss is cut",
     "frozen": "requires_grad is False",
+    "unknown": "a gradient is made, and is gone when the optimizer steps (zero_grad() after backward()?)",
 }
 
 
@@ -40,7 +41,10 @@ def _check(facts: Facts) -> Iterable[Finding]:
     reached = np.asarray(np.isfinite(facts.motion.column("gradient_rms")).any(axis=0))
     trained = [p for p in weights if p.requires_grad]
     if trained and facts.motion.column("gradient_rms").size and not any(reached[p.index] for p in trained):
-        cause: Cause = "not_in_optimizer" if all(p.optimizer is not None for p in trained) else "detached"
+        loose = all("." not in p.name for p in trained)  # no module holds them: copies that were made by hand
+        cause: Cause = (
+            "not_in_optimizer" if loose and facts.alone else "unknown" if facts.profiles else "detached"
+        )
         yield _finding(
             facts, cause, _layers(trained), 0.9, 1.0, "share of the weights that never get a gradient"
         )
@@ -62,7 +66,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
 
 def _unknown_weights(facts: Facts) -> list[str]:
     """Weighted operations of the last traced graph whose weights want gradients, and the model does not hold them."""
-    if not facts.profiles or facts.learning.status == "contested":
+    if not facts.profiles or facts.learning.status == "contested" or not facts.alone:
         return []
     found = [
         operation.module or operation.name

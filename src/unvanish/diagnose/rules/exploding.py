@@ -11,7 +11,7 @@ from unvanish.diagnose.causes import TREATMENTS, cause_of_growth, recurrent_weig
 from unvanish.diagnose.facts import GIANT_STEP, THRESHOLD, Facts, Profile
 from unvanish.diagnose.path import decades, layer_name, parameter_layer
 from unvanish.diagnose.rule import Rule
-from unvanish.schema.finding import Attribution, Evidence, Finding
+from unvanish.schema.finding import Attribution, Cause, Evidence, Finding
 from unvanish.schema.graph import place
 
 CLEAR = 4.0  # decades of growth over the depth that need no further sign
@@ -19,6 +19,8 @@ RISEN = 10.0  # the loss, over its first value
 GROWN = 10.0  # the gradient, over its first value
 RAISED = 3.0  # the learning rate, over what it was before
 LOSS_ROSE = "loss over its first"
+AT_ONCE = 5  # steps: what happens before them happens to the weights as they were drawn
+UNSCALED = 100.0  # rms of the inputs; initialisations and rates are made for inputs of size 1
 _JUST_BEFORE = 3  # steps
 _SOURCE = "Pascanu et al. 2013 (exploding gradients); the e^3 bound mirrors Schoenholz et al. 2016"
 
@@ -39,6 +41,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
         and facts.learning.unmoved
     ):
         yield _by_init(facts, start, grown)
+    elif broken and (late := _late_growth(facts)) is not None:
+        yield _by_init(facts, *late)
     elif facts.learning.falling:
         return  # the steps were too large, and nothing runs away any more: rate_too_large.py has a word for that
     elif harmed and size > GIANT_STEP:
@@ -86,6 +90,13 @@ def _time_growth(profile: Profile) -> tuple[str, float, str, int] | None:
     top = max(uses, key=lambda i: traced.stats[i].norm)
     grown = decades(traced.stats[top].norm, traced.stats[uses[0]].norm)
     return (layer_name(traced.operations[top]), grown, "backward", top) if grown > -THRESHOLD else None
+
+
+def _late_growth(facts: Facts) -> tuple[Profile, tuple[str, float, str, int]] | None:
+    """The last finite profile, where the signal has come to grow back through time."""
+    last = next((p for p in reversed(facts.profiles) if not any(s.nonfinite for s in p.layers)), None)
+    grown = None if last is None else _time_growth(last)
+    return None if last is None or grown is None else (last, grown)
 
 
 def _fused_growth(profile: Profile) -> tuple[str, float, str, int] | None:
@@ -189,17 +200,26 @@ def _from_the_start(start: Profile, layer: str, way: str) -> tuple[str, ...]:
     return (layer, *(n for n in through if n != layer)) if way == "backward" else tuple(through)
 
 
+def _input_size(facts: Facts) -> float:
+    """Rms of what enters the first layer (0 = not known)."""
+    known = [s.input_second_moment for s in facts.model.architecture[:1] if s.input_second_moment is not None]
+    return math.sqrt(known[0]) if known and known[0] > 0 else 0.0
+
+
 def _by_rate(facts: Facts, layer: str, at: int, value: float, threshold: float, statistic: str) -> Finding:
     step = max(0, at)
+    huge = step <= AT_ONCE and _input_size(facts) > UNSCALED
+    cause: Cause = "inputs" if huge else "learning_rate"
+    why = f"the inputs are of size {_input_size(facts):.2g}" if huge else "the signal over the depth was fine"
     return Finding(
         kind="exploding_gradients",
-        cause="learning_rate",
+        cause=cause,
         severity="critical",
         confidence=0.7 if statistic == LOSS_ROSE else 0.85,
         layers=(layer,) if layer else (),
         first_step=step,
         summary=f"the steps outgrow the weights: at step {step} the {statistic} is {value:.2g}"
-        f"{f' in {place(layer)}' if layer else ''}, while the signal over the depth was fine at the start; "
+        f"{f' in {place(layer)}' if layer else ''}, while {why} at the start; "
         f"{facts.learning.sentence}.",
         evidence=(
             Evidence(
@@ -212,7 +232,7 @@ def _by_rate(facts: Facts, layer: str, at: int, value: float, threshold: float, 
             ),
         ),
         attribution=Attribution(),
-        treatments=TREATMENTS["learning_rate"],
+        treatments=TREATMENTS[cause],
     )
 
 

@@ -10,7 +10,7 @@ from unvanish.diagnose.causes import TREATMENTS
 from unvanish.diagnose.facts import FEWEST, THRESHOLD, Facts, Profile
 from unvanish.diagnose.path import Traced, decades, layer_name
 from unvanish.diagnose.rule import Rule
-from unvanish.schema.finding import Attribution, Evidence, Finding
+from unvanish.schema.finding import Attribution, Cause, Evidence, Finding
 from unvanish.schema.graph import place
 
 _SQUASHES = ("Sigmoid", "Tanh", "Softmax", "Relu", "Hardtanh", "Hardsigmoid", "Clamp")
@@ -30,11 +30,15 @@ class Misfit:
     value: float
     threshold: float
     confidence: float
+    cause: Cause = "output_activation"
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
+    if facts.stalled and _maximizes(facts):
+        yield _maximizing(facts)
+        return
     poorly = facts.learning.poorly and facts.learning.steps >= 2 * FEWEST
-    if not (facts.stalled or poorly) or not facts.recent:
+    if not (facts.stalled or poorly or _below_zero(facts) or _broadcasts(facts)) or not facts.recent:
         return
     found = [misfit(p, by_gain=facts.stalled) for p in facts.recent]
     kinds = {(m.operation, m.statistic) for m in found if m is not None}
@@ -46,7 +50,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
     layer = layer_name(operation)
     yield Finding(
         kind="loss_or_output_mismatch",
-        cause="output_activation",
+        cause=fit.cause,
         severity="critical" if facts.stalled else "warning",
         confidence=fit.confidence if facts.stalled else 0.75,
         layers=(layer,),
@@ -61,6 +65,44 @@ def _check(facts: Facts) -> Iterable[Finding]:
     )  # fmt: skip
 
 
+def _below_zero(facts: Facts) -> bool:
+    """Whether a negative log-likelihood of classes is negative itself, which that of probabilities can't be."""
+    last = facts.learning.last
+    classes = bool(facts.recent) and any(
+        o.name.startswith("NllLoss") for o in facts.recent[-1].traced.operations
+    )
+    return classes and last is not None and last < 0 and facts.learning.steps >= 2 * FEWEST
+
+
+def _broadcasts(facts: Facts) -> bool:
+    """Whether predictions and targets are broadcast against each other: no fall of the loss makes that right."""
+    if not facts.recent or facts.learning.steps < 2 * FEWEST:
+        return False
+    fit = misfit(facts.recent[-1], by_gain=False)
+    return fit is not None and fit.cause == "unknown"
+
+
+def _maximizes(facts: Facts) -> bool:
+    return any(bool(o.options.get("maximize")) for o in facts.model.info.optimizers)
+
+
+def _maximizing(facts: Facts) -> Finding:
+    return Finding(
+        kind="loss_or_output_mismatch",
+        cause="unknown",
+        severity="critical",
+        confidence=0.9,
+        layers=(),
+        first_step=0,
+        summary=f"the optimizer maximizes the loss (maximize=True); {facts.learning.sentence}.",
+        evidence=(
+            Evidence(layer="", statistic="optimizer's option maximize", value=1.0, threshold=0.0,
+                     steps=facts.span, source="torch.optim: maximize=True steps along the gradient"),
+        ),
+        treatments=TREATMENTS["unknown"],
+    )  # fmt: skip
+
+
 def misfit(profile: Profile, *, by_gain: bool = True) -> Misfit | None:
     """What does not fit between the last weighted layer and the loss."""
     traced = profile.traced
@@ -68,7 +110,11 @@ def misfit(profile: Profile, *, by_gain: bool = True) -> Misfit | None:
     if not chain:
         return None
     names = [traced.operations[i].name for i in chain]
-    return _by_structure(chain, names) or (_by_gain(traced, chain) if by_gain else None)
+    return (
+        _by_structure(chain, names)
+        or _by_size(traced, chain)
+        or (_by_gain(traced, chain) if by_gain else None)
+    )
 
 
 def _by_structure(chain: Sequence[int], names: Sequence[str]) -> Misfit | None:
@@ -82,7 +128,26 @@ def _by_structure(chain: Sequence[int], names: Sequence[str]) -> Misfit | None:
                           "logarithms before nll_loss", 0.0, 1.0, 0.85)  # fmt: skip
         if name == "Expand" and after and after[-1].startswith(("MseLoss", "SmoothL1Loss", "HuberLoss")):
             return Misfit(index, "predictions and targets have different shapes and are broadcast against each other",
-                          "broadcasts before the loss", 1.0, 0.0, 0.85)  # fmt: skip
+                          "broadcasts before the loss", 1.0, 0.0, 0.85, "unknown")  # fmt: skip
+    return None
+
+
+def _by_size(traced: Traced, chain: Sequence[int]) -> Misfit | None:
+    """A difference of n predictions and n targets that has n times n elements: [n, 1] against [n]."""
+    for index in chain:
+        operation = traced.operations[index]
+        if (
+            operation.name not in ("Sub", "Rsub")
+            or len(operation.parents) != 1
+            or operation.module is not None
+        ):
+            continue
+        count, before = traced.stats[index].count, traced.stats[operation.parents[0]].count
+        if before > 1 and count == before**2:
+            words = (
+                f"{before} predictions less their targets are {count} differences: [n, 1] - [n] is broadcast"
+            )
+            return Misfit(index, words, "differences per prediction", float(before), 1.0, 0.85, "unknown")
     return None
 
 

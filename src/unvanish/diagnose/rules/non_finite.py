@@ -5,11 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from unvanish.diagnose.facts import Facts
+from unvanish.diagnose.facts import GIANT_STEP, Facts
+from unvanish.diagnose.path import layer_name
 from unvanish.diagnose.rule import Rule
-from unvanish.schema.finding import Evidence, Finding
-from unvanish.schema.graph import place
+from unvanish.schema.finding import Cause, Evidence, Finding, TreatmentName
+from unvanish.schema.graph import Operation, place
 
+_DOMAIN = frozenset("Sqrt Rsqrt Log Log2 Log10".split())  # of positive numbers only
+_RISKY = _DOMAIN | frozenset("Div Reciprocal Pow Acos Asin Atanh Exp Std Norm LinalgVectorNorm".split())
+_TREATMENTS: dict[Cause, tuple[TreatmentName, ...]] = {
+    "low_precision": ("precision", "inputs", "learning_rate"),
+    "normalization": ("layernorm", "batchnorm", "learning_rate"),
+    "output_activation": ("output", "learning_rate", "clip"),
+}
+_HALF = ", in float16, which holds no number above 65504"
 _SOURCE = "IEEE 754: NaN spreads through every sum that it enters"
 
 
@@ -23,14 +32,16 @@ def _check(facts: Facts) -> Iterable[Finding]:
     seen = min(s for s in (at, bad_loss) if s is not None)
     lasting = facts.learning.status == "non_finite"
     where = f"first in the gradient of {place(layers[0])}" if layers else "in the loss before any gradient"
+    cause, begin, overflow = _cause(facts)
+    layers = tuple(dict.fromkeys((begin, *layers))) if begin else layers
     yield Finding(
         kind="non_finite",
-        cause="unknown",
+        cause=cause,
         severity="critical" if lasting else "warning",
         confidence=0.99,
         layers=layers,
         first_step=seen,
-        summary=f"NaN or Inf since step {seen}, {where}; {facts.learning.sentence}.",
+        summary=f"NaN or Inf since step {seen}, {where}{overflow}; {facts.learning.sentence}.",
         evidence=(
             Evidence(
                 layer=layers[0] if layers else "loss",
@@ -41,8 +52,77 @@ def _check(facts: Facts) -> Iterable[Finding]:
                 source=_SOURCE,
             ),
         ),
-        treatments=("learning_rate", "clip", "init"),
+        treatments=_TREATMENTS.get(cause, ("learning_rate", "clip", "init")),
     )
+
+
+def _cause(facts: Facts) -> tuple[Cause, str, str]:
+    """(cause, layer where it begins, words on it): by the number format, else by the operation where it begins."""
+    if any(p.dtype == "float16" for p in facts.model.info.parameters):
+        return "low_precision", _first_layer(facts), _HALF
+    found = _origin(facts)
+    if found is None:
+        return _by_structure(facts)
+    operation, inside = found
+    layer = layer_name(operation)
+    where = f", and {operation.name.lower()} of {place(layer)} has no finite value or slope there"
+    if not inside:
+        return "output_activation", "", where
+    return ("normalization" if _norm_like(facts, operation) else "unknown"), layer, where
+
+
+def _first_layer(facts: Facts) -> str:
+    """The first layer whose output was not finite, in the first pass where one was not ("" = none was seen)."""
+    for profile in facts.profiles:
+        for index in profile.traced.weighted():
+            size = profile.traced.stats[index].output_rms
+            if size is not None and not math.isfinite(size):
+                return layer_name(profile.traced.operations[index])
+    return ""
+
+
+def _by_structure(facts: Facts) -> tuple[Cause, str, str]:
+    """Where no pass shows it: a root or a logarithm of what a linear layer gives, which may be below zero."""
+    last = next((p for p in reversed(facts.profiles) if not any(s.nonfinite for s in p.layers)), None)
+    if last is None or facts.heaviest_step()[0] > GIANT_STEP:
+        return "unknown", "", ""
+    operations = last.traced.operations
+    for operation in operations:
+        parents = list(operation.parents) if operation.name in _DOMAIN else []
+        while parents and operations[parents[0]].kind == "shape":
+            parents = list(operations[parents[0]].parents)
+        if parents and operations[parents[0]].kind == "weight":
+            layer = layer_name(operations[parents[0]])
+            words = f": the {operation.name.lower()} of what {place(layer)} gives, which may be below zero"
+            return "output_activation", layer, words
+    return "unknown", "", ""
+
+
+def _origin(facts: Facts) -> tuple[Operation, bool] | None:
+    """(the operation that can make NaN or Inf of finite numbers, whether weighted layers come behind it).
+
+    Of those between the last layer whose output was finite and the first one whose was not; where all layers' were
+    finite, those behind the last one.
+    """
+    for profile in facts.profiles:
+        traced = profile.traced
+        sizes = {i: traced.stats[i].output_rms for i in traced.weighted()}
+        known = [(i, v) for i, v in sorted(sizes.items()) if v is not None]
+        bad = next((i for i, v in known if not math.isfinite(v)), None)
+        if not known or not math.isfinite(known[0][1]) or (bad is None and math.isfinite(traced.trace.loss)):
+            continue
+        last = max((i for i, v in known if math.isfinite(v) and (bad is None or i < bad)), default=-1)
+        end = len(traced.operations) if bad is None else bad
+        risky = [o for o in traced.operations[last + 1 : end] if o.name in _RISKY]
+        return (risky[0], bad is not None) if risky else None
+    return None
+
+
+def _norm_like(facts: Facts, operation: Operation) -> bool:
+    """Whether it divides by a root inside of one module, as home-made norms do."""
+    graph = next(p.traced.operations for p in facts.profiles)
+    names = {o.name for o in graph if o.module == operation.module and o.module is not None}
+    return operation.kind == "norm" or ("Div" in names and bool(names & {"Sqrt", "Std", "Var", "Pow"}))
 
 
 def _share(facts: Facts, step: int, layers: tuple[str, ...]) -> float:

@@ -13,6 +13,8 @@ TOO_LITTLE = 0.05  # of the loss's scale: all that the steps so far could have b
 STIFF = 0.02  # |g| |w| over the loss's scale below which the loss hardly asks for a change
 PATIENCE = 60  # steps, of a loss that creeps
 SHORT_PATH = 0.05  # |dw| / |w| of a whole tensor, summed over all steps
+CUT_SHORT = 0.3  # the same, where the learning rate itself fell to next to nothing on the way
+FADED = 0.01  # of the largest learning rate
 _SOURCE = "first-order Taylor expansion: the loss falls by <-g, dw>"
 
 
@@ -21,9 +23,10 @@ def _check(facts: Facts) -> Iterable[Finding]:
     creeps = learning.hardly and learning.steps >= PATIENCE
     if not (facts.stalled or creeps) or not motion.weights or not math.isfinite(motion.predicted):
         return
-    if abs(motion.predicted) < TOO_LITTLE and motion.elasticity > STIFF and motion.path < SHORT_PATH:
-        most, last = motion.rates
-        faded = math.isfinite(last) and last < 0.01 * most
+    most, last = motion.rates
+    faded = math.isfinite(last) and last < FADED * most
+    short = motion.path < (CUT_SHORT if faded else SHORT_PATH)
+    if abs(motion.predicted) < TOO_LITTLE and motion.elasticity > STIFF and short:
         why = f"; the learning rate fell from {most:.2g} to {last:.2g}" if faded else ""
         yield Finding(
             kind="learning_rate_too_small",

@@ -12,6 +12,7 @@ from unvanish.diagnose.causes import RECURRENT, TREATMENTS, cause_of_loss
 from unvanish.diagnose.facts import (
     FEWEST,
     GIANT_STEP,
+    LOOK_ALIKE,
     THRESHOLD,
     Facts,
     Profile,
@@ -32,6 +33,7 @@ MASKED = 100  # steps; under an adaptive optimizer, which divides the scale away
 MOVED = 1.0  # |dw| / |w| summed over the steps: before that an adaptive optimizer has not had its chance
 # Decades between time steps: healthy gates halve the signal at each, and what happened lately may be all that counts.
 FORGOTTEN = -4.0  # decades
+AT_ONCE = 20  # steps: before them nothing was learned that could be lost
 TRIED = 0.05  # the same: a net that has not been moved has not failed at anything yet
 FED = (
     THRESHOLD + 0.5
@@ -54,15 +56,32 @@ def _check(facts: Facts) -> Iterable[Finding]:
     halted = learning.hardly and not learning.falling
     # and a bad start alone is soon undone: nothing is learned before the loss is below that of guessing
     undone = learning.chance is not None and learning.last is not None and learning.last > learning.chance
-    if (learning.learns and not halted and not undone) or not facts.recent or learning.status == "non_finite":
+    # without a known chance the fall to the best constant looks like learning: here nothing else could be learned
+    constant = learning.chance is None and not learning.falling and _answers_alike(facts)
+    excused = learning.learns and not (halted or undone or constant)
+    if excused or not facts.recent or learning.status == "non_finite":
         return
     starved = [p.entry < THRESHOLD and math.isfinite(p.entry) for p in facts.profiles]
     since = lasting_since(facts.profiles, starved)
-    if since is not None and _sure(facts, facts.recent[-1].entry):
+    if since is not None and _sure(facts, facts.recent[-1].entry) and not _thrown_out_at_once(facts, since):
         yield _finding(facts, since)
         return
     if facts.learning.unmoved and facts.learning.steps >= FEWEST and facts.motion.path > TRIED:
         yield from _fades_through_time(facts)
+
+
+def _thrown_out_at_once(facts: Facts, since: int) -> bool:
+    """Whether the very first steps, far too large, took the signal away that was there: the rate's doing alone."""
+    first = facts.profiles[0]
+    there = first.entry > THRESHOLD and first.step < since <= AT_ONCE
+    return there and facts.heaviest_step(last=since + 1)[0] > GIANT_STEP
+
+
+def _answers_alike(facts: Facts) -> bool:
+    """Whether at the start all samples got the same answer, and no step since then could change that."""
+    apart = facts.told_apart is not None and facts.told_apart < LOOK_ALIKE
+    starved = bool(facts.profiles) and all(p.entry < CLEAR for p in facts.profiles)
+    return apart and starved and not facts.adaptive
 
 
 def _sure(facts: Facts, entry: float) -> bool:

@@ -11,9 +11,10 @@ from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
 from unvanish.treatment import activations
-from unvanish.treatment.anatomy import HIDDEN, Anatomy, within
+from unvanish.treatment.anatomy import Anatomy, within
 from unvanish.treatment.flow import Stage
 from unvanish.treatment.parameters import Choice, Number, Spec
+from unvanish.treatment.roles import HIDDEN
 from unvanish.treatment.treatment import Operation, Treatment
 from unvanish.treatment.wiring import Wiring, refuse_lost_arguments
 
@@ -96,7 +97,8 @@ def _edit(wiring: Wiring, anatomy: Anatomy, stage: Stage, kind: str, slope: floa
     try:
         call = wiring.find(stage)
         for other, role in zip(anatomy.flow.stages, anatomy.roles, strict=True):
-            if other.site == stage.site and (role != HIDDEN or other.module is not None):
+            same = other.site == stage.site and other.name != "add_back"
+            if same and (role != HIDDEN or other.module is not None):
                 why = role if role not in ("", HIDDEN) else "it calls other things, too"
                 raise SurgeryError(
                     f"{call.words}, is one call for several purposes ({why})", "write them apart"

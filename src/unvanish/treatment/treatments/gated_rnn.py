@@ -56,7 +56,10 @@ class GatedRnn(Treatment):
                 for parameter, value in _open_gates(new, bias):
                     with torch.no_grad():
                         parameter.copy_(value)
-                operation.surgery.replace(old, new)
+                if old is operation.root:
+                    operation.surgery.become(new)
+                else:
+                    operation.surgery.replace(old, new)
                 changed = True
             elif isinstance(old, _GATED):
                 for parameter, value in _open_gates(old, bias):
@@ -83,10 +86,6 @@ def _recurrent(operation: Operation) -> list[tuple[str, Recurrent]]:
         raise SurgeryError(
             f"no nn.RNN, nn.GRU or nn.LSTM, and no cell of these, is in {operation.target!r}",
             "write a recurrent step that is made by hand as nn.RNNCell or nn.GRUCell",
-        )
-    if any(m is operation.root for _, m in found):
-        raise SurgeryError(
-            "the recurrent module is the whole model", "put it into a module with its output layer"
         )
     return found
 

@@ -66,7 +66,7 @@ def _in_front(operation: Operation, first: list[nn.Module], batch: Batch) -> Non
     seen = seen_by(operation.root, first, batch)
     fronts = []
     for module, values in zip(first, seen, strict=True):
-        axis = feature_axis(module) if operation.anatomy().source == "fx" else axis_of(module, values[0])
+        axis = feature_axis(module) if operation.anatomy().wired else axis_of(module, values[0])
         fronts.append(standardiser(values, axis, surgery.path(module)))
     for module, front in zip(first, fronts, strict=True):
         places = surgery.aliases(module)

@@ -65,7 +65,7 @@ def _last(operation: Operation, anatomy: Anatomy) -> Stage:
         SurgeryError: that is not known, or it is something else.
     """
     flow, mend = anatomy.flow, "change the end of forward by hand"
-    if anatomy.source == "fx":
+    if anatomy.wired:
         ends = [place for place, stage in enumerate(flow.stages) if stage.makes_output]
         if not flow.returns_one or len(ends) != 1:
             raise SurgeryError("the model returns several values, or none that a module makes", mend)

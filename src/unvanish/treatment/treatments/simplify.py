@@ -61,7 +61,7 @@ class Simplify(Treatment):
         _drop(operation, wiring, gone)
         lost = {id(_layer(block).module) for block in gone}
         _check(operation, [layer.module for layer in layers if id(layer.module) not in lost])
-        if before.source == "fx":
+        if before.wired:
             _check_wiring(before, operation.anatomy(), [_layer(block) for block in gone])
 
 
@@ -110,7 +110,7 @@ def _check_wiring(before: Anatomy, after: Anatomy, lost: Sequence[Layer]) -> Non
     """All that is left must run in the same order as before, each with the same things around it."""
     gone = {place for layer in lost for place in _places(before.flow.stages, layer)}
     wanted = [_mark(s) for place, s in enumerate(before.flow.stages) if place not in gone]
-    if after.source != "fx" or wanted != [_mark(s) for s in after.flow.stages]:
+    if not after.wired or wanted != [_mark(s) for s in after.flow.stages]:
         raise SurgeryError(
             "without these layers the forward pass does other things as well", "cut the depth in the source"
         )

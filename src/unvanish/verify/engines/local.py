@@ -1,77 +1,59 @@
-"""Trials on this machine: a pool of our own, since one crash breaks the standard one as a whole."""
+"""Trials on this machine: a pool of processes of our own, since one crash breaks the standard one as a whole."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
+import os
 import sys
-import tempfile
-import threading
 import time
-import types
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
 from unvanish.errors import UsageError
-from unvanish.verify.engines.worker import last_words, serve
+from unvanish.verify.engines import machine
+from unvanish.verify.engines.trial_process import Job, Runner
+from unvanish.verify.engines.worker import Worker, address_of
 from unvanish.verify.trial import TrialOutcome, TrialSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from 3.11 on
 
-START_SECONDS = 120.0  # to import torch on a slow disk
-Runner = Callable[[TrialSpec], TrialOutcome]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Worker:
-    process: SpawnProcess
-    pipe: Connection
-    log: str
-    ready: bool = False
-    spec: TrialSpec | None = None
-    since: float = 0.0  # when the trial (or, before it is ready, the start) began
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.since
-
-    @property
-    def limit(self) -> float:
-        """Seconds that it may take from `since` on."""
-        if not self.ready:
-            return START_SECONDS
-        return float("inf") if self.spec is None else self.spec.seconds
+_DROP_SECONDS = 8.0
 
 
 class LocalEngine:
-    """Runs trials in `workers` spawned processes with `threads` torch threads each; they live until close().
+    """Runs trials in `workers` processes at a time, with `threads` torch threads each; they live until close().
 
-    A trial that hangs past its limit, or takes its process with it, becomes an outcome with an error, and
-    a new process takes its place. The caller's own script is not run again in the workers.
+    Each trial begins in a process as it is after the import of the runner, whatever ran before. A trial that takes
+    too long or holds too much memory is ended, one that takes its process with it is noticed; both become
+    outcomes with an error, and everything that they started is ended, too.
     """
 
-    def __init__(self, workers: int, runner: Runner | str, *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        workers: int,
+        runner: Runner | str,
+        *,
+        threads: int = 1,
+        memory_bytes: int | None = None,
+        fork: bool = sys.platform == "linux",
+    ) -> None:
         """`runner` is a function that can be imported by name, or "module:function".
 
+        `memory_bytes` limits all processes of a trial together, where its spec does not (None: 80 % of the
+        machine's memory, shared by the workers; measured on Linux only). `fork` False starts an interpreter for each
+        trial, as is done anyway where a fork of the one that imported the runner would not be safe.
+
         Raises:
-            UsageError: no workers, or a runner that other processes can't import.
+            UsageError: no workers, a runner that other processes can't import, or an operating system without fork.
         """
-        if workers < 1 or threads < 1:
-            raise UsageError(
-                f"{workers} workers with {threads} threads can't run anything", "ask for 1 or more"
-            )
-        self._runner = runner if isinstance(runner, str) else _address(runner)
+        check_numbers(workers, threads, memory_bytes)
         self._count = workers
-        self._threads = threads
-        self._pool: list[_Worker] = []
-        self._logs = tempfile.TemporaryDirectory(prefix="unvanish-trials-")
-        self._started = 0
+        limit = machine.share_bytes(workers) if memory_bytes is None else memory_bytes
+        self._job = Job(runner=address_of(runner), threads=threads, memory_bytes=limit, fork=fork)
+        self._pool: list[Worker] = []
+        self._running = False
 
     @property
     def workers(self) -> int:
@@ -85,123 +67,87 @@ class LocalEngine:
         self.close()
 
     def run(self, specs: Iterable[TrialSpec]) -> Iterator[TrialOutcome]:
-        """Run all; outcomes come as they are ready. Leaving early (by Ctrl-C, say) ends what is running."""
+        """Run all; outcomes come as they are ready. Leaving early (by Ctrl-C, say) ends what is running.
+
+        Raises:
+            UsageError: an earlier iterator of this engine is not at its end.
+        """
+        if self._running:
+            raise UsageError("this engine is running trials already", "close the other iterator first")
+        self._running = True
         queue = deque(specs)
         try:
-            while queue or any(w.spec is not None for w in self._pool):
-                while len(self._pool) < min(
-                    self._count, len(queue) + sum(w.spec is not None for w in self._pool)
-                ):
-                    self._pool.append(self._start())
+            while queue or self._busy():
+                while len(self._pool) < min(self._count, len(queue) + len(self._busy())):
+                    self._pool.append(Worker(self._job))
                 for worker in self._pool:
                     if queue and worker.ready and worker.spec is None:
-                        self._hand_over(worker, queue.popleft())
+                        worker.hand_over(queue.popleft())
                 yield from self._collect(queue)
-        finally:
-            for worker in [w for w in self._pool if w.spec is not None]:
+        except KeyboardInterrupt:  # may have come in the middle of a message
+            for worker in self._busy():
                 self._end(worker)
+            raise
+        finally:
+            self._running = False
+            self._drop()
 
     def close(self) -> None:
-        """End all workers and remove their logs."""
-        for worker in list(self._pool):
-            self._end(worker)
-        self._logs.cleanup()
+        """End all workers."""
+        for worker in self._pool:
+            worker.let_go()  # all at once, then one after the other
+        while self._pool:
+            self._end(self._pool[-1])
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _start(self) -> _Worker:
-        self._started += 1
-        log = str(Path(self._logs.name) / f"worker-{self._started}.log")
-        context = multiprocessing.get_context("spawn")
-        near, far = context.Pipe()
-        process = context.Process(target=serve, args=(far, self._runner, self._threads, log), daemon=True)
-        with _nameless_main():
-            process.start()
-        far.close()
-        return _Worker(process=process, pipe=near, log=log, since=time.monotonic())
-
-    def _hand_over(self, worker: _Worker, spec: TrialSpec) -> None:
-        worker.spec, worker.since = spec, time.monotonic()
-        with contextlib.suppress(OSError):  # it just died: _collect sees that and says so
-            worker.pipe.send(spec)
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self._pool if worker.spec is not None]
 
     def _collect(self, queue: deque[TrialSpec]) -> Iterator[TrialOutcome]:
-        """Wait for news: outcomes, deaths and time-outs."""
-        patience = max(0.0, min(1.0, *(w.limit - w.seconds for w in self._pool)))
-        wait([w.pipe for w in self._pool] + [w.process.sentinel for w in self._pool], timeout=patience)
+        """Wait for news: outcomes and deaths."""
+        patience = max(0.0, min(1.0, *(w.seconds_left for w in self._pool)))
+        wait([w.pipe for w in self._pool], timeout=patience)
         for worker in list(self._pool):
-            outcome, dead = self._hear(worker)
-            if dead:
+            outcome, useless = worker.hear()
+            if useless:
                 # one that never came up would be started over for ever: it takes a trial with it
-                if outcome is None and worker.spec is None and queue and not worker.ready:
-                    outcome = self._failed(worker, queue.popleft(), "the worker process did not come up")
+                if outcome is None and queue and not worker.ready:
+                    outcome = worker.failed("the worker process did not come up", queue.popleft())
                 self._end(worker)
             if outcome is not None:
                 yield outcome
 
-    def _hear(self, worker: _Worker) -> tuple[TrialOutcome | None, bool]:
-        """What a worker has to say, and whether it is of no more use."""
+    def _drop(self) -> None:
+        """End the trials that run; the workers stay, as to start them takes seconds."""
+        for worker in self._busy():
+            worker.drop()
+        until = time.monotonic() + _DROP_SECONDS
         try:
-            if worker.pipe.poll():
-                message = worker.pipe.recv()
-                if message is None:
-                    worker.ready = True
-                    return None, False
-                worker.spec = None
-                return message, False
-        except (EOFError, OSError):
-            pass
-        except Exception as error:  # noqa: BLE001  # an outcome that does not unpickle here
-            return self._failed(worker, worker.spec, f"the outcome can't be read: {error}"), True
-        if worker.process.exitcode is not None or not worker.process.is_alive():
-            return self._failed(worker, worker.spec, _death(worker.process.exitcode)), True
-        if worker.seconds > worker.limit:
-            return self._failed(
-                worker, worker.spec, f"took longer than {worker.limit:g} s and was ended"
-            ), True
-        return None, False
+            while self._busy() and time.monotonic() < until:
+                wait([w.pipe for w in self._busy()], timeout=max(0.0, until - time.monotonic()))
+                for worker in self._busy():
+                    _, useless = worker.hear()
+                    if useless:
+                        self._end(worker)
+        finally:  # those that did not answer, or an impatient second Ctrl-C
+            for worker in self._busy():
+                self._end(worker)
 
-    def _failed(self, worker: _Worker, spec: TrialSpec | None, why: str) -> TrialOutcome | None:
-        if spec is None:
-            return None
-        said = last_words(worker.log)
-        return TrialOutcome(spec=spec, error=f"{why} ({said})" if said else why, wall_seconds=worker.seconds)
-
-    def _end(self, worker: _Worker) -> None:
-        worker.process.kill()
-        worker.process.join()
-        worker.pipe.close()
-        worker.process.close()
+    def _end(self, worker: Worker) -> None:
         self._pool.remove(worker)
+        worker.end()
 
 
-def _death(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"the process was killed by signal {-code}"
-    return f"the process ended by itself with code {code}"
+def check_numbers(workers: int, threads: int, memory_bytes: int | None) -> None:
+    """Refuse what no engine can do.
 
-
-def _address(runner: Runner) -> str:
-    """The name by which another process can import this function."""
-    module, name = getattr(runner, "__module__", None), getattr(runner, "__qualname__", "")
-    found = getattr(sys.modules.get(module or ""), name, None)
-    if module in (None, "__main__") or found is not runner:
-        raise UsageError(
-            "the runner can't be imported by other processes", "use a function at the top level of a module"
-        )
-    return f"{module}:{name}"
-
-
-_MAIN_LOCK = threading.Lock()
-
-
-@contextlib.contextmanager
-def _nameless_main() -> Iterator[None]:
-    """Hide __main__ while a process is spawned: the child would run the caller's script over again."""
-    with _MAIN_LOCK:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
+    Raises:
+        UsageError: it says what.
+    """
+    if workers < 1 or threads < 1:
+        raise UsageError(f"{workers} workers with {threads} threads can't run anything", "ask for 1 or more")
+    if memory_bytes is not None and memory_bytes < 1:
+        raise UsageError(f"{memory_bytes} bytes of memory are too few for a trial", "leave out the limit")
+    if os.name != "posix":
+        raise UsageError("trials need fork and process groups", "run them on Linux, in WSL or on macOS")

@@ -1,0 +1,241 @@
+"""Puts a treatment into a script that knows nothing of it, when the script builds its optimizer."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as nn_module
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from unvanish.errors import RecipeError, UnvanishError
+from unvanish.probe.discover import LooseParameters, holders, living_modules, parameters_of
+from unvanish.schema.finding import TreatmentName
+from unvanish.schema.treatment import Prescription
+from unvanish.treatment.operate import Undo, apply_when_ready
+from unvanish.treatment.recipe import Recipe, fingerprint
+from unvanish.treatment.registry import TREATMENTS
+
+# what concerns the optimizer, and not the copies of a model that a script averages or distills from
+_OF_OPTIMIZERS: frozenset[TreatmentName] = frozenset(("clip", "learning_rate", "precision", "reconnect"))
+
+
+class Surgeon:
+    """Waits for the model, treats it once, and counts on nothing but torch's own classes.
+
+    The moment is the end of an optimizer's construction: the model is whole, its parameters were handed over, and
+    nothing was trained. Where no module that was meant is in reach then, the first training forward of one is taken.
+    Schedulers and scalers that the script builds afterwards see the treated state. Copies of the model (averages,
+    target networks) get the same treatment, so that what pairs their parameters goes on to fit. The global random
+    state is the same before and after.
+    """
+
+    def __init__(
+        self,
+        prescriptions: Sequence[Prescription],
+        *,
+        mark: str | None = None,
+        seed: int | None = None,
+        rate_factor: float = 1.0,
+        learning_rate: float | None = None,
+        patient: bool = False,
+        on_fault: Callable[[UnvanishError], None],
+    ) -> None:
+        """`mark`: the fingerprint of the model that is meant; None takes what the first optimizer steps.
+
+        `rate_factor` multiplies the rates of all optimizers, whatever the script sets them to; `learning_rate` is
+        what the first group of the first optimizer is to have when it is built, all others keep their ratio to it.
+        `seed` draws new weights (None: torch's own seed).
+        `patient`: training of other models, before the one that is meant, is no fault.
+        `on_fault` is told why the treatment can't be carried out; it may raise what ends the script.
+        """
+        rates = [p for p in prescriptions if p.treatment == "learning_rate" and p.target == "*"]
+        self._prescriptions = tuple(p for p in prescriptions if p not in rates)
+        rate_factor *= math.prod(float(TREATMENTS.read(p)[1].number("factor")) for p in rates)
+        self._scales = bool(rates)
+        self._mark = mark
+        self._seed = seed
+        self._factor = rate_factor
+        self._wanted_rate = learning_rate
+        self._patient = patient
+        self._on_fault = on_fault
+        self._met: set[int] = set()  # ids of what was treated
+        self._optimizers: list[Optimizer] = []
+        self._undone: list[Undo] = []
+        self.treated: nn.Module | None = None
+        self.learning_rate: float | None = None  # of the first group of the first optimizer, after scaling
+
+    @classmethod
+    def for_recipe(cls, recipe: Recipe, *, on_fault: Callable[[UnvanishError], None]) -> Surgeon:
+        """One that carries out a recipe."""
+        return cls(
+            recipe.prescriptions,
+            mark=recipe.fingerprint,
+            seed=recipe.seed,
+            learning_rate=recipe.learning_rate,
+            on_fault=on_fault,
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.treated is not None or (
+            not self._prescriptions and bool(self._optimizers or not self._scales)
+        )
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While this lasts, new optimizers are seen, and the treatment waits for its moment."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
+    def begin(self) -> None:
+        """Place the hooks."""
+        self._original = Optimizer.__init__
+        original = self._original
+
+        def built(optimizer: Any, *args: Any, **kwargs: Any) -> None:
+            original(optimizer, *args, **kwargs)
+            self._see(optimizer)
+
+        self._handles = [
+            nn_module.register_module_forward_pre_hook(self._before_forward),
+            register_optimizer_step_pre_hook(self._before_step),
+        ]
+        Optimizer.__init__ = built  # type: ignore[method-assign, assignment]
+
+    def end(self) -> None:
+        """Take the hooks away."""
+        Optimizer.__init__ = self._original  # type: ignore[method-assign]
+        for handle in self._handles:
+            handle.remove()
+
+    def forget(self) -> None:
+        """Let go of the script's objects."""
+        self._optimizers, self._undone, self.treated = [], [], None
+
+    # --- the moments ----------------------------------------------------------------------------------------------
+
+    def _see(self, optimizer: Optimizer) -> None:
+        self._optimizers.append(optimizer)
+        self._scale(optimizer)
+        if self._prescriptions and (self.treated is None or self._mark is not None):
+            self._operate_on([m for m in self._models_of(optimizer) if id(m) not in self._met])
+
+    def _before_forward(self, module: nn.Module, _: Any) -> None:
+        if self.done or not self._optimizers or not torch.is_grad_enabled():
+            return
+        own = {id(p) for p in module.parameters()}
+        if not any(id(p) in own for o in self._optimizers for p in parameters_of(o)):
+            return
+        if self._mark is None or self._is_meant(module):
+            self._operate_on([module])
+
+    def _before_step(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        if self.done or self._patient or not any(optimizer is o for o in self._optimizers):
+            return
+        tops = [m for m in holders(optimizer, ()) if isinstance(m, nn.Module)]
+        there = ", ".join(f"a {type(m).__name__} with {_count(m)} parameters" for m in tops[:3])
+        self._on_fault(
+            RecipeError(
+                f"this recipe is for another model: the script trains {there or 'tensors that no module holds'}",
+                "apply it to the untreated model that it was made for",
+            )
+        )
+
+    # --- the work -------------------------------------------------------------------------------------------------
+
+    def _scale(self, optimizer: Optimizer) -> None:
+        """At every step, and not once: a script that sets its rates itself, by a schedule or by hand, is followed."""
+        groups = [g for g in optimizer.param_groups if "lr" in g]
+        if self.learning_rate is None and groups:
+            now = float(groups[0]["lr"])
+            if self._wanted_rate is not None and now > 0 and not math.isclose(now, self._wanted_rate):
+                self._factor = self._wanted_rate / now
+            self.learning_rate = now * self._factor
+        if self._factor == 1.0:
+            return
+        script_own: list[Any] = []
+
+        def before(stepping: Optimizer, *_: Any) -> None:
+            script_own[:] = [g.get("lr") for g in stepping.param_groups]
+            for group, rate in zip(stepping.param_groups, script_own, strict=True):
+                if rate is not None:
+                    group["lr"] = rate * self._factor
+
+        def after(stepping: Optimizer, *_: Any) -> None:
+            for group, rate in zip(stepping.param_groups, script_own, strict=True):
+                if rate is not None:
+                    group["lr"] = rate
+
+        optimizer.register_step_pre_hook(before)
+        optimizer.register_step_post_hook(after)
+
+    def _models_of(self, optimizer: Optimizer) -> list[nn.Module]:
+        """What is meant among the modules of which this optimizer steps a part."""
+        if self._mark is None:
+            return [m for m in holders(optimizer, ()) if not isinstance(m, LooseParameters)][:1]
+        stepped = {id(p) for p in parameters_of(optimizer)}
+        return [
+            m for m in living_modules() if any(id(p) in stepped for p in m.parameters()) and self._is_meant(m)
+        ]
+
+    def _is_meant(self, module: nn.Module) -> bool:
+        return fingerprint(module) == self._mark
+
+    def _operate_on(self, models: Sequence[nn.Module]) -> None:
+        try:
+            for model in models:
+                copies = [c for c in _copies_of(model) if id(c) not in self._met]
+                self._met |= {id(model), *map(id, copies)}
+                self._treat(model, self._prescriptions)
+                self.treated = self.treated or model
+                for copy in copies:
+                    self._treat_copy(copy)
+        except UnvanishError as error:
+            self._on_fault(error)
+
+    def _treat(self, model: nn.Module, prescriptions: Sequence[Prescription]) -> None:
+        own = {id(p) for p in model.parameters()}
+        mine = [o for o in self._optimizers if any(id(p) in own for p in parameters_of(o))]
+        self._undone.append(apply_when_ready(model, prescriptions, optimizer=mine, seed=self._seed))
+
+    def _treat_copy(self, copy: nn.Module) -> None:
+        """As the model was treated; its parameters, frozen as averages are, are drawn all the same."""
+        structural = [p for p in self._prescriptions if p.treatment not in _OF_OPTIMIZERS]
+        if not structural:
+            return
+        frozen = [p for p in copy.parameters() if not p.requires_grad]
+        all_frozen = len(frozen) == sum(1 for _ in copy.parameters())
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        try:
+            self._treat(copy, structural)
+        finally:
+            for parameter in copy.parameters() if all_frozen else frozen:
+                parameter.requires_grad_(False)
+
+
+def _copies_of(model: nn.Module) -> list[nn.Module]:
+    """Other modules of the same class, names and shapes with the same values: copies that the script has made."""
+    mark, kind, mine = fingerprint(model), type(model), {id(p) for p in model.parameters()}
+    found = []
+    for other in living_modules():
+        if type(other) is not kind or other is model or any(id(p) in mine for p in other.parameters()):
+            continue
+        pairs = zip(model.parameters(), other.parameters(), strict=False)
+        if fingerprint(other) == mark and all(p.dtype == q.dtype and torch.equal(p, q) for p, q in pairs):
+            found.append(other)
+    return found
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

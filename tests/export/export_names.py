@@ -1,0 +1,3 @@
+"""A layer's name that a spreadsheet would run."""
+
+FORMULA = "=cmd|' /C calc'!A0"

@@ -1,0 +1,73 @@
+"""What is tried for which finding, and in which order."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from unvanish.diagnose.causes import TREATMENTS as ADVICE
+from unvanish.schema.finding import Cause, Evidence, Finding, Kind
+from unvanish.treatment.candidate import FLOW_TREATMENTS
+from unvanish.treatment.catalogue import flow_candidates
+from unvanish.treatment.planner import candidates_for
+from unvanish.treatment.registry import TREATMENTS
+
+FLOW = flow_candidates(())
+
+
+def found(kind: Kind, cause: Cause, *, first_step: int = 0) -> Finding:
+    evidence = Evidence(layer="a", statistic="s", value=1.0, threshold=0.0, steps=(0, 1), source="here")
+    return Finding(
+        kind=kind,
+        cause=cause,
+        severity="critical",
+        confidence=0.9,
+        layers=("a",),
+        first_step=first_step,
+        summary="it is so",
+        evidence=(evidence,),
+        treatments=ADVICE[cause],
+    )
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("cause", get_args(Cause))
+def test_every_finding_has_candidates_that_can_be_read_each_once(kind: Kind, cause: Cause) -> None:
+    made = candidates_for(found(kind, cause), FLOW)
+    assert made and len({c.name for c in made}) == len(made)
+    for one in made:
+        for prescription in one.prescriptions:
+            TREATMENTS.read(prescription)
+
+
+def test_a_signal_that_is_lost_from_the_start_goes_by_the_screening() -> None:
+    order = tuple(reversed(FLOW))
+    made = candidates_for(found("vanishing_gradients", "saturating_activation"), order)
+    assert made[: len(order)] == order
+    assert not {c.treatment for c in made[len(order) :]} & FLOW_TREATMENTS
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause", "first"),
+    [
+        ("vanishing_gradients", "recurrence", "gru"),
+        ("exploding_gradients", "learning_rate", "learning_rate_0.1"),
+        ("learning_rate_too_small", "learning_rate", "learning_rate_10"),
+        ("precision_underflow", "low_precision", "float32"),
+        ("disconnected_parameters", "frozen", "reconnect"),
+        ("loss_or_output_mismatch", "output_activation", "output_identity"),
+        ("uninformative_data", "inputs", "inputs"),
+    ],
+)
+def test_the_first_is_what_the_cause_asks_for(kind: Kind, cause: Cause, first: str) -> None:
+    assert candidates_for(found(kind, cause), FLOW)[0].name == first
+
+
+def test_what_begins_later_does_not_go_by_a_screening_at_the_start() -> None:
+    late = candidates_for(found("vanishing_gradients", "learning_rate", first_step=80), FLOW)
+    assert late[0].name.startswith("learning_rate")
+
+
+def test_without_a_finding_the_usual_things_are_tried() -> None:
+    assert {"learning_rate", "batchnorm", "init"} <= {c.treatment for c in candidates_for(None, FLOW)}

@@ -1,0 +1,209 @@
+"""The search for a cure, on an engine whose trials are given by a formula: what is run, and what is made of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+
+from unvanish.schema.treatment import Untried
+from unvanish.treatment.candidate import Candidate, candidate, of
+from unvanish.verify.search import SHORTEST, Search, SearchPlan
+from unvanish.verify.trial import BASELINE, Target, TrialOutcome, TrialSpec, fallen_below
+
+CHANCE = 2.0
+Formula = Callable[[TrialSpec, int], float]  # the loss of one step
+TITLES = {
+    "he": of("init", scheme="he"),
+    "bn": of("batchnorm"),
+    "skip": of("residual"),
+    "slow": of("layernorm"),
+}
+
+
+def some(*names: str) -> tuple[Candidate, ...]:
+    return tuple(candidate(name, name, TITLES[name]) for name in names)
+
+
+class Formulas:
+    """An engine that runs nothing."""
+
+    workers = 2
+
+    def __init__(self, formula: Formula, *, gains: bool = True, stop_after: int = 10**9) -> None:
+        self.formula, self.gains, self.stop_after = formula, gains, stop_after
+        self.specs: list[TrialSpec] = []
+
+    def run(self, specs: Iterable[TrialSpec]) -> Iterator[TrialOutcome]:
+        for spec in specs:
+            if len(self.specs) >= self.stop_after:
+                raise KeyboardInterrupt
+            self.specs.append(spec)
+            yield self._outcome(spec)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _outcome(self, spec: TrialSpec) -> TrialOutcome:
+        losses: list[float] = []
+        for step in range(spec.steps):
+            losses.append(self.formula(spec, step))
+            fallen = spec.fallen_to is not None and fallen_below(losses, spec.fallen_to)
+            if not math.isfinite(losses[-1]) or (fallen and len(losses) >= 20 and len(losses) % 10 == 0):
+                break
+        treated = spec.candidate != BASELINE
+        return TrialOutcome(
+            spec=spec,
+            losses=tuple(losses),
+            measured_gain=(0.9 if treated else 0.02) if self.gains else None,
+            predicted_gain=(1.0 if treated else 0.02) if self.gains else None,
+            depth=12,
+            learning_rate=0.1 * spec.learning_rate_factor,
+        )
+
+
+def learns_where(*good: str, rate: float = 1.0, after: int = 0, speed: float = 0.05) -> Formula:
+    """The loss falls for these candidates, at this rate and above, behind step `after`; all others stay at chance."""
+
+    def loss(spec: TrialSpec, step: int) -> float:
+        noise = 0.004 * math.sin(7.0 * step + spec.seed)
+        if spec.candidate in good and spec.learning_rate_factor >= rate and step > after:
+            return CHANCE * math.exp(-speed * (step - after)) + noise + 0.05
+        return CHANCE + noise
+
+    return loss
+
+
+def searched(engine: Formulas, candidates: tuple[Candidate, ...], **more: object) -> Search:
+    settings: dict[str, object] = {"steps": 100, "fallen_to": 1.7, "chance": CHANCE, **more}
+    return Search(
+        SearchPlan(candidates=candidates, target=Target(program="x.py"), **settings),  # type: ignore[arg-type]
+        engine,
+    )
+
+
+def test_the_first_that_helps_is_tested_in_pairs_and_chosen() -> None:
+    engine = Formulas(learns_where("bn"))
+    result = searched(engine, some("he", "bn", "skip", "slow")).run()
+    assert result.chosen == "bn"
+    rows = {t.name: t for t in result.trials}
+    assert rows["bn"].outcome == "cured" and rows["bn"].seeds == 5
+    assert rows["he"].outcome == "no_better" and rows["he"].seeds == 1
+    assert [u.name for u in result.untried] == ["slow"]  # the second wave was not needed
+    assert result.steps == sum(len(engine._outcome(s).losses) for s in engine.specs)
+
+
+def test_both_sides_get_the_same_seeds_rates_and_steps() -> None:
+    engine = Formulas(learns_where("bn"))
+    searched(engine, some("bn")).run()
+    tested = [s for s in engine.specs if s.fallen_to is None and s.candidate != BASELINE]
+    twins = [s for s in engine.specs if s.fallen_to is None and s.candidate == BASELINE]
+    assert [(s.seed, s.steps) for s in tested] == [(s.seed, s.steps) for s in twins]
+    grid = [s.learning_rate_factor for s in tested if s.seed == 0]
+    assert sorted(grid) == [0.3, 1.0, 3.0] == sorted(s.learning_rate_factor for s in twins if s.seed == 0)
+    assert all(s.steps >= SHORTEST for s in tested)
+
+
+def test_a_pilot_that_falls_at_once_makes_the_paired_trials_short() -> None:
+    quick, slow = Formulas(learns_where("bn", speed=0.2)), Formulas(learns_where("bn", speed=0.005))
+    lengths = []
+    for engine in (quick, slow):
+        searched(engine, some("bn"), steps=200).run()
+        lengths.append(max(s.steps for s in engine.specs if s.fallen_to is None))
+    assert lengths[0] == SHORTEST < lengths[1]
+
+
+def test_a_rate_is_found_where_the_scripts_own_helps_nobody() -> None:
+    result = searched(Formulas(learns_where("bn", rate=3.0)), some("he", "bn")).run()
+    assert result.chosen == "bn"
+    chosen = next(t for t in result.trials if t.name == "bn")
+    assert chosen.rate_factor >= 3.0
+
+
+def test_where_another_rate_is_all_that_is_needed_it_is_what_is_chosen() -> None:
+    result = searched(Formulas(learns_where(BASELINE, "learning_rate_10", rate=10.0)), some("he")).run()
+    assert result.chosen is None or result.chosen.startswith("learning_rate")
+    assert any(t.name == "learning_rate_10" for t in result.trials)
+
+
+def test_what_takes_its_time_is_given_twice_as_much() -> None:
+    result = searched(Formulas(learns_where("slow", after=120)), some("he", "slow"), steps=100).run()
+    assert result.chosen == "slow"
+
+
+def test_no_cure_is_an_answer() -> None:
+    result = searched(Formulas(learns_where()), some("he", "bn", "skip", "slow")).run()
+    assert result.chosen is None
+    assert {t.outcome for t in result.trials} == {"no_better"}
+
+
+def test_a_cure_that_holds_on_one_seed_only_is_none() -> None:
+    lucky = learns_where("bn")
+    result = searched(
+        Formulas(lambda spec, step: lucky(spec, step) if spec.seed in (0, 1) else CHANCE + 0.01 * (step % 2)),
+        some("bn"),
+    ).run()
+    assert result.chosen is None
+    assert next(t for t in result.trials if t.name == "bn").outcome in ("improved", "no_better")
+
+
+def test_the_second_is_tested_where_the_first_does_not_hold() -> None:
+    both = learns_where("he", "bn")
+
+    def formula(spec: TrialSpec, step: int) -> float:
+        return CHANCE if spec.candidate == "he" and spec.seed != 0 else both(spec, step)
+
+    result = searched(Formulas(formula), some("he", "bn")).run()
+    assert result.chosen == "bn"
+
+
+def test_divergence_is_no_fall() -> None:
+    def wild(spec: TrialSpec, step: int) -> float:
+        return math.nan if spec.candidate == "he" and step > 30 else CHANCE
+
+    result = searched(Formulas(wild), some("he")).run()
+    assert result.chosen is None
+    assert next(t for t in result.trials if t.name == "he").outcome in ("worse", "no_better")
+
+
+@pytest.mark.parametrize("stop_after", range(0, 22, 3))
+def test_interrupted_anywhere_it_keeps_what_is_known(stop_after: int) -> None:
+    engine = Formulas(learns_where("bn"), stop_after=stop_after)
+    result = searched(engine, some("he", "bn", "skip")).run()
+    assert result.stopped == ("interrupted" if len(engine.specs) == stop_after else None)
+    if result.chosen is not None:
+        assert result.trials[1].outcome == "cured"
+
+
+def test_out_of_time_is_said() -> None:
+    engine = Formulas(learns_where("bn"))
+    plan = SearchPlan(candidates=some("he", "bn"), target=Target(program="x.py"), steps=50, fallen_to=1.7)
+    result = Search(plan, engine, budget_seconds=0.0).run()
+    assert result.stopped is not None and "budget" in result.stopped
+    assert result.chosen is None and len(engine.specs) <= 1
+
+
+def test_what_was_ruled_out_before_stands_in_the_result() -> None:
+    out = Untried(name="lsuv", title="LSUV init", why="still vanishes")
+    result = searched(Formulas(learns_where("bn")), some("bn"), untried=(out,)).run()
+    assert out in result.untried
+
+
+def test_a_side_that_falls_ill_on_the_way_is_run_to_the_end() -> None:
+    def ill_from_60_on(spec: TrialSpec, step: int) -> float:
+        healthy = CHANCE * math.exp(-0.05 * step) + 0.05
+        return CHANCE if spec.candidate == BASELINE and step >= 60 else healthy
+
+    engine = Formulas(ill_from_60_on)
+    result = searched(engine, some("bn"), steps=120, fallen_to=None).run()
+    assert result.chosen == "bn"
+    assert all(s.steps == 120 for s in engine.specs)
+
+
+def test_each_seed_is_used_once_for_each_side() -> None:
+    engine = Formulas(learns_where("bn"))
+    searched(engine, some("bn")).run()
+    pairs = [(s.candidate, s.seed) for s in engine.specs if s.seed != 0]
+    assert sorted(pairs) == sorted(itertools.product((BASELINE, "bn"), (1, 2, 3, 4, 5)))

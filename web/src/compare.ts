@@ -1,0 +1,120 @@
+// Several runs side by side: what each came to, their losses in one picture, their maps, and where two maps differ.
+
+import { chart, logAxis, stepAxis, tip, valueAxis, disposeCharts } from "./charts";
+import { h, panel, short } from "./dom";
+import { decades, plain } from "./format";
+import { SignalMap, told } from "./map";
+import { themeButton } from "./page";
+import { ramp } from "./panels/signal";
+import { hold, restore, stateOf } from "./state";
+import { divergingGradient, forget, scaleGradient, SERIES, tokens, type Tokens } from "./theme";
+import type { Cell, CompareView, DifferenceView, ModelView, Num, View } from "./types";
+
+export function drawCompare(root: HTMLElement, compare: CompareView, back: string | null): void {
+  const held = hold(root);
+  disposeCharts();
+  forget();
+  root.replaceChildren(
+    h("div", { class: "bar" }, back === null ? h("span", { class: "brand" }, "unvanish") : h("a", { class: "brand", href: back }, "unvanish"), h("span", { class: "script" }, `${compare.runs.length} runs side by side`), themeButton()),
+    verdicts(compare.runs),
+    losses(compare.runs),
+    maps(compare.runs),
+    ...compare.differences.map((d) => difference(d, compare.runs)),
+  );
+  root.dataset.ready = "true";
+  restore(root, held);
+}
+
+function title(view: View, runs: View[]): string {
+  const twins = runs.filter((r) => r.run.name === view.run.name).length > 1;
+  return twins ? `${view.run.name} (${view.run.id})` : view.run.name;
+}
+
+function verdicts(runs: View[]): HTMLElement {
+  const cards = runs.map((view, i) => {
+    const model: ModelView | undefined = view.models[0];
+    const dot = h("i", { class: "dot" });
+    dot.style.background = SERIES[i % SERIES.length]!;
+    const lowest = Math.min(...(model?.signal.profile ?? []).filter((c): c is number => typeof c === "number"));
+    const facts: [string, string][] = [
+      ["loss", model ? `${plain(model.loss.first)} to ${plain(model.loss.last)}` : "-"],
+      ["steps", model ? model.loss.recorded.toLocaleString("en") : "-"],
+      ["lowest signal", Number.isFinite(lowest) ? `${decades(lowest)} decades` : "-"],
+    ];
+    return h("article", { class: `card verdict-${view.verdict}`, "data-run": view.run.id },
+      h("p", { class: "eyebrow" }, dot, model?.headline.word ?? view.verdict), h("h2", {}, short(title(view, runs), 70)), h("p", {}, model?.headline.claim ?? view.run.status_text),
+      h("dl", { class: "facts-small" }, ...facts.map(([k, v]) => h("div", {}, h("dt", {}, k), h("dd", {}, v)))));
+  });
+  return h("section", { class: "cards", "data-panel": "verdicts", "aria-label": "Verdicts" }, h("h1", { class: "unseen" }, "Runs compared"), ...cards);
+}
+
+function losses(runs: View[]): HTMLElement {
+  const section = panel("losses", "Loss", "All runs on one axis.");
+  const drawn = chart(320, "losses");
+  const known = runs.flatMap((view, i) => (view.models[0] ? [{ name: title(view, runs), loss: view.models[0].loss, colour: SERIES[i % SERIES.length]!, i }] : []));
+  const values = known.flatMap((k) => [k.loss.min, k.loss.max]).filter((v): v is number => v !== null);
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const option = (look: Tokens) => ({
+    grid: { left: 48, right: 20, top: 16, bottom: 46 },
+    xAxis: stepAxis(look, 0, Math.max(...known.map((k) => k.loss.steps[k.loss.steps.length - 1] ?? 1), 1), { name: "step", nameLocation: "middle", nameGap: 28 }),
+    yAxis: low > 0 && high / low > 20 ? logAxis(look, low, high) : valueAxis(look, { scale: true }),
+    series: known.map((k) => {
+      const course = k.loss.smooth ?? k.loss;
+      return { name: `${k.i}`, type: "line", showSymbol: false, data: course.steps.map((s: number, j: number) => [s, course.values[j]]), lineStyle: { width: 2.25, color: k.colour }, itemStyle: { color: k.colour } };
+    }),
+    tooltip: { trigger: "axis", formatter: (items: { seriesName: string; data: [number, Num] }[]) => tip(`step ${items[0]?.data[0] ?? ""}`, items.map((item) => {
+      const run = known.find((k) => String(k.i) === item.seriesName);
+      return [short(run?.name ?? "", 34), plain(item.data[1], 4), run?.colour];
+    })) },
+  });
+  drawn.update(option, `Loss of ${known.length} runs: ${known.map((k) => `${short(k.name, 40)} ${k.loss.summary}`).join(" ")}`);
+  const keys = h("ul", { class: "keys" }, ...known.map((k) => {
+    const mark = h("i", { class: "median" });
+    mark.style.borderColor = k.colour;
+    return h("li", {}, mark, short(k.name, 60));
+  }));
+  section.dataset.curves = String(known.length);
+  section.append(keys, drawn.box);
+  return section;
+}
+
+function maps(runs: View[]): HTMLElement {
+  const section = panel("maps", "Signal maps", "The same colours in every map: how much of the learning signal reaches each layer, relative to the output layer.");
+  const shown = runs.flatMap((view) => (view.models[0]?.signal.rows.length ? [{ view, signal: view.models[0].signal }] : []));
+  if (!shown.length) {
+    section.append(h("p", { class: "empty" }, "None of the runs was traced."));
+    return section;
+  }
+  const low = Math.min(...shown.map((s) => s.signal.low));
+  const high = Math.max(...shown.map((s) => s.signal.high));
+  const figures = shown.map(({ view, signal }) => {
+    const map = new SignalMap({ ...signal, low, high, gains: [] }, { label: `Signal map of ${short(title(view, runs), 80)}. ${signal.summary}`, folded: stateOf(`map ${view.run.id}`).folded, told });
+    return h("figure", { "data-map": view.run.id }, h("figcaption", {}, h("h3", {}, short(title(view, runs), 60))), map.box);
+  });
+  section.append(h("div", { class: "maps" }, ...figures), h("div", { class: "legend" }, ramp(low, high, "decades relative to the output layer", scaleGradient)));
+  section.dataset.maps = String(figures.length);
+  return section;
+}
+
+function difference(d: DifferenceView, runs: View[]): HTMLElement {
+  const name = (id: string) => {
+    const view = runs.find((r) => r.run.id === id);
+    return short(view ? title(view, runs) : id, 60);
+  };
+  const section = panel("difference", "Where they differ", `Decades that a layer gets more (orange) or less (blue) in ${name(d.b)} than in ${name(d.a)}.`);
+  section.dataset.a = d.a;
+  section.dataset.b = d.b;
+  section.dataset.rows = String(d.rows.length);
+  const values = d.cells.flatMap((r) => r.filter((c): c is number => typeof c === "number").map(Math.abs));
+  if (!d.rows.length || !values.length) {
+    section.append(h("p", { class: "empty" }, "The two runs have no layer in common that was traced in both."));
+    return section;
+  }
+  const most = Math.max(values.reduce((a, b) => Math.max(a, b)), 1);
+  const spoken = (cell: Cell) => (typeof cell === "number" ? `${decades(cell)} decades` : told(cell));
+  const map = new SignalMap({ rows: d.rows, steps: d.steps, cells: d.cells, low: -most, high: most },
+    { label: `Difference map, ${d.rows.length} layers by ${d.steps.length} steps, up to ${decades(most)} decades.`, folded: stateOf(`difference ${d.a} ${d.b}`).folded, diverging: true, told: spoken });
+  section.dataset.most = most.toFixed(2);
+  section.append(map.box, h("div", { class: "legend" }, ramp(-most, most, "decades, second run minus first", () => divergingGradient(tokens().dark))));
+  return section;
+}
