@@ -56,7 +56,7 @@ class Operated:
         self.model = root.model
         self.paths, self.functions, self.earlier = paths, functions, earlier
         self.before: Tree = dict(self.model.named_modules(remove_duplicate=False))
-        self.anatomy = read_anatomy(self.model)
+        self.anatomy = read_anatomy(self.model, None, root.batch)
         self.target = prescription.target
         self.settings = TREATMENTS.read(prescription)[1]
         self._edited = new_edits(recorder.places, self.model)
@@ -367,6 +367,8 @@ def _dropped(operated: Operated) -> Change:
 
 
 def _init(operated: Operated) -> Change:
+    if not operated.plan:
+        return operated.change(refused="what the init draws could not be read")
     slots = Counter(id(p) for m in operated.model.modules() for p in m._parameters.values())
     drawn = []
     for one in operated.plan:
