@@ -88,6 +88,8 @@ def _as_attribute(draft: Draft, tree: Tree, call: cst.Call, norms: Sequence[Norm
 
 def _refuse_others(draft: Draft, norms: Sequence[Norm], tree: Tree, anchor: cst.Call) -> None:
     """Refuse where the assignment also is that of a layer without a norm (in another instance of the class)."""
+    if any(who is None for birth in _births(draft, norms) for who in draft.facts.born.get(birth, ())):
+        raise PatchError(f"{tree.place(anchor)} also builds another model's layers", place=tree.place(anchor))
     normed = {norm.layer for norm in norms}
     names = {draft.facts.parts[p].name for p in normed}
     for path, part in draft.facts.parts.items():
@@ -99,6 +101,11 @@ def _refuse_others(draft: Draft, norms: Sequence[Norm], tree: Tree, anchor: cst.
                 raise PatchError(
                     f"{place} builds layers with an activation behind them and others without", place=place
                 )
+
+
+def _births(draft: Draft, norms: Sequence[Norm]) -> list[Site]:
+    births = [draft.facts.parts[norm.layer].birth for norm in norms]
+    return [birth.site for birth in births if birth is not None]
 
 
 def _is_at(draft: Draft, site: Site, call: cst.Call) -> bool:
