@@ -74,6 +74,7 @@ class OptimizerFact:
     kind: str
     names: tuple[str, ...]  # expressions for the model there, the best first
     rates: tuple[float, ...]  # per group
+    ours: tuple[bool, ...]  # per group: whether it holds a parameter of this model
     default_rate: float
     outer: tuple[tuple[Site, tuple[str, ...]], ...] = ()  # the frames around, with their names for the model
     whole: bool = True  # whether all of the model's trainable parameters are in it

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
 from unvanish.treatment.patch.draft import Draft
-from unvanish.treatment.patch.facts import OptimizerFact
+from unvanish.treatment.patch.facts import OptimizerFact, Site
 from unvanish.treatment.patch.origin import Accept, Origin
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, argument, dotted
@@ -63,7 +63,15 @@ def _rates_of(draft: Draft, optimizer: OptimizerFact, factor: float) -> list[_Ra
     outer = [site for site, _ in optimizer.outer]
     if not math.isfinite(optimizer.default_rate):
         raise _unwritten(tree, call)
-    rates = _group_rates(draft, tree, call, optimizer)
+    groups = _group_rates(draft, tree, call, optimizer)
+    rates = [rate for place, rate in groups.items() if place < 0 or optimizer.ours[place]]
+    plain = {optimizer.ours[place] for place in range(len(optimizer.rates)) if place not in groups}
+    if len(plain) > 1 and -1 not in groups:
+        raise PatchError(
+            f"the rate in {tree.place(call)} is also that of another model", place=tree.place(call)
+        )
+    if True not in plain or -1 in groups:
+        return [_followed(draft, rate, tree, outer) for rate in rates]
     given = argument(call, 1 if optimizer.kind in _TORCHS else 10**6, "lr")
     stars = [arg.value for arg in call.args if arg.star == "**"]
     if given is not None:
@@ -72,15 +80,18 @@ def _rates_of(draft: Draft, optimizer: OptimizerFact, factor: float) -> list[_Ra
         rates.append(_in_mapping(draft, tree, stars[0], optimizer.default_rate))
     elif any(arg.star for arg in call.args):
         raise _unwritten(tree, call)
-    elif len(rates) < len(optimizer.rates):
+    else:
         text = number(optimizer.default_rate * factor)
         draft.edits(tree).behind(tree.close(call.args[-1].value), f", lr={text}")
-    return [
-        rate if rate.merged or math.isnan(rate.value)
-        else _Rate(rate.tree, rate.node, rate.value,
-                   draft.origins.find(rate.tree, rate.node, _is(rate.value), outer if rate.tree is tree else ()))
-        for rate in rates
-    ]  # fmt: skip
+    return [_followed(draft, rate, tree, outer) for rate in rates]
+
+
+def _followed(draft: Draft, rate: _Rate, tree: Tree, outer: list[Site]) -> _Rate:
+    """With the place where its number is written, if there is one."""
+    if rate.merged or math.isnan(rate.value):
+        return rate
+    calls = outer if rate.tree is tree else []
+    return replace(rate, origin=draft.origins.find(rate.tree, rate.node, _is(rate.value), calls))
 
 
 def _unwritten(tree: Tree, call: cst.Call) -> PatchError:
@@ -106,8 +117,8 @@ def _in_mapping(draft: Draft, tree: Tree, node: cst.BaseExpression, value: float
     return _Rate(tree, node, value, merged=True)
 
 
-def _group_rates(draft: Draft, tree: Tree, call: cst.Call, optimizer: OptimizerFact) -> list[_Rate]:
-    """A rate for each "lr" in the call's parameter groups, which may stand in a variable."""
+def _group_rates(draft: Draft, tree: Tree, call: cst.Call, optimizer: OptimizerFact) -> dict[int, _Rate]:
+    """A rate for each "lr" in the call's parameter groups, which may stand in a variable; -1: one for all groups."""
     first = argument(call, 0, "params")
     origin = None if first is None else draft.origins.find(tree, first.value, _is_list)
     found: dict[int, _Rate] = {}
@@ -119,13 +130,13 @@ def _group_rates(draft: Draft, tree: Tree, call: cst.Call, optimizer: OptimizerF
     elif origin is not None and isinstance(origin.node, cst.ListComp):
         value = _entry(origin.node.elt, "lr")
         if value is not None:  # one expression for all groups: it is multiplied, whatever they come to
-            return [_Rate(origin.tree, value, math.nan)]
+            return {-1: _Rate(origin.tree, value, math.nan)}
     for place, rate in enumerate(optimizer.rates):
         if place not in found and not math.isclose(rate, optimizer.default_rate):
             raise _unwritten(tree, call)
     if found and origin is not None and origin.trail and not draft.origins.covered([origin]):
         raise _unwritten(tree, call)
-    return list(found.values())
+    return found
 
 
 def _is_list(_: Tree, node: cst.BaseExpression) -> bool:

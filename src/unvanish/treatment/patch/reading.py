@@ -174,12 +174,14 @@ def _holds(built: Built, model: nn.Module) -> bool:
 
 def _optimizer(built: Built, model: nn.Module) -> OptimizerFact:
     held = {id(p) for g in built.optimizer.param_groups for p in g["params"]}
+    own = {id(p) for p in model.parameters()}
     frames = [(site, _names(names, model)) for site, names in built.frames]
     return OptimizerFact(
         site=built.site,
         kind=type(built.optimizer).__name__,
         names=frames[0][1] if frames else (),
         rates=built.rates,
+        ours=tuple(any(id(p) in own for p in g["params"]) for g in built.optimizer.param_groups),
         default_rate=float(built.optimizer.defaults.get("lr", float("nan"))),
         outer=tuple(frames[1:]),
         whole=all(id(p) in held for p in model.parameters() if p.requires_grad),
