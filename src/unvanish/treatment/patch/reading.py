@@ -22,7 +22,8 @@ from unvanish.treatment.patch.facts import (
     StepFact,
     Walk,
 )
-from unvanish.treatment.patch.operations import Operated, base_of, kind_of, read_change
+from unvanish.treatment.patch.operated import Operated, base_of, kind_of
+from unvanish.treatment.patch.operations import read_change
 from unvanish.treatment.patch.record import Built, Recorder, Root
 from unvanish.treatment.patch.watch import Watch
 from unvanish.treatment.recipe import Recipe, fingerprint
