@@ -60,10 +60,9 @@ REFUSED = {
         "for _ in range(3):\n    opt.step(closure)\n", of("clip", norm=1.0), "closure",
     ),
     "precision": (PLAIN + NET + SGD + TRAIN, of("precision", mode="loss_scaling"), "precision has no form"),
-    "inputs": (PLAIN + NET + SGD + TRAIN, of("inputs"), "inputs has no form"),
     "lsuv": (PLAIN + NET + SGD + TRAIN, of("init", scheme="lsuv"), "measures a batch"),
     "nothing to do": (PLAIN + NET + SGD + TRAIN, of("activation", kind="sigmoid"), "no hidden activation"),
-    "one of two can't be done": (PLAIN + NET + SGD + TRAIN, NORM + of("inputs"), "inputs has no form"),
+    "one of two can't be done": (PLAIN + NET + SGD + TRAIN, NORM + of("precision", mode="loss_scaling"), "precision has no form"),
     "an unknown number of layers": (
         PLAIN + "import random\nparts = [nn.Linear(4, 4), nn.Tanh()]\nwhile len(parts) < 12:\n    parts += [nn.Linear(4, 4), nn.Tanh()]\n"
         "model = nn.Sequential(*parts, nn.Linear(4, 2))\n" + SGD + TRAIN, of("simplify", layers=3), "layers that stay",

@@ -14,7 +14,7 @@ from unvanish.treatment.patch.facts import (
     Drawn,
 )
 from unvanish.treatment.patch.operated import Operated, base_of
-from unvanish.treatment.patch.rebuilt import read_dropped, read_norms, read_skips
+from unvanish.treatment.patch.rebuilt import read_dropped, read_entrances, read_norms, read_skips
 from unvanish.treatment.patch.seen import SeenLayers
 from unvanish.treatment.patch.swapped import read_seen, read_swapped
 
@@ -83,6 +83,7 @@ _READERS: dict[str, Callable[[Operated], Change]] = {
     "groupnorm": read_norms,
     "residual": read_skips,
     "simplify": read_dropped,
+    "inputs": read_entrances,
     "init": _init,
     "gated_rnn": read_swapped,
 }

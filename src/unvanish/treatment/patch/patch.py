@@ -13,6 +13,7 @@ from unvanish.treatment.patch.call_skips import place_call_skips
 from unvanish.treatment.patch.clipping import clip_gradients
 from unvanish.treatment.patch.depth import drop_layers
 from unvanish.treatment.patch.draft import Draft
+from unvanish.treatment.patch.entrances import standardise_inputs
 from unvanish.treatment.patch.facts import Change, Facts
 from unvanish.treatment.patch.functions import swap_functions
 from unvanish.treatment.patch.inits import place_init
@@ -141,6 +142,7 @@ _MAKERS: dict[str, Callable[[Draft, Change], None]] = {
     "activation": _activation,
     "output": change_output,
     "reconnect": reconnect,
+    "inputs": standardise_inputs,
     "gated_rnn": gate_recurrent,
     "simplify": drop_layers,
     "batchnorm": _norms,

@@ -28,7 +28,7 @@ from unvanish.treatment.patch.record import Built, Recorder, Root
 from unvanish.treatment.patch.watch import Watch
 from unvanish.treatment.recipe import Recipe, fingerprint
 
-_BY_RATE = ("learning_rate", "clip", "reconnect", "precision", "inputs")  # these change no module's code
+_BY_RATE = ("learning_rate", "clip", "reconnect", "precision")  # these change no module's code
 
 # these go through everything inside, however deep
 _FROM_OUTSIDE = ("parameters", "named_parameters", "modules", "named_modules", "apply", "load_state_dict")

@@ -6,9 +6,12 @@ from torch import nn
 
 from unvanish.treatment.anatomy import Layer
 from unvanish.treatment.blocks import Residual
+from unvanish.treatment.boundary import Standardised
+from unvanish.treatment.dressing import coats_of
 from unvanish.treatment.patch.facts import (
     CallSkip,
     Change,
+    Entrance,
     Norm,
     Site,
     Skip,
@@ -16,6 +19,7 @@ from unvanish.treatment.patch.facts import (
 from unvanish.treatment.patch.operated import Operated, base_of, layer_of
 from unvanish.treatment.patch.swapped import function_swaps
 from unvanish.treatment.spans import keeps_shape
+from unvanish.treatment.standardise import Standardise
 
 
 def read_norms(operated: Operated) -> Change:
@@ -113,6 +117,34 @@ def _call_skips(operated: Operated) -> tuple[tuple[CallSkip, ...], str | None]:
             for a, b in dict.fromkeys(sites)
         ]
     return tuple(found), None
+
+
+def read_entrances(operated: Operated) -> Change:
+    """What the new standardisers stand in front of."""
+    found = []
+    for front in (m for m in operated.fresh() if isinstance(m, Standardise)):
+        path, name = _behind(operated, front)
+        if path is None:
+            return operated.change(refused="where the data is standardised could not be read")
+        called = [c for c in operated.recorder.watch.visits if operated.path(c[0]) == path]
+        if len(called) != 1:
+            return operated.change(refused=f"{path or 'the model'} sees the data more than once in a pass")
+        found.append(Entrance(layer=path, name=name, features=front.mean.numel(), axis=front.axis))
+    return operated.change(entrances=tuple(found))
+
+
+def _behind(operated: Operated, front: nn.Module) -> tuple[str | None, str]:
+    """The path of what a standardiser stands in front of, and the argument's name where that is the model itself."""
+    for parent in operated.parents(front):
+        if parent is operated.model:
+            coat = next((c for c in coats_of(parent) if isinstance(c, Standardised)), None)
+            if coat is not None:
+                return "", coat.name
+        children = list(parent.children())
+        place = next(i for i, c in enumerate(children) if c is front)
+        if place + 1 < len(children):
+            return operated.path(children[place + 1]), ""
+    return None, ""
 
 
 def read_dropped(operated: Operated) -> Change:

@@ -163,6 +163,21 @@ def add_behind(draft: Draft, spot: Spot, text: str) -> bool:
     return False
 
 
+def add_before(draft: Draft, spot: Spot, text: str) -> bool:
+    """Put a module right in front of the one of this spot, in the same container; False: that has no plain form."""
+    tree, edits = spot.tree, draft.edits(spot.tree)
+    if spot.kind == "append" and isinstance(spot.holder, cst.Call):
+        edits.before(spot.holder, [f"{spot.name}.append({text})"])
+        return True
+    if spot.kind != "element":
+        return False
+    start = tree.start(spot.node)
+    margin = tree.text[tree.line_start(start) : start]
+    apart = f",{tree.newline}{margin}" if not margin.strip() else ", "
+    edits.wrap(start, tree.end(spot.node), f"{text}{apart}", "")
+    return True
+
+
 def behind(tree: Tree, first: int, end: int, text: str) -> tuple[int, str]:
     """(offset, text) of a new element: on a line of its own where its neighbour stands on one."""
     margin = tree.text[first:end][: len(tree.text[first:end]) - len(tree.text[first:end].lstrip(" \t"))]
