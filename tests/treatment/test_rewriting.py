@@ -13,7 +13,7 @@ from treat_models import Attentive, Attributes, Bare, Functional, FunctionalLoop
 
 from unvanish.errors import SurgeryError
 from unvanish.schema.treatment import Prescription
-from unvanish.treatment import activations
+from unvanish.treatment import activations, tracing
 from unvanish.treatment.anatomy import read_anatomy
 from unvanish.treatment.operate import apply, apply_when_ready
 
@@ -130,6 +130,20 @@ def test_gates_and_softmaxes_stay() -> None:
         apply(Gated(), RELU)
 
 
+def test_a_factor_that_is_learned_is_no_gate() -> None:
+    class ReZero(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.head, self.alpha = nn.Linear(8, 8), nn.Linear(8, 3), nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x + self.alpha * torch.tanh(self.fc(x)))
+
+    model = ReZero()
+    apply(model, RELU)
+    assert torch.equal(model(X), model.head(X + model.alpha * F.relu(model.fc(X))))
+
+
 def test_a_model_of_bare_parameters_is_swapped() -> None:
     model = Bare()
     apply(model, RELU)
@@ -231,6 +245,19 @@ def test_what_can_not_be_swapped_is_refused_with_the_way_out(build: type[nn.Modu
     assert said in caught.value.mistake
     assert "make it a module (self.act = nn." in caught.value.mend
     assert torch.equal(model(X), before)
+
+
+@pytest.mark.parametrize("build", [Functional, FunctionalLoop, Attributes, Bare])
+def test_a_python_that_knows_the_line_alone_finds_the_same_calls(
+    build: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = of("activation", kind="gelu") + (() if build is Bare else of("residual"))
+    model = build().eval()
+    twin = copy.deepcopy(model)
+    apply(twin, plan)
+    monkeypatch.setattr(tracing, "_position", lambda frame: (frame.f_lineno, None, None))
+    apply(model, plan)
+    assert torch.equal(model(X), twin(X))
 
 
 @pytest.mark.parametrize("module", [False, True])
@@ -396,6 +423,51 @@ def test_a_layer_that_others_count_on_is_not_dropped() -> None:
     with pytest.raises(SurgeryError, match="forward pass"):
         apply(model, of("simplify", layers=3))
     assert len(model.layers) == 4
+
+
+class Twins(nn.Module):
+    """One tower for two inputs, as container and as code."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower, self.head = tower, nn.Linear(16, 1)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor | None = None) -> torch.Tensor:
+        both = [self.tower(part) for part in (a, a.flip(0) if b is None else b)]
+        return self.head(torch.cat(both, 1))
+
+
+@pytest.mark.parametrize("as_code", [False, True])
+def test_a_tower_that_runs_for_two_inputs_is_treated_as_one_is(as_code: bool) -> None:
+    torch.manual_seed(0)
+    if as_code:
+
+        class Tower(FunctionalLoop):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x = torch.tanh(self.layers[0](x))
+                x = torch.tanh(self.layers[1](x))
+                return torch.tanh(self.layers[2](x))
+
+        tower: nn.Module = Tower(3)
+        del tower.head
+        layers = list(tower.layers)  # type: ignore[arg-type]
+    else:
+        layers = [nn.Linear(8, 8) for _ in range(3)]
+        tower = nn.Sequential(*[part for layer in layers for part in (layer, nn.Tanh())])
+    model = Twins(tower)
+
+    def twin(depth: int, scale: float, x: torch.Tensor) -> torch.Tensor:
+        for layer in layers[:depth]:
+            x = scale * x + torch.tanh(layer(x))
+        return x
+
+    for plan, depth, scale in ((of("residual"), 3, 1.0), (of("simplify", layers=3), 2, 0.0)):
+        done = apply(model, plan)
+        wanted = model.head(torch.cat([twin(depth, scale, X), twin(depth, scale, X.flip(0))], 1))
+        assert torch.allclose(model(X), wanted, atol=1e-6)
+        done.undo()
+    apply(model, of("batchnorm"))
+    assert [layer.normed for layer in read_anatomy(model).layers] == [True] * 3 + [False]
 
 
 # --- in the middle of a call ------------------------------------------------------------------------------

@@ -49,12 +49,13 @@ class Layer:
     module: nn.Module
     activation: nn.Module | None
     activation_name: str
-    activation_alone: bool  # its module is called once: not shared with another layer
+    activation_alone: bool  # its module is not shared with another layer
     functional: bool
     normed: bool
     fed_by: str
     last: bool
     calls: int
+    recurs: bool = False  # what it makes in one call comes back to it in a later one
     region: str | None = None
     stage: int = -1  # its place, and that of its activation, among the stages of the flow
     end: int | None = None
@@ -158,7 +159,10 @@ def _from_flow(root: nn.Module, flow: Flow, source: Source) -> Anatomy:
     for index, stage in enumerate(stages):
         if stage.kind != "weighted" or stage.module is None or id(stage.module) in layers:
             continue
-        end, normed = _follower(stages, index)
+        places = [i for i, s in enumerate(stages) if s.module is stage.module]
+        end, normed = follower_of(stages, index)
+        if len({_what(stages, follower_of(stages, i)[0]) for i in places}) > 1:
+            end = None  # another activation in another call
         follower = None if end is None else stages[end]
         last = not any(onward[b] for b in stage.behind)
         if source == "containers" and not stage.behind:
@@ -168,12 +172,13 @@ def _from_flow(root: nn.Module, flow: Flow, source: Source) -> Anatomy:
             module=stage.module,
             activation=None if follower is None else follower.module,
             activation_name="identity" if follower is None else follower.activation,
-            activation_alone=follower is not None and calls[id(follower.module)] == 1,
+            activation_alone=follower is not None and calls[id(follower.module)] == len(places),
             functional=follower is not None and follower.module is None,
             normed=normed,
             fed_by=fed_by[index],
             last=last,
             calls=calls[id(stage.module)],
+            recurs=len(places) > 1 and _leads_to(stages, places[0], places[1:]),
             region=flow.regions.get(stage.path or ""),
             stage=index,
             end=end,
@@ -199,7 +204,21 @@ def _one_region_each(layers: Iterable[Layer]) -> list[Layer]:
     return [replace(layer, region=None) if count[layer.region] > 1 else layer for layer in found]
 
 
-def _follower(stages: Sequence[Stage], index: int) -> tuple[int | None, bool]:
+def _what(stages: Sequence[Stage], place: int | None) -> tuple[object, ...]:
+    """What a stage calls, and where in the source."""
+    return () if place is None else (id(stages[place].module), stages[place].site)
+
+
+def _leads_to(stages: Sequence[Stage], start: int, ends: Sequence[int]) -> bool:
+    """Whether the signal goes from one stage to one of the others (they are in execution order)."""
+    reached = {start}
+    for place in range(start, len(stages)):
+        if place in reached:
+            reached.update(stages[place].behind)
+    return not reached.isdisjoint(ends)
+
+
+def follower_of(stages: Sequence[Stage], index: int) -> tuple[int | None, bool]:
     """The place of the activation straight behind a layer, and whether a norm lies between (dropout may, too)."""
     normed = False
     while len(stages[index].behind) == 1:

@@ -14,8 +14,9 @@ from unvanish.errors import SurgeryError
 from unvanish.schema.call import Batch
 from unvanish.treatment.anatomy import Anatomy
 from unvanish.treatment.code_names import names_in_methods
-from unvanish.treatment.flow import Flow
+from unvanish.treatment.flow import REARRANGED, Flow
 from unvanish.treatment.kinds import BATCH_NORMS, CONVOLUTIONS, WEIGHTED, is_sequential, kind_of, weight_of
+from unvanish.treatment.undisturbed import undisturbed
 
 _LOOKS_AT_PARTS = {"children", "named_children", "modules", "named_modules", "_modules"}
 
@@ -23,7 +24,8 @@ _LOOKS_AT_PARTS = {"children", "named_children", "modules", "named_modules", "_m
 def entrances(root: nn.Module, anatomy: Anatomy) -> list[nn.Module] | None:
     """The modules that see the data first, None where that is not known or the data also goes elsewhere.
 
-    Shape changes and dropout may come before them. Embeddings are left out: what they see are no numbers.
+    Shape changes, parts taken out of the data and dropout may come before them. Embeddings are left out: they see no
+    numbers.
 
     Raises:
         SurgeryError: the data goes into embeddings alone, or through a batch norm.
@@ -59,28 +61,34 @@ def _raw(flow: Flow) -> tuple[list[int], list[int]]:
     raw: list[int] = []
     ends: list[int] = []
     for place, stage in enumerate(flow.stages):
-        fed = stage.sees_data or any(place in flow.stages[r].behind for r in raw)
-        if fed:
-            (raw if stage.kind == "transparent" and not stage.makes_output else ends).append(place)
+        feeding = [f for f, other in enumerate(flow.stages[:place]) if place in other.behind]
+        if not stage.sees_data and not set(feeding) & set(raw):
+            continue
+        passes = stage.kind == "transparent" or (
+            stage.module is None and stage.name in REARRANGED | {"cat", "stack"}
+        )
+        if passes and not stage.makes_output and set(feeding) <= set(raw):
+            raw.append(place)
+        else:
+            ends.append(place)
     return raw, ends
 
 
 def seen_by(root: nn.Module, modules: Sequence[nn.Module], batch: Batch) -> list[list[torch.Tensor]]:
     """What each of these modules gets as its first argument in a forward pass over the batch.
 
-    Buffers are put back; the caller guards the random state.
+    The model is as it was after it; the caller guards the random state.
 
     Raises:
         SurgeryError: the model fails on this batch, or a module was not called with a tensor.
     """
-    buffers = [(b, b.clone()) for b in root.buffers()]
     seen: list[list[torch.Tensor]] = [[] for _ in modules]
     handles = [
         m.register_forward_pre_hook(_noter(kept), with_kwargs=True)
         for m, kept in zip(modules, seen, strict=True)
     ]
     try:
-        with torch.no_grad():
+        with undisturbed(root), torch.no_grad():
             root(*batch.args, **batch.kwargs)
     except Exception as error:  # forward is the user's code
         raise SurgeryError(
@@ -89,9 +97,6 @@ def seen_by(root: nn.Module, modules: Sequence[nn.Module], batch: Batch) -> list
     finally:
         for handle in handles:
             handle.remove()
-        with torch.no_grad():
-            for buffer, saved in buffers:
-                buffer.copy_(saved)
     if not all(seen):
         raise SurgeryError(
             "a layer that should see the data was not called", "hand in a batch like the script's"

@@ -19,16 +19,18 @@ _SHAPE_QUERIES = frozenset({"size", "dim", "numel", "getattr", "ndimension"})
 _SHAPE_CHANGES = frozenset(
     {"view", "reshape", "flatten", "squeeze", "unsqueeze", "contiguous", "to", "float", "dropout", "type_as"}
 )
-_PASSED_ON = _SHAPE_CHANGES | {
+# what only chooses or rearranges values
+REARRANGED = _SHAPE_CHANGES | {
     "chunk", "split", "unbind", "getitem", "narrow", "select", "expand", "expand_as", "transpose", "permute",
-    "repeat", "sub", "rsub", "neg",
+    "repeat",
 }  # fmt: skip
+_PASSED_ON = REARRANGED | {"sub", "rsub", "neg"}
 _PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_", "imul", "rmul")
 _MAPS = frozenset(
     {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "bilinear"}
     | {f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)}
 )
-_SOFTMAXES = frozenset({"softmax", "log_softmax", "softmin"})
+SOFTMAX_FUNCTIONS = frozenset({"softmax", "log_softmax", "softmin"})
 LEAVES = frozenset(
     {"weighted", "recurrent", "embedding", "attention", "activation", "softmax", "norm", "transparent"}
 )
@@ -141,7 +143,7 @@ def _classify(node: fx.Node, module: nn.Module | None) -> tuple[str, str]:
         return kind_of(module), name_of(module)
     if _name(node) in FUNCTIONS:
         return "activation", FUNCTIONS[_name(node)]
-    if from_function in _SOFTMAXES:
+    if from_function in SOFTMAX_FUNCTIONS:
         return "softmax", from_function
     if from_function in _MAPS and any(_is_learned(s) for s in node.all_input_nodes):
         return "opaque", "identity"
@@ -170,10 +172,8 @@ def _is_learned(node: fx.Node) -> bool:
 def _gates(node: fx.Node) -> bool:
     """Whether a call's result is multiplied with another signal, in one piece, in parts, or as 1 - z."""
     for user in node.users:
-        product = user.target in _PRODUCTS or (
-            user.op == "call_method" and user.target in ("mul", "mul_", "imul", "rmul")
-        )
-        if product and len(user.all_input_nodes) > 1:
+        product = user.op != "call_module" and user.target in _PRODUCTS
+        if product and any(s is not node and not _is_learned(s) for s in user.all_input_nodes):
             return True
         passed_on = user.op != "call_module" and _name(user).rstrip("_") in _PASSED_ON
         if passed_on and len(user.all_input_nodes) == 1 and _gates(user):

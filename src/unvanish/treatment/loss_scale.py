@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle, unserializable_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from unvanish.treatment.boundary import Boundary
-from unvanish.treatment.stepping import Arguments, closure_of, own_parameters, with_closure
+from unvanish.treatment.stepping import Arguments, closure_of, own_parameters, values_of, with_closure
 from unvanish.treatment.structures import map_tensors
 
 START, GROWTH_STEPS = 2.0**16, 2000  # as torch.amp.GradScaler
@@ -82,7 +82,9 @@ class LossScale:
     def _judge(self, optimizer: Optimizer) -> None:
         parameters = own_parameters(self._module, optimizer)
         with torch.no_grad():
-            finite = all(bool(torch.isfinite(p.grad).all()) for p in parameters if p.grad is not None)
+            finite = all(
+                bool(torch.isfinite(values_of(p.grad)).all()) for p in parameters if p.grad is not None
+            )
         if not parameters:
             return
         if not finite:

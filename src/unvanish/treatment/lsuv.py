@@ -11,6 +11,7 @@ from torch import nn
 from unvanish.errors import SurgeryError
 from unvanish.schema.call import Batch
 from unvanish.treatment.anatomy import weight_of
+from unvanish.treatment.undisturbed import undisturbed
 
 
 def scale_to_unit_variance(root: nn.Module, layers: Sequence[tuple[str, nn.Module]], batch: Batch) -> None:
@@ -18,17 +19,17 @@ def scale_to_unit_variance(root: nn.Module, layers: Sequence[tuple[str, nn.Modul
 
     Mishkin & Matas 2016. One pass is enough: a layer is linear in its weight, so scaling weight and output
     by the same number is exact, and the layers behind it see the scaled signal. The biases are zero.
-    Buffers (BN statistics) are put back; the caller has journalled the weights and guards the random state.
+    Buffers (BN statistics) and attributes are put back; the caller has journalled the weights and guards the
+    random state.
 
     Raises:
         SurgeryError: the model fails on this batch, or a layer's output does not vary.
     """
-    buffers = [(b, b.clone()) for b in root.buffers()]
     faults: list[str] = []
     done: set[int] = set()
     handles = [m.register_forward_hook(_scaler(path, done, faults)) for path, m in layers]
     try:
-        with torch.no_grad():
+        with undisturbed(root), torch.no_grad():
             root(*batch.args, **batch.kwargs)
     except Exception as error:  # forward is the user's code
         raise SurgeryError(
@@ -37,9 +38,6 @@ def scale_to_unit_variance(root: nn.Module, layers: Sequence[tuple[str, nn.Modul
     finally:
         for handle in handles:
             handle.remove()
-        with torch.no_grad():
-            for buffer, saved in buffers:
-                buffer.copy_(saved)
     if faults:
         raise SurgeryError(
             f"the output of {faults[0]} does not vary over the batch", "use a scheme without data"

@@ -31,7 +31,7 @@ def norm_everywhere(
             "there is nothing to normalise here; look at the other treatments",
         )
     for site in sites:
-        if site.calls > 1 and not at_every_call:
+        if site.recurs and not at_every_call:
             raise SurgeryError(
                 f"{site.path} is called {site.calls} times per forward pass, with other statistics each time",
                 "normalise by hand, with one norm per call (recurrent steps want layer norm)",

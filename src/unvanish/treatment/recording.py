@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from unvanish.schema.call import Batch
 from unvanish.treatment.structures import map_tensors
 from unvanish.treatment.tracing import running_site, set_site
+from unvanish.treatment.undisturbed import undisturbed
 
 
 def record(root: nn.Module, batch: Batch, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | None:
@@ -30,25 +31,6 @@ def record(root: nn.Module, batch: Batch, is_leaf: Callable[[nn.Module], bool]) 
     except Exception:  # noqa: BLE001  # forward is the user's code
         return None
     return recorder.graph
-
-
-@contextlib.contextmanager
-def undisturbed(root: nn.Module) -> Iterator[None]:
-    """Put buffers and plain attributes of all modules back at the end, as a forward pass may change them."""
-    buffers = [(b, b.clone()) for b in root.buffers()]
-    plain = [
-        (m.__dict__, {k: v for k, v in m.__dict__.items() if not k.startswith("_")}) for m in root.modules()
-    ]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, saved in buffers:
-                buffer.copy_(saved)
-        for own, before in plain:
-            for name in [n for n in own if not n.startswith("_") and n not in before]:
-                del own[name]
-            own.update(before)
 
 
 class _Recorder(TorchFunctionMode):

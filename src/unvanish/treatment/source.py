@@ -7,7 +7,7 @@ import ast
 import copy
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import CellType, CodeType, FunctionType
 from typing import Any, cast
 
@@ -40,8 +40,10 @@ class Method:
             )
         self._parents = {child: node for node in ast.walk(self._tree) for child in ast.iter_child_nodes(node)}
 
-    def call_at(self, site: Site, hint: str) -> ast.Call:
-        """The call expression at a site; `hint` is the name of what is called, for pythons that know the line alone.
+    def call_at(self, site: Site, names: Collection[str], part: str | None = None) -> ast.Call:
+        """The call expression at a site: of a function of one of these names, or of a module with last name `part`.
+
+        Pythons that know the line alone find it by name there, and not at all where that is not certain.
 
         Raises:
             SurgeryError: there is none, or several.
@@ -50,11 +52,11 @@ class Method:
         if site.end_column is not None:
             found = [c for c in calls if (c.end_lineno, c.end_col_offset) == (site.end_line, site.end_column)]
         else:
-            found = [
-                c
-                for c in calls
-                if c.lineno == site.line and _last_name(c.func).rstrip("_") == hint.rstrip("_")
-            ]
+            here = [c for c in calls if c.lineno == site.line]
+            functions = [c for c in here if _last_name(c.func) in names]
+            named = [c for c in here if _last_name(c.func) == part]
+            others = [c for c in here if c not in functions]  # a module of a list is called by another name
+            found = functions if part is None else named or others
         if not found:
             raise SurgeryError(
                 f"the call in line {site.line} is not written in {self.function.__qualname__} itself",

@@ -61,7 +61,7 @@ def bare_span_of(surgery: Surgery, layer: Layer) -> Span | None:
 
 def why_no_block(layer: Layer) -> str:
     """Why a layer with its activation is no block of equal shape ("" = it is one)."""
-    if layer.calls > 1:
+    if layer.recurs:
         return f"layer {layer.path!r} is called {layer.calls} times in one forward pass"
     if not keeps_shape(layer.module):
         return f"layer {layer.path!r} changes the shape"

@@ -45,8 +45,13 @@ def scale_of(optimizer: Optimizer) -> float:
     return 1.0 if scale is None else float(torch.as_tensor(scale))
 
 
+def values_of(gradient: torch.Tensor) -> torch.Tensor:
+    """The numbers of a gradient, those that are stored where it is sparse."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
+
+
 def refuse_sparse(root: nn.Module) -> None:
-    """Refuse gradients that have no norm in torch.
+    """Refuse gradients that can't be written element by element.
 
     Raises:
         SurgeryError: an embedding with sparse gradients.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+import io
 import itertools
 import linecache
 import sys
@@ -29,11 +31,12 @@ _FACTORIES = (torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torc
 class Site:
     """The expression of a call: in a method (`code`) of the module at path `owner`, at this place of the file.
 
-    Columns are None where the interpreter does not keep them (Python 3.10).
+    `instruction` tells calls on one line apart; columns are None where the interpreter keeps none (Python 3.10).
     """
 
     owner: str
     code: CodeType
+    instruction: int
     line: int
     end_line: int | None = None
     end_column: int | None = None
@@ -113,7 +116,14 @@ def running_site(root: nn.Module, inside: Sequence[str], paths: Mapping[nn.Modul
     if not any(paths.get(module) == path for module in held):
         return None
     line, end_line, end_column = _position(frame)
-    return Site(owner=path, code=method.f_code, line=line, end_line=end_line, end_column=end_column)
+    return Site(
+        owner=path,
+        code=method.f_code,
+        instruction=frame.f_lasti,
+        line=line,
+        end_line=end_line,
+        end_column=end_column,
+    )
 
 
 def trace(root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | None:
@@ -129,7 +139,8 @@ def trace(root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph | N
         twin = copy.deepcopy(root, shared)
         for module in twin.modules():
             object.__setattr__(module, "__class__", inner_type(module))
-        return _Tracer(is_leaf).trace(twin)
+        with contextlib.redirect_stdout(io.StringIO()):  # a forward that prints would print symbols
+            return _Tracer(is_leaf).trace(twin)
     except Exception:  # noqa: BLE001  # the user's forward may raise anything on symbolic values
         return None
 

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from unvanish.errors import SurgeryError
-from unvanish.treatment.anatomy import Anatomy, Layer
+from unvanish.treatment.anatomy import Anatomy, Layer, follower_of
 from unvanish.treatment.flow import LEARNED
 from unvanish.treatment.kinds import features_of, weight_of
 from unvanish.treatment.spans import keeps_shape, why_no_block
@@ -79,11 +79,12 @@ def _all_layers(anatomy: Anatomy, layer: Layer, first: Call) -> tuple[Layer, ...
     """Every layer that is called at the same place (a loop), each followed by the same activation call."""
     stages = anatomy.flow.stages
     here, there = stages[layer.stage].site, stages[layer.end or 0].site
-    passing = [s for s in stages if s.site == here and s.kind in LEARNED | {"activation", "other"}]
+    kinds = LEARNED | {"activation", "other"}
+    passing = [place for place, s in enumerate(stages) if s.site == here and s.kind in kinds]
+    closing = {place for place, s in enumerate(stages) if s.site == there and s.kind != "norm"}
     layers = [found for found in anatomy.layers if stages[found.stage].site == here]
-    ends = [stages[found.end] for found in layers if found.end is not None]
-    closing = [s for s in stages if s.site == there and s.kind != "norm"]
-    same = all(end.site == there for end in ends)
-    if not (same and len(passing) == len(layers) == len(ends) == len(closing)):
+    known = {id(found.module) for found in layers}
+    same = all(id(stages[place].module) in known for place in passing)
+    if not same or {follower_of(stages, place)[0] for place in passing} != closing:
         raise SurgeryError(f"{first.words}, also serves layers of another kind", "write them apart")
     return tuple(layers)

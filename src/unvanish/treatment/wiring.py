@@ -11,12 +11,16 @@ from typing import Literal
 from torch import nn
 
 from unvanish.errors import SurgeryError
+from unvanish.treatment.activations import FUNCTIONS
 from unvanish.treatment.dressing import coats_of, inner_type
-from unvanish.treatment.flow import Stage
+from unvanish.treatment.flow import SOFTMAX_FUNCTIONS, Stage
 from unvanish.treatment.rewriting import Edit, Rewritten, plain_method, split_arguments
 from unvanish.treatment.source import Method, is_code_of
 from unvanish.treatment.surgery import Surgery
 from unvanish.treatment.tracing import Site
+
+# functions of these kinds may have been exchanged for another one by an earlier edit, which the source does not show
+_NAMES = {"activation": tuple(FUNCTIONS), "softmax": tuple(SOFTMAX_FUNCTIONS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +61,9 @@ class Wiring:
         if function not in self._methods:
             self._methods[function] = Method(function)
         source = self._methods[function]
-        return Call(
-            owner=owner, method=method, source=source, node=source.call_at(site, name.rpartition(".")[2])
-        )
+        part = None if stage.path is None else stage.path.rpartition(".")[2]
+        names = _NAMES.get(stage.kind, (stage.name,)) if part is None else FUNCTIONS
+        return Call(owner=owner, method=method, source=source, node=source.call_at(site, names, part))
 
     def edit(
         self, call: Call, action: Literal["swap", "callee", "keep", "add"], name: str, value: float = 0.0

@@ -19,6 +19,7 @@ from unvanish.treatment.stepping import (
     own_parameters,
     refuse_sparse,
     scale_of,
+    values_of,
     with_closure,
 )
 from unvanish.treatment.treatment import Operation, Treatment
@@ -51,7 +52,8 @@ class Clip(Treatment):
         module = operation.module()
         if not any(p.requires_grad for p in module.parameters()):
             raise SurgeryError(f"nothing in {operation.target!r} is trained", "choose another target")
-        refuse_sparse(module)
+        if value is not None:
+            refuse_sparse(module)
         operation.surgery.hook_steps(GradientClip(module, norm=norm, value=value))
 
 
@@ -97,6 +99,17 @@ class GradientClip:
             return
         with torch.no_grad():
             if self._norm is not None:
-                nn.utils.clip_grad_norm_(parameters, self._norm * scale)
+                _clip_norm(parameters, self._norm * scale)
             if self._value is not None:
                 nn.utils.clip_grad_value_(parameters, self._value * scale)
+
+
+def _clip_norm(parameters: list[nn.Parameter], limit: float) -> None:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not any(g.is_sparse for g in gradients):
+        nn.utils.clip_grad_norm_(parameters, limit)
+        return
+    norms = torch.stack([values_of(g).norm() for g in gradients])  # torch's own function knows no sparse ones
+    factor = torch.clamp(limit / (norms.norm() + 1e-6), max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor)

@@ -59,10 +59,10 @@ class Precision(Treatment):
             raise SurgeryError(f"{mode} is about the whole model", 'set the target to "*"')
         operation.surgery.optimizers.holding()  # refuses where there is none
         _refuse_twice(operation.root)
-        refuse_sparse(operation.root)
         if mode == "loss_scaling":
             _scale(operation)
         else:
+            refuse_sparse(operation.root)
             _keep_masters(operation)
 
 
@@ -100,6 +100,10 @@ def _refuse_shared(operation: Operation, module: nn.Module) -> None:
 
 def _refuse_own_casts(module: nn.Module) -> None:
     """Refuse a model that casts inside of its own forward: it would meet its new weights with the old dtype."""
+    if torch.get_default_dtype() in HALVES:
+        raise SurgeryError(
+            "new tensors are in half precision (torch.set_default_dtype)", "leave the default at float32"
+        )
     for part in module.modules():
         kind = type(part)
         if kind.__module__.startswith("torch."):

@@ -10,7 +10,7 @@ from torch import nn
 from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
-from unvanish.treatment.anatomy import Anatomy, Layer
+from unvanish.treatment.anatomy import Anatomy, Layer, follower_of
 from unvanish.treatment.flow import Stage
 from unvanish.treatment.parameters import Number, Spec
 from unvanish.treatment.spans import Span, bare_span_of, span_of
@@ -68,14 +68,16 @@ class Simplify(Treatment):
 def _block(operation: Operation, anatomy: Anatomy, wiring: Wiring, layer: Layer) -> Span | WiredBlock | str:
     """How a layer can be dropped with its activation, or why it can't."""
     span, why = span_of(operation.surgery, layer)
-    span = span or bare_span_of(operation.surgery, layer)
     if span is not None:
         return span
     try:
         block = wired_block(wiring, anatomy, layer)
     except SurgeryError as error:
         return error.mistake if "wiring" not in why else f"{why}; {error.mistake}"
-    return block if len(block.layers) == 1 else f"{block.first.words}, runs {len(block.layers)} layers"
+    if len(block.layers) == 1:
+        return block
+    bare = bare_span_of(operation.surgery, layer)
+    return bare or f"{block.first.words}, runs {len(block.layers)} layers"
 
 
 def _layer(block: Span | WiredBlock) -> Layer:
@@ -90,9 +92,18 @@ def _drop(operation: Operation, wiring: Wiring, gone: Sequence[Span | WiredBlock
     wiring.carry_out()
     for block in gone:
         if isinstance(block, WiredBlock):
-            operation.surgery.take_out(block.layers[0].module)
+            _take_out(operation, block.layers[0].module)
         else:
             operation.surgery.remove(block.container, block.members)
+
+
+def _take_out(operation: Operation, module: nn.Module) -> None:
+    """In a list the others keep their numbers: forward may ask for them."""
+    lists = (nn.ModuleList, nn.Sequential)
+    if any(isinstance(parent, lists) for parent, _ in operation.surgery.aliases(module)):
+        operation.surgery.replace(module, nn.Identity())
+    else:
+        operation.surgery.take_out(module)
 
 
 def _check(operation: Operation, left: Sequence[nn.Module]) -> None:
@@ -117,10 +128,13 @@ def _check_wiring(before: Anatomy, after: Anatomy, lost: Sequence[Layer]) -> Non
 
 
 def _places(stages: Sequence[Stage], layer: Layer) -> list[int]:
-    """The stages of a block: the layer, its activation, and what lies between."""
-    places = [layer.stage]
-    while layer.end is not None and places[-1] != layer.end:
-        places.append(stages[places[-1]].behind[0])
+    """The stages of a block, at each of its calls: the layer, its activation, and what lies between."""
+    places = []
+    for start in (place for place, stage in enumerate(stages) if stage.module is layer.module):
+        end, _ = follower_of(stages, start)
+        places.append(start)
+        while end is not None and places[-1] != end:
+            places.append(stages[places[-1]].behind[0])
     return places
 
 
