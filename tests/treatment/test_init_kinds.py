@@ -146,7 +146,10 @@ def test_he_knows_the_activation_inside_of_torchs_own_transformer() -> None:
     assert 256 * size(model.linear2.weight) == pytest.approx(1.0, rel=0.05)
 
 
-@pytest.mark.parametrize(("scale", "redrawn"), [(1.0, False), (0.02, False), (0.0, True), (1e3, True)])
+@pytest.mark.parametrize(
+    ("scale", "redrawn"),
+    [(1.0, False), (0.02, False), (0.0, False), (1e-6, True), (1e3, True), (math.nan, True)],
+)
 def test_embeddings_are_left_unless_their_size_is_absurd(scale: float, redrawn: bool) -> None:
     model = nn.ModuleDict({"words": nn.Embedding(300, 16, padding_idx=2), "out": nn.Linear(16, 3)})
     words = model["words"].weight

@@ -220,11 +220,11 @@ def _attention(scheme: Scheme, path: str, module: nn.MultiheadAttention) -> Iter
 
 
 def _embedding(path: str, module: nn.Embedding | nn.EmbeddingBag) -> Iterator[Planned]:
-    """Left alone unless its size is absurd; then vectors of length 1."""
+    """Left alone unless its size is absurd; then vectors of length 1. Zeros are meant: a table of biases, say."""
     weight = cast(nn.Parameter, module.weight)
     size = float(weight.detach().float().pow(2).mean().sqrt())
     low, high = _SANE_EMBEDDING
-    if not (low <= size <= high and math.isfinite(size)):
+    if size and not low <= size <= high:  # not a number, too
         draw = Draw(kind="normal", size=module.embedding_dim**-0.5, blank=module.padding_idx)
         yield Planned(path=path, module=module, name="weight", parameter=weight, draw=draw)
 

@@ -60,10 +60,9 @@ REFUSED = {
         "for _ in range(3):\n    opt.step(closure)\n", of("clip", norm=1.0), "closure",
     ),
     "precision": (PLAIN + NET + SGD + TRAIN, of("precision", mode="loss_scaling"), "precision has no form"),
-    "inputs": (PLAIN + NET + SGD + TRAIN, of("inputs"), "inputs has no form"),
     "lsuv": (PLAIN + NET + SGD + TRAIN, of("init", scheme="lsuv"), "measures a batch"),
     "nothing to do": (PLAIN + NET + SGD + TRAIN, of("activation", kind="sigmoid"), "no hidden activation"),
-    "one of two can't be done": (PLAIN + NET + SGD + TRAIN, NORM + of("inputs"), "inputs has no form"),
+    "one of two can't be done": (PLAIN + NET + SGD + TRAIN, NORM + of("precision", mode="loss_scaling"), "precision has no form"),
     "an unknown number of layers": (
         PLAIN + "import random\nparts = [nn.Linear(4, 4), nn.Tanh()]\nwhile len(parts) < 12:\n    parts += [nn.Linear(4, 4), nn.Tanh()]\n"
         "model = nn.Sequential(*parts, nn.Linear(4, 2))\n" + SGD + TRAIN, of("simplify", layers=3), "layers that stay",
@@ -191,3 +190,45 @@ def test_reading_the_facts_leaves_the_model_as_it_was() -> None:
     read_facts(recorder, of("batchnorm") + of("residual") + of("init", scheme="orthogonal"))
     assert [(n, id(m)) for n, m in model.named_modules()] == tree
     assert all(v.equal(before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_frozen_layer_gets_no_norm(tmp_path: Path) -> None:
+    text = PLAIN + NET + "for p in model[0].parameters():\n    p.requires_grad = False\n" + SGD + TRAIN
+    patch = patch_text(tmp_path, text, NORM)
+    assert patch.why_not is not None and "0 is frozen" in patch.why_not
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "\n    def predict(self, x):\n        for layer in self.layers:\n            x = torch.tanh(layer(x))\n        return self.out(x)\n",
+        "\n    def embed(self, x):\n        return torch.tanh(self.layers[0](x))\n",
+    ],
+)
+def test_layers_that_another_method_runs_too_get_no_norm_in_forward(other: str, tmp_path: Path) -> None:
+    net = (
+        PLAIN + "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])\n        self.out = nn.Linear(4, 2)\n"
+        "    def forward(self, x):\n        for layer in self.layers:\n            x = torch.tanh(layer(x))\n        return self.out(x)\n"
+    )  # fmt: skip
+    assert patch_text(tmp_path, net + "model = Net()\n" + SGD + TRAIN, NORM).why_not is None
+    patch = patch_text(tmp_path, net + other + "model = Net()\n" + SGD + TRAIN, NORM)
+    assert patch.why_not is not None and "was not seen to run" in patch.why_not
+
+
+ODD = {
+    "torch.compile": (NET + "fast = torch.compile(model, backend='eager')\n", "fast(x)"),
+    "a scripted model": (NET + "model = torch.jit.script(model)\n", "model(x)"),
+    "vmap": (NET, "torch.vmap(model)(x)"),
+    "functional_call": (NET + "held = dict(model.named_parameters())\n", "torch.func.functional_call(model, held, (x,))"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_recording_does_not_disturb_an_odd_script(name: str, tmp_path: Path) -> None:
+    net, call = ODD[name]
+    text = PLAIN + net + SGD + TRAIN.replace("model(x)", call)
+    (tmp_path / "script.py").write_text(text)
+    recorder = record_script(tmp_path / "script.py", tmp_path)
+    assert recorder.roots and recorder.steps
+    patch_text(tmp_path, text, RELU)  # a patch or a reason; nothing else comes out

@@ -173,3 +173,37 @@ def test_batch_norm_behind_steps_takes_the_last_axis(tmp_path: Path) -> None:
     mark = fingerprint(record_script(script, tmp_path).roots[0].model)
     treated = losses_treated(script, plan, mark, steps=3)
     assert losses_patched(script, tmp_path, patch.files, steps=3) == pytest.approx(treated, rel=1e-6)
+
+
+TWO = (
+    "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+    "        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)\n    def forward(self, x):\n{}model = Net()\n"
+)
+DOORS = {
+    "a sequential": (NET, "nn.Sequential(Standardise(4), nn.Linear(4, 4)"),
+    "an element to a line": (
+        "model = nn.Sequential(\n    nn.Linear(4, 4),\n    nn.Tanh(),\n    nn.Linear(4, 2),\n)\n",
+        "    Standardise(4),\n    nn.Linear(4, 4),\n",
+    ),
+    "an attribute": (
+        TWO.format("        return self.b(torch.relu(self.a(x)))\n"),
+        "self.b(torch.relu(self.a(self.a_standard(x))))",
+    ),
+    "a model that uses its data twice": (
+        TWO.format('        """Twice."""\n        return self.b(torch.relu(self.a(x)) * x)\n'),
+        '        """Twice."""\n        x = self.standardise(x)\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_the_data_is_standardised_as_in_the_recipe(name: str, tmp_path: Path) -> None:
+    body, wanted = DOORS[name]
+    plan = of("inputs")
+    text = PLAIN + body + SGD + TRAIN.replace("torch.randn(8, 4)", "torch.randn(8, 4) * 9 + 30")
+    patch = patch_text(tmp_path, text.replace("> 0", "> 30"), plan)
+    assert wanted in text_of(patch)
+    script = tmp_path / "script.py"
+    mark = fingerprint(record_script(script, tmp_path).roots[0].model)
+    treated = losses_treated(script, plan, mark, steps=3)
+    assert losses_patched(script, tmp_path, patch.files, steps=3) == treated

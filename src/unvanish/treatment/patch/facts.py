@@ -74,6 +74,7 @@ class OptimizerFact:
     kind: str
     names: tuple[str, ...]  # expressions for the model there, the best first
     rates: tuple[float, ...]  # per group
+    ours: tuple[bool, ...]  # per group: whether it holds a parameter of this model
     default_rate: float
     outer: tuple[tuple[Site, tuple[str, ...]], ...] = ()  # the frames around, with their names for the model
     whole: bool = True  # whether all of the model's trainable parameters are in it
@@ -194,6 +195,19 @@ class Appended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Entrance:
+    """The data is standardised in front of a layer ("" = at the model's door, the argument `name`).
+
+    `axis` is that of the features, counted from the end.
+    """
+
+    layer: str
+    name: str
+    features: int
+    axis: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """What one prescription did to the model. `refused` says why it could not be read (None = it was)."""
 
@@ -206,6 +220,7 @@ class Change:
     uneven: tuple[str, ...] = ()  # first modules of runs that got no skip, since they change the shape
     dropped: tuple[str, ...] = ()  # paths of the modules that are gone from their containers
     appended: tuple[Appended, ...] = ()
+    entrances: tuple[Entrance, ...] = ()
     drawn: tuple[Drawn, ...] = ()
     seed: int | None = None
     seed_mark: int = 0

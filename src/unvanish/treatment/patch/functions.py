@@ -27,6 +27,9 @@ def swap_functions(draft: Draft, swaps: Sequence[FunctionSwap]) -> None:
     chosen: list[tuple[list[Origin], FunctionSwap, Tree, cst.Call]] = []
     for swap in swaps:
         tree, call = draft.call(swap.site)
+        if tree.above(call, cst.ClassDef) is None:
+            place = tree.place(call)
+            raise PatchError(f"the call in {place} is in a function that others may use as well", place=place)
         if isinstance(call.func, cst.Attribute) and _is_method(draft, tree, call, swap):
             _swap_method(draft, tree, call, call.func, swap)
         elif _means(draft, tree, call.func, swap):

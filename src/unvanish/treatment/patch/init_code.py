@@ -75,7 +75,7 @@ def _walk(facts: Facts, change: Change, spelling: Spelling, writer: Writer) -> l
     if any(kind.rpartition(".")[2] in ("Module", "ParameterList", "ParameterDict") for kind in kinds):
         raise PatchError("matrices of custom modules are drawn")
     prefix = "" if change.prescription.target == "*" else change.prescription.target
-    held = [p for p, part in facts.parts.items() if part.base in kinds and _within(p, prefix)]
+    held = [p for p, base in _bases(facts, change).items() if base in kinds and _within(p, prefix)]
     if held != list(layers) or change.partial:
         raise PatchError("not all layers of a kind are drawn")
     body = _body(list(layers.values()), kinds, spelling, writer)
@@ -95,6 +95,17 @@ def _walk(facts: Facts, change: Change, spelling: Spelling, writer: Writer) -> l
             *_deeper(_deeper(body)),
         ]
     return [f"for layer in {listed}:", *_deeper(body)]
+
+
+def _bases(facts: Facts, change: Change) -> dict[str, str]:
+    """The class of each module when the init is at work, after the changes in front of it."""
+    bases = {path: part.base for path, part in facts.parts.items()}
+    for earlier in facts.changes[: facts.changes.index(change)]:
+        bases.update({swap.path: f"torch.nn.{swap.new}" for swap in earlier.swaps})
+        gone = [p for p in bases if any(_within(p, top) for top in earlier.dropped)]
+        for path in gone:
+            del bases[path]
+    return bases
 
 
 def _within(path: str, prefix: str) -> bool:

@@ -50,6 +50,9 @@ def place_norms(draft: Draft, norms: Sequence[Norm]) -> None:
     """
     holders = {norm.layer.rpartition(".")[0] for norm in norms}
     refuse_untrained(draft, holders)
+    frozen = next((n.layer for n in norms if f"{n.layer}.weight" in draft.facts.frozen), None)
+    if frozen is not None:
+        raise PatchError(f"{frozen} is frozen, and whether its norm is to be trained is not said")
     for group in _groups(draft, norms):
         ways = [_in_forward, _around_activation]
         if all(draft.facts.parts[p].holder == "torch.nn.Sequential" for p in group.layers):
@@ -96,11 +99,15 @@ def _insert(draft: Draft, group: Group) -> None:
     for holder in holders:
         refuse_counted(draft, holder, spot)
     refuse_reached(draft, holders)
-    text = norm_text(draft, spot, group.norms, width_text(group.tree, group.call, spot))
+    text = norm_text(draft, spot, group.norms, width_text(group.tree, group.call, spot, _base(draft, group)))
     plain = spot.kind in _INSERTABLE and _is_sequential(draft, spot)
     if not plain or not add_behind(draft, spot, text):
         raise PatchError(f"how {group.place} fills its nn.Sequential is not understood", place=group.place)
     draft.inserted.update(group.layers)
+
+
+def _base(draft: Draft, group: Group) -> str:
+    return draft.facts.parts[group.layers[0]].base
 
 
 def _is_sequential(draft: Draft, spot: Spot) -> bool:
@@ -129,7 +136,7 @@ def _around_activation(draft: Draft, group: Group) -> None:
     tree, call = draft.call(site)
     width = None
     if tree is group.tree and _same_loops(tree, call, group.call):
-        width = width_text(tree, group.call, Spot("other", tree, group.call, group.call))
+        width = width_text(tree, group.call, Spot("other", tree, group.call, group.call), _base(draft, group))
         if width is not None and _rebound(tree, width, tree.end(group.call), tree.start(call)):
             width = None
     text = norm_text(draft, spot_of(tree, call), group.norms, width)

@@ -7,21 +7,23 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from unvanish.treatment.patch.bindings import (
+    Variable,
+    assigned,
+    bindings,
+    is_target,
+    key_of,
+    option,
+    parameter_of,
+    text_of,
+    uses_of,
+)
 from unvanish.treatment.patch.facts import Site
 from unvanish.treatment.patch.text import PatchError
 from unvanish.treatment.patch.tree import Tree, argument, dotted, is_self
 
 Accept = Callable[[Tree, cst.BaseExpression], bool]
 _DEPTH = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """A name in a scope, or (with a dot in front) an attribute; and the file."""
-
-    tree: Tree
-    scope: cst.CSTNode
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Origins:
         followed = [pair for origin in origins for pair in origin.trail]
         for variable in {v for v, _ in followed}:
             seen = {id(use) for v, use in followed if v == variable}
-            if any(id(use) not in seen for use in _uses(variable)) or self._imported(variable):
+            if any(id(use) not in seen for use in uses_of(variable)) or self._imported(variable):
                 return False
         return True
 
@@ -101,15 +103,15 @@ class Origins:
         scope: cst.CSTNode = tree.scope(node)
         while True:
             if isinstance(scope, (cst.FunctionDef, cst.Lambda)):
-                parameter = _parameter(scope, node.value)
+                parameter = parameter_of(scope, node.value)
                 if parameter is not None:
-                    if isinstance(scope, cst.Lambda) or _bindings(tree, node.value, scope, parameter):
+                    if isinstance(scope, cst.Lambda) or bindings(tree, node.value, scope, parameter):
                         return None
                     found = self._argument(tree, scope, parameter, accept, outer, depth)
                     return found and found.through(Variable(tree, scope, node.value), node)
-            bound = _bindings(tree, node.value, scope, None)
+            bound = bindings(tree, node.value, scope, None)
             if bound:
-                value = _assigned(tree, bound)
+                value = assigned(tree, bound)
                 if value is None:
                     return None
                 inner = outer if isinstance(scope, cst.FunctionDef) else ()
@@ -166,8 +168,8 @@ class Origins:
             owner = tree.above(node, cst.ClassDef)
             if owner is None:
                 return None
-            bound = [a for a in tree.attributes(name, owner) if is_self(a) and _is_target(tree, a)]
-            value = _assigned(tree, bound)
+            bound = [a for a in tree.attributes(name, owner) if is_self(a) and is_target(tree, a)]
+            value = assigned(tree, bound)
             if value is None:
                 return None
             # what __init__ was handed: the calls around it are those that built the module
@@ -179,7 +181,7 @@ class Origins:
         called = dotted(base.node.func) or ""
         value, home = None, base.tree
         if called.endswith(("parse_args", "parse_known_args")):
-            value = _option(base.tree, name)
+            value = option(base.tree, name)
         else:
             home, value = self._field(base.tree, called, base.node, name)
         if value is None or not accept(home, value):
@@ -204,12 +206,12 @@ class Origins:
                         n for n in home.uses(attribute, owner)
                         if home.scope(n) is owner and isinstance(home.parents[n], cst.AssignTarget)
                     ]  # fmt: skip
-                    return home, _assigned(home, bound)
+                    return home, assigned(home, bound)
         return tree, None
 
     def _entry(self, tree: Tree, node: cst.Subscript, accept: Accept, depth: int) -> Origin | None:
         """D["key"], where D is one dict literal or dict(key=...)."""
-        key = _key_of(node)
+        key = key_of(node)
         name = dotted(node.value)
         if key is None or name is None:
             return None
@@ -219,7 +221,7 @@ class Origins:
         value: cst.BaseExpression | None = None
         if isinstance(base.node, cst.Dict):
             for element in base.node.elements:
-                if isinstance(element, cst.DictElement) and _text(element.key) == key:
+                if isinstance(element, cst.DictElement) and text_of(element.key) == key:
                     value = element.value
         elif isinstance(base.node, cst.Call):
             given = argument(base.node, 10**6, key)
@@ -230,124 +232,12 @@ class Origins:
         return Origin(base.tree, value, ((variable, node),))
 
 
-# --- what binds a name --------------------------------------------------------------------------------------------
-
-
-def _bindings(tree: Tree, name: str, scope: cst.CSTNode, parameter: cst.Param | None) -> list[cst.CSTNode]:
-    """Everything in a scope (not in functions inside of it) that binds the name."""
-    found: list[cst.CSTNode] = []
-    for node in tree.uses(name, scope):
-        if tree.scope(node) is not scope or (parameter is not None and tree.inside(node, parameter)):
-            continue
-        if _is_target(tree, node):
-            found.append(node)
-    return found
-
-
-def _is_target(tree: Tree, node: cst.CSTNode) -> bool:
-    outer: cst.CSTNode = tree.parents[node]
-    while isinstance(outer, (cst.Tuple, cst.List, cst.Element, cst.StarredElement)):
-        node = outer
-        outer = tree.parents[outer]
-    if isinstance(
-        outer, (cst.AssignTarget, cst.AnnAssign, cst.AugAssign, cst.For, cst.CompFor, cst.NamedExpr)
-    ):
-        return outer.target is node
-    if isinstance(outer, (cst.FunctionDef, cst.ClassDef)):
-        return outer.name is node
-    if isinstance(outer, (cst.ImportAlias, cst.AsName)):
-        return True
-    return isinstance(outer, (cst.Del, cst.Global, cst.NameItem))
-
-
-def _assigned(tree: Tree, bound: Sequence[cst.CSTNode]) -> cst.BaseExpression | None:
-    """The one value that is ever assigned; None where there are several, or it is no plain assignment."""
-    if len(bound) != 1:
-        return None
-    node, outer = bound[0], tree.parents[bound[0]]
-    if isinstance(outer, cst.AssignTarget):
-        assign = tree.parents[outer]
-        return assign.value if isinstance(assign, cst.Assign) else None
-    if isinstance(outer, cst.AnnAssign):
-        return outer.value
-    if isinstance(outer, cst.Element):
-        return _unpacked(tree, node, tree.parents[outer])
-    return None
-
-
-def _unpacked(tree: Tree, node: cst.CSTNode, targets: cst.CSTNode) -> cst.BaseExpression | None:
-    """The value of one name in `a, b = x, y`."""
-    target = tree.parents[targets]
-    assign = tree.parents[target]
-    if not isinstance(targets, cst.Tuple) or not isinstance(assign, cst.Assign):
-        return None
-    if not isinstance(assign.value, cst.Tuple):
-        return None
-    names, values = targets.elements, assign.value.elements
-    if len(names) != len(values) or any(isinstance(e, cst.StarredElement) for e in [*names, *values]):
-        return None
-    return next(v.value for n, v in zip(names, values, strict=True) if n.value is node)
-
-
-def _parameter(function: cst.FunctionDef | cst.Lambda, name: str) -> cst.Param | None:
-    params = function.params
-    for parameter in [*params.posonly_params, *params.params, *params.kwonly_params]:
-        if parameter.name.value == name:
-            return parameter
-    return None
-
-
-def _uses(variable: Variable) -> list[cst.CSTNode]:
-    """All places that read the variable."""
-    tree, name = variable.tree, variable.name
-    if name.endswith("]"):
-        key = name.rpartition("[")[2][:-1]
-        return [n for n in tree.all(cst.Subscript) if _key_of(n) == key]
-    if "." in name:
-        base, _, attribute = name.rpartition(".")
-        return [
-            n for n in tree.attributes(attribute, variable.scope)
-            if dotted(n.value) == (base or "self") and not _is_target(tree, n)
-        ]  # fmt: skip
-    return [
-        n for n in tree.uses(name, variable.scope)
-        if not _is_target(tree, n) and not isinstance(tree.parents[n], cst.Param)
-    ]  # fmt: skip
-
-
-def _option(tree: Tree, name: str) -> cst.BaseExpression | None:
-    """The default of argparse's --name."""
-    found = []
-    for call in tree.all(cst.Call):
-        if isinstance(call.func, cst.Attribute) and call.func.attr.value == "add_argument":
-            flags = [_text(a.value) or "" for a in call.args if a.keyword is None]
-            dest = argument(call, 10**6, "dest")
-            names = [_text(dest.value)] if dest else [f.lstrip("-").replace("-", "_") for f in flags]
-            default = argument(call, 10**6, "default")
-            if name in names and default is not None:
-                found.append(default.value)
-    return found[0] if len(found) == 1 else None
-
-
 def _is_call(_: Tree, node: cst.BaseExpression) -> bool:
     return isinstance(node, cst.Call)
 
 
 def _is_mapping(_: Tree, node: cst.BaseExpression) -> bool:
     return isinstance(node, cst.Dict) or (isinstance(node, cst.Call) and dotted(node.func) == "dict")
-
-
-def _key_of(node: cst.Subscript) -> str | None:
-    if len(node.slice) == 1 and isinstance(node.slice[0].slice, cst.Index):
-        return _text(node.slice[0].slice.value)
-    return None
-
-
-def _text(node: cst.CSTNode) -> str | None:
-    if isinstance(node, cst.SimpleString):
-        value = node.evaluated_value
-        return value if isinstance(value, str) else None
-    return None
 
 
 def _only(found: Iterable[Origin | None]) -> Origin | None:

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import libcst as cst
 
-from unvanish.treatment.patch import rates
 from unvanish.treatment.patch.by_hand import snippet_for
 from unvanish.treatment.patch.call_skips import place_call_skips
+from unvanish.treatment.patch.clipping import clip_gradients
 from unvanish.treatment.patch.depth import drop_layers
 from unvanish.treatment.patch.draft import Draft
+from unvanish.treatment.patch.entrances import standardise_inputs
 from unvanish.treatment.patch.facts import Change, Facts
 from unvanish.treatment.patch.functions import swap_functions
 from unvanish.treatment.patch.inits import place_init
 from unvanish.treatment.patch.norms import place_norms
 from unvanish.treatment.patch.outputs import change_output, reconnect
+from unvanish.treatment.patch.rates import scale_rates
 from unvanish.treatment.patch.recurrent import gate_recurrent
 from unvanish.treatment.patch.skips import place_skips
 from unvanish.treatment.patch.swapping import swap_modules
@@ -58,7 +60,7 @@ def patch_source(sources: Mapping[str, bytes | str], facts: Facts) -> Patch:
         if facts.learning_rate is not None and facts.optimizers:
             now = facts.optimizers[0].rates[0]
             if now > 0 and now != facts.learning_rate:
-                rates.scale_rates(draft, facts.learning_rate / now)
+                scale_rates(draft, facts.learning_rate / now)
         return _finished(draft)
     except PatchError as error:
         return Patch(why_not=error.mistake, snippet=snippet_for(facts, change, error))
@@ -133,13 +135,14 @@ def _residual(draft: Draft, change: Change) -> None:
 def _rate(draft: Draft, change: Change) -> None:
     factor = change.prescription.parameters.get("factor")
     if isinstance(factor, (int, float)):
-        rates.scale_rates(draft, float(factor))
+        scale_rates(draft, float(factor))
 
 
 _MAKERS: dict[str, Callable[[Draft, Change], None]] = {
     "activation": _activation,
     "output": change_output,
     "reconnect": reconnect,
+    "inputs": standardise_inputs,
     "gated_rnn": gate_recurrent,
     "simplify": drop_layers,
     "batchnorm": _norms,
@@ -147,5 +150,5 @@ _MAKERS: dict[str, Callable[[Draft, Change], None]] = {
     "groupnorm": _norms,
     "residual": _residual,
     "learning_rate": _rate,
-    "clip": lambda draft, change: rates.clip_gradients(draft, change.prescription),
+    "clip": lambda draft, change: clip_gradients(draft, change.prescription),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import libcst as cst
 
@@ -54,7 +54,7 @@ def refuse_counted(draft: Draft, holder: str, spot: Spot) -> None:
     words = [n for n in names if n and not n.isdigit()]
     for tree in draft.trees():
         for node in tree.all(cst.Subscript):
-            if _by_number(node) and _mentions(tree.code(node.value), words):
+            if _by_number(node) and _is_one_of(node.value, words):
                 raise _counts(tree, node)
         for call in tree.all(cst.Call):
             counting = dotted(call.func) in _COUNTING and _mentions(tree.code(call), words)
@@ -79,6 +79,19 @@ def _targets(statement: cst.SimpleStatementLine | None) -> list[str]:
     if isinstance(first, cst.Assign):
         return [dotted(t.target) or "" for t in first.targets]
     return [dotted(first.target) or ""] if isinstance(first, (cst.AugAssign, cst.AnnAssign)) else []
+
+
+def _is_one_of(node: cst.BaseExpression, words: Sequence[str]) -> bool:
+    """net, self.net, list(net.children())."""
+    if isinstance(node, cst.Call) and dotted(node.func) in ("list", "tuple", "sorted") and node.args:
+        inner = node.args[0].value
+        base = (
+            inner.func.value
+            if isinstance(inner, cst.Call) and isinstance(inner.func, cst.Attribute)
+            else inner
+        )
+        return _is_one_of(base, words)
+    return (dotted(node) or "").rpartition(".")[2] in words
 
 
 def _mentions(code: str, words: Iterable[str]) -> bool:
@@ -106,8 +119,26 @@ def refuse_untrained(draft: Draft, paths: Iterable[str]) -> None:
         raise PatchError(
             "the optimizer is handed its layers one by one, and would not get the new norms", place=place
         )
+    for walk in draft.facts.walks:
+        if walk.path == "" and walk.method in ("parameters", "named_parameters"):
+            _note_holder(draft, walk)
     if any(len(o.rates) > 1 for o in draft.facts.optimizers):
         draft.note("the script's own rule decides which parameter group the new parameters are in")
+
+
+def _note_holder(draft: Draft, walk: Walk) -> None:
+    """Say so where something else than the optimizer is handed the parameters: in the trials it lacks new ones."""
+    try:
+        tree, call = draft.call(walk.site)
+    except PatchError:
+        return
+    held = tree.parents.get(call)
+    taker = tree.parents[held] if isinstance(held, cst.Arg) else None
+    name = (dotted(taker.func) or "").rpartition(".")[2] if isinstance(taker, cst.Call) else ""
+    if name[:1].isupper() and name not in {o.kind for o in draft.facts.optimizers}:
+        draft.note(
+            f"{name} in {tree.place(call)} is handed the new parameters as well, which in the trials it was not"
+        )
 
 
 def refuse_hidden(draft: Draft, paths: Iterable[str]) -> None:
@@ -186,13 +217,22 @@ def _writing_bodies(draft: Draft, walk: Walk) -> Iterable[tuple[Tree, cst.CSTNod
         )
         at_head = isinstance(body, cst.For) and tree.inside(call, body.iter)
         bodies = [(tree, body)] if isinstance(body, cst.For) and at_head else []
-        held = tree.parents.get(call)
-        if isinstance(held, cst.Arg) and _WRITE.search(tree.code(tree.parents[held])):
-            bodies.append((tree, tree.parents[held]))  # init_all(model.parameters())
+        bodies += _handed_to(draft, tree, call)
     for where, node in bodies:
         inner = node.body if isinstance(node, (cst.For, cst.FunctionDef)) else node
         if _WRITE.search(where.module.code_for_node(inner)):
             yield where, node
+
+
+def _handed_to(draft: Draft, tree: Tree, call: cst.Call) -> list[tuple[Tree, cst.CSTNode]]:
+    """The function that the parts are handed to, where it may write to them: init_all(model.parameters())."""
+    held = tree.parents.get(call)
+    taker = tree.parents[held] if isinstance(held, cst.Arg) else None
+    if not isinstance(taker, cst.Call):
+        return []
+    name = (dotted(taker.func) or "").rpartition(".")[2]
+    found = [(t, f) for t in draft.trees() for f in t.all(cst.FunctionDef) if f.name.value == name]
+    return [*found] or ([(tree, taker)] if re.search(r"init|_$", name) else [])
 
 
 def _asks_for_kind(tree: Tree, node: cst.CSTNode) -> bool:

@@ -22,12 +22,16 @@ from unvanish.treatment.patch.facts import (
     StepFact,
     Walk,
 )
-from unvanish.treatment.patch.operations import Operated, base_of, kind_of, read_change
+from unvanish.treatment.patch.operated import Operated, base_of, kind_of
+from unvanish.treatment.patch.operations import read_change
 from unvanish.treatment.patch.record import Built, Recorder, Root
 from unvanish.treatment.patch.watch import Watch
 from unvanish.treatment.recipe import Recipe, fingerprint
 
-_BY_RATE = ("learning_rate", "clip", "reconnect", "precision", "inputs")  # these change no module's code
+_BY_RATE = ("learning_rate", "clip", "reconnect", "precision")  # these change no module's code
+
+# these go through everything inside, however deep
+_FROM_OUTSIDE = ("parameters", "named_parameters", "modules", "named_modules", "apply", "load_state_dict")
 
 
 def read_facts(recorder: Recorder, recipe: Recipe | Sequence[Prescription]) -> Facts:
@@ -171,12 +175,14 @@ def _holds(built: Built, model: nn.Module) -> bool:
 
 def _optimizer(built: Built, model: nn.Module) -> OptimizerFact:
     held = {id(p) for g in built.optimizer.param_groups for p in g["params"]}
+    own = {id(p) for p in model.parameters()}
     frames = [(site, _names(names, model)) for site, names in built.frames]
     return OptimizerFact(
         site=built.site,
         kind=type(built.optimizer).__name__,
         names=frames[0][1] if frames else (),
         rates=built.rates,
+        ours=tuple(any(id(p) in own for p in g["params"]) for g in built.optimizer.param_groups),
         default_rate=float(built.optimizer.defaults.get("lr", float("nan"))),
         outer=tuple(frames[1:]),
         whole=all(id(p) in held for p in model.parameters() if p.requires_grad),
@@ -194,15 +200,36 @@ def _steps(recorder: Recorder, model: nn.Module) -> tuple[StepFact, ...]:
 def _walks(recorder: Recorder, model: nn.Module, paths: dict[int, str]) -> tuple[Walk, ...]:
     """What the script goes through before its first optimizer of this model is there."""
     first = next((i for i, b in enumerate(recorder.built) if _holds(b, model)), 0)
-    return tuple(
-        dict.fromkeys(
-            Walk(path=paths[id(m)], method=method, site=site)
-            for m, method, site, built in recorder.walks.found
-            if id(m) in paths and built <= first
-        )
-    )
+    found: dict[Walk, None] = {}
+    for module, method, site, built in recorder.walks.found:
+        path = paths.get(id(module))
+        if path is None and method in _FROM_OUTSIDE and any(m is model for m in module.modules()):
+            path = ""  # what holds the model goes through it as well
+        if path is not None and built <= first:
+            found[Walk(path=path, method=method, site=site)] = None
+    return tuple(found)
 
 
 def _names(names: dict[str, nn.Module], model: nn.Module) -> tuple[str, ...]:
-    """Names for the model, those bound in the innermost scope first (as `names` has them)."""
-    return tuple(name for name, module in names.items() if module is model)
+    """Expressions for the model in a frame: its own names there, else its place in what holds it."""
+    own = tuple(name for name, module in names.items() if module is model)
+    if own:
+        return own
+    found = []
+    for name, holder in names.items():
+        path = next((p for p, m in holder.named_modules() if m is model), None)
+        if path is not None:
+            found.append(name + _access(holder, path))
+    return tuple(found)
+
+
+def _access(holder: nn.Module, path: str) -> str:
+    """.trunk[0] for trunk.0, ["body"] in a ModuleDict."""
+    text = ""
+    for part in path.split("."):
+        if isinstance(holder, (nn.Sequential, nn.ModuleList)):
+            text += f"[{part}]"
+        else:
+            text += f'["{part}"]' if isinstance(holder, nn.ModuleDict) else f".{part}"
+        holder = holder._modules[part] or holder
+    return text

@@ -155,7 +155,8 @@ class Recorder:
     def _call(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType
     ) -> Any:
-        if not torch.is_grad_enabled():
+        traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+        if traced or not torch.is_grad_enabled():
             return self._original(module, *args, **kwargs)
         if not self.watch.idle:
             return self.watch.call(module, args, kwargs, frame)
@@ -163,6 +164,10 @@ class Recorder:
             return self._original(module, *args, **kwargs)
         if self._is_trained(module) and all(root.model is not module for root in self.roots):
             self.roots.append(Root(model=module, batch=Batch(args=args, kwargs=dict(kwargs))))
+        if (
+            type(module).__name__ == "OptimizedModule"
+        ):  # a mode inside of a compiled graph would be compiled, too
+            return self._original(module, *args, **kwargs)
         with self.watch:
             return self.watch.call(module, args, kwargs, frame)
 

@@ -220,13 +220,15 @@ class _Surgeon:
             apply(self._model, rates, optimizer=optimizer)
 
     def _treat(self, model: nn.Module, batch: Batch | None) -> None:
-        self._model = model
+        """Treat it now; what can only be read from a real batch waits for the first one."""
         holding = [o for o in self._optimizers if _holds(o, model)]
         try:
             apply(model, self._prescriptions, optimizer=holding, batch=batch)
+            self._model = model
         except UnvanishError as error:
-            self.error = error
-            raise _Enough from error
+            if batch is not None:
+                self.error = error
+                raise _Enough from error
 
 
 def _holds(optimizer: Optimizer, model: nn.Module) -> bool:

@@ -107,16 +107,17 @@ def _target(tree: Tree, node: cst.CSTNode, assign: cst.CSTNode, target: cst.CSTN
     return Spot("other", tree, node, assign)
 
 
-def width_text(tree: Tree, call: cst.Call, spot: Spot) -> str | None:
-    """How a neighbour can write the layer's number of outputs; None where only the number itself can stand there."""
+def width_text(tree: Tree, call: cst.Call, spot: Spot, base: str) -> str | None:
+    """How a neighbour can write the layer's number of outputs; None where only the number itself can stand there.
+
+    `base` is the layer's class of torch.nn. Only torch's own call is known to have the outputs in the second place.
+    """
+    name = "out_features" if base == "torch.nn.Linear" else "out_channels"
     if spot.node is not call and isinstance(spot.node, cst.Name):
-        last = (dotted(call.func) or "").rpartition(".")[2]
-        return f"{spot.node.value}.{'out_features' if last == 'Linear' else 'out_channels'}"
-    for keyword in ("out_features", "out_channels"):
-        given = argument(call, 1, keyword)
-        if given is not None and _is_simple(given.value):
-            return tree.code(given.value)
-    return None
+        return f"{spot.node.value}.{name}"
+    given = argument(call, 1, name)
+    own = (dotted(call.func) or "").rpartition(".")[2] == base.rpartition(".")[2]
+    return tree.code(given.value) if own and given is not None and _is_simple(given.value) else None
 
 
 def _is_simple(node: cst.CSTNode) -> bool:
@@ -160,6 +161,21 @@ def add_behind(draft: Draft, spot: Spot, text: str) -> bool:
         edits.behind(*behind(tree, tree.line_start(tree.start(spot.holder)), end, f"({name}, {text})"))
         return True
     return False
+
+
+def add_before(draft: Draft, spot: Spot, text: str) -> bool:
+    """Put a module right in front of the one of this spot, in the same container; False: that has no plain form."""
+    tree, edits = spot.tree, draft.edits(spot.tree)
+    if spot.kind == "append" and isinstance(spot.holder, cst.Call):
+        edits.before(spot.holder, [f"{spot.name}.append({text})"])
+        return True
+    if spot.kind != "element":
+        return False
+    start = tree.start(spot.node)
+    margin = tree.text[tree.line_start(start) : start]
+    apart = f",{tree.newline}{margin}" if not margin.strip() else ", "
+    edits.wrap(start, tree.end(spot.node), f"{text}{apart}", "")
+    return True
 
 
 def behind(tree: Tree, first: int, end: int, text: str) -> tuple[int, str]:
