@@ -212,11 +212,11 @@ class Buffer:
                 told = [e for e in self._bounded(self.unsaved, all_of_it=True) if not _says_dropped(e)]
                 self.unsaved = [*told, *self.incidents.farewell()]
         finally:
-        """At the end a failed write is tried again at once: what a moment's trouble refuses is not lost."""
+            self._lock.release()
         return True
 
     def _insist(self) -> None:
-        """At the end a failed write is tried again at once, a few times: what a moment's trouble refuses is not lost."""
+        """At the end a failed write is tried again at once: what a moment's trouble refuses is not lost."""
         for pause in LAST_PAUSES:
             if self.fault is None:
                 return
