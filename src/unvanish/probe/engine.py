@@ -386,14 +386,14 @@ class Probe:
         slot = None
         wanted = special or self._forward.armed or watched.pace.due(watched.step)
         if self._parameters and wanted:
+            if watched.changed():
+                self._announce(watched)
             slot = watched.ring.take_slot()
             if slot is None:
                 self._buffer.incidents.drop("looks at parameters")
         if slot is None:
             watched.ring.skip()
             return None
-        if watched.thawed():
-            self._announce(watched)
         try:
             return watched.ring.look_before(slot, surely=special)
         except Exception as error:

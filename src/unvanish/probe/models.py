@@ -80,6 +80,7 @@ class Watched:
         self._graphs: dict[str, None] = {}  # in the order in which they came
         self._paths: dict[int, str] | None = None
         self._trainable = [p.requires_grad for _, p in self.named]
+        self._bare: list[bool] = []  # which parameters had no gradient at the last look
         self.described = False
         self._targets: tuple[Targets, ...] = ()
         self._looks = 0
@@ -121,10 +122,19 @@ class Watched:
             self._hold(named)
             self.traces.ask()  # a net that got other layers is another net
 
-    def thawed(self) -> bool:
-        """Whether parameters were frozen or unfrozen since this was asked last."""
+    def changed(self) -> bool:
+        """Whether parameters were frozen, unfrozen or replaced since this was asked last. Asked before a look."""
+        bare = [p.grad is None for _, p in self.named]
+        lost = len(bare) == len(self._bare) and any(
+            n and not b for n, b in zip(bare, self._bare, strict=True)
+        )
+        before = self.named
+        if lost:  # it had a gradient, and has none: another may have come into its place
+            self.renew()
+            bare = [p.grad is None for _, p in self.named]
         now = [p.requires_grad for _, p in self.named]
-        changed, self._trainable = now != self._trainable, now
+        changed = now != self._trainable or before is not self.named
+        self._trainable, self._bare = now, bare
         return changed
 
     def alive(self) -> list[Any]:
