@@ -1,7 +1,7 @@
 """How often is the diagnosis right? Every case of the clinic, watched by `unvanish run`, beside fixed thresholds.
 
     python benchmarks/clinic/run.py [NAME ...] [--part tune|report] [--seeds 3] [--jobs 2] [--write docs/clinic.md]
-        [--torchmortem PYTHON]
+        [--torchmortem PYTHON] [--keep DIR]
 
 Rules are tuned on the part called `tune`, and figures are reported for the other, which was written by others than
 the rules' author and not read by who writes rules (labels.HELD_OUT). What each label rests on: prove.py. With the python of an environment that has
@@ -23,7 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,20 @@ class Seen:
             return None
         within = [name for name in self.case.first_layers if name and self.layer.startswith(f"{name}.")]
         return self.layer in self.case.first_layers or bool(within)
+
+
+def kept(case: Case, seed: int, torchmortem: str | None, folder: Path | None) -> Seen:
+    """As `watch`; what was said before, where it is kept in a folder."""
+    if folder is None:
+        return watch(case, seed, torchmortem)
+    file = folder / f"{case.family}-{case.name}-{seed}.json"
+    if file.exists():
+        return Seen(case=case, seed=seed, **json.loads(file.read_text()))
+    seen = watch(case, seed, torchmortem)
+    said = {f.name: getattr(seen, f.name) for f in fields(seen) if f.name not in ("case", "seed")}
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(said))
+    return seen
 
 
 def watch(case: Case, seed: int, torchmortem: str | None = None) -> Seen:
@@ -325,6 +339,7 @@ def main() -> None:
     parser.add_argument("--tune-seeds", type=int, help="the same for what is not reported")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--torchmortem", metavar="PYTHON")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what was said, and go on from what is there")
     parser.add_argument("--write", type=Path, metavar="FILE")
     options = parser.parse_args()
     chosen = [
@@ -335,7 +350,9 @@ def main() -> None:
     count = {"report": options.seeds, "tune": options.tune_seeds or options.seeds}
     with ThreadPoolExecutor(options.jobs) as pool:
         jobs = [
-            pool.submit(watch, case, seed, None if seed or case.part == "tune" else options.torchmortem)
+            pool.submit(
+                kept, case, seed, None if seed or case.part == "tune" else options.torchmortem, options.keep
+            )
             for case in chosen
             for seed in range(count[case.part])
         ]
@@ -343,7 +360,7 @@ def main() -> None:
         for job in jobs:
             s = job.result()
             seen.append(s)
-            if options.part == "report":
+            if s.case.part == "report" and not options.names:
                 continue  # what is said of these is for the figures alone: nothing is tuned on it
             right = (
                 s.verdict_right
