@@ -118,7 +118,7 @@ def signal_map(model: ModelRun, named: Mapping[str, Mapping[str, Operation]] | N
         "gains": layer_gains(rows, last, model.graphs[traces[-1].graph], named[traces[-1].graph])
         if traces
         else [],
-        "summary": _summary(rows, cells),
+        "summary": map_summary(rows, cells),
     }
 
 
@@ -205,7 +205,8 @@ def _merge(cells: Sequence[Cell]) -> Cell:
     return float(np.median(values)) if values else UNMEASURED
 
 
-def _summary(rows: Sequence[str], cells: Sequence[Sequence[Cell]]) -> str:
+def map_summary(rows: Sequence[str], cells: Sequence[Sequence[Cell]]) -> str:
+    """What a map comes to, in one sentence."""
     last = dict(zip(rows, profile(rows, cells), strict=True))
     if not last:
         return "No backward pass was traced."

@@ -39,7 +39,7 @@ def build_view(
         "verdict": diagnosis.verdict,
         "run": _run_view(run),
         "models": models,
-        "treatment": trials_view(treatment, run.path) if treatment else None,
+        "treatment": trials_view(treatment, run.path, run.info.script) if treatment else None,
         "incidents": [{"step": i.step, "where": i.where, "what": i.what} for i in run.incidents],
         "skipped": [{"what": s.what, "why": s.why} for s in run.skipped if s.model is None],
     }

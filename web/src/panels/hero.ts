@@ -1,6 +1,6 @@
 // The top: the story in three lines, how the run ended, and the signal as it fades from layer to layer.
 
-import { h, short, svg } from "../dom";
+import { copyButton, h, short, svg } from "../dom";
 import { plain } from "../format";
 import { scale } from "../theme";
 import type { Cell, ModelView, RunView, SignalView, TreatmentView } from "../types";
@@ -19,13 +19,20 @@ export function hero(model: ModelView, run: RunView, id: string, treatment: Trea
     h("h1", { id }, model.headline.claim),
     h("dl", { class: "story" },
       h("div", {}, h("dt", {}, "Why"), h("dd", { "data-line": "why" }, model.headline.why)),
-      h("div", {}, h("dt", {}, "Next"), h("dd", { "data-line": "next" }, model.headline.next)),
+      h("div", {}, h("dt", {}, "Next"), h("dd", { "data-line": "next" }, ...next(model, treatment))),
       treatment ? h("div", {}, h("dt", {}, "Tried"), h("dd", { "data-line": "tried" }, tried(treatment))) : null),
     ribbon(model.signal),
     h("div", { class: "facts" },
       h("p", { class: `status status-${run.status}`, "data-panel": "status", "data-status": run.status }, h("i", { "aria-hidden": "true" }), run.status_text),
       h("dl", {}, ...model.facts.map((f) => h("div", {}, h("dt", {}, f.name), h("dd", {}, f.value))))),
   );
+}
+
+/** What was tried and works comes before what is advised; how to have it is a command to copy. */
+function next(model: ModelView, treatment: TreatmentView | null): (Node | string)[] {
+  if (!treatment?.next) return [model.headline.next];
+  const { text, command } = treatment.next;
+  return command === null ? [text] : [text, h("span", { class: "command" }, h("code", {}, command), copyButton(command))];
 }
 
 /** What the trials came to, with the two losses that tell it. */
