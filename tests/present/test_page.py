@@ -48,7 +48,11 @@ def test_the_page_tells_the_story_quietly_and_alone(show: Any) -> None:
         "The gradients vanish on their way back, because of saturating activations."
     )
     assert "sigmoid derivatives took 7.3" in seen.panel("verdict").locator("[data-line='why']").inner_text()
-    assert "Swap the saturating" in seen.panel("verdict").locator("[data-line='next']").inner_text()
+    told = seen.panel("verdict").locator("[data-line='next']")
+    assert "Train with the treatment that was chosen: Identity skips." in told.inner_text()
+    assert told.locator("code").inner_text() == (
+        "unvanish run --recipe unvanish_runs/20250101-120000-abcd/recipe.json train.py"
+    )
     assert seen.panel("verdict").locator("[data-line='tried']").inner_text() == (
         "3 of 8 treatments cured it; chosen: Identity skips. "
         "With it the loss ends at 0.830, as it is at 2.30."
@@ -159,7 +163,7 @@ def test_findings_and_what_was_not_checked(show: Any) -> None:
     finding = seen.panel("findings").locator(".finding")
     assert finding.get_attribute("data-kind") == "vanishing_gradients"
     evidence = finding.locator("tbody tr").first.inner_text()
-    assert all(part in evidence for part in ("layers.0", "-10.2", "-1.30", "0 to 599", "Schoenholz"))
+    assert all(part in evidence for part in ("layers.0", "\u221210.2", "\u22121.30", "0 to 599", "Schoenholz"))
     notes = seen.panel("notes").inner_text()
     assert "not checked by this version" in notes
     assert "a tensor of unknown layout" in notes

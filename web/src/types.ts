@@ -273,9 +273,13 @@ export interface View {
 export interface DifferenceView {
   a: string;
   b: string;
+  model?: string; // of the first run
   rows: string[];
   steps: number[];
   cells: Cell[][];
+  aligned?: string;
+  only_a?: string[];
+  only_b?: string[];
 }
 
 export interface CompareView {
@@ -290,6 +294,6 @@ export interface RunEntry {
   created: string;
   status: string;
   verdict: string | null;
-  steps: number;
+  steps: number | null;
   loss: number | { first?: Num; last?: Num } | null;
 }

@@ -1,6 +1,7 @@
 // The top: the story in three lines, how the run ended, and the signal as it fades from layer to layer.
 
-import { copyButton, h, short, svg } from "../dom";
+import { copyButton } from "../copy";
+import { h, rich, short, svg } from "../dom";
 import { plain } from "../format";
 import { scale } from "../theme";
 import type { Cell, ModelView, RunView, SignalView, TreatmentView } from "../types";
@@ -18,7 +19,7 @@ export function hero(model: ModelView, run: RunView, id: string, treatment: Trea
       h("span", { class: "label" }, "Verdict"), model.headline.word, h("span", { class: "model-name" }, short(model.name, 60))),
     h("h1", { id }, model.headline.claim),
     h("dl", { class: "story" },
-      h("div", {}, h("dt", {}, "Why"), h("dd", { "data-line": "why" }, model.headline.why)),
+      h("div", {}, h("dt", {}, "Why"), h("dd", { "data-line": "why" }, ...rich(model.headline.why))),
       h("div", {}, h("dt", {}, "Next"), h("dd", { "data-line": "next" }, ...next(model, treatment))),
       treatment ? h("div", {}, h("dt", {}, "Tried"), h("dd", { "data-line": "tried" }, tried(treatment))) : null),
     ribbon(model.signal),
@@ -30,16 +31,16 @@ export function hero(model: ModelView, run: RunView, id: string, treatment: Trea
 
 /** What was tried and works comes before what is advised; how to have it is a command to copy. */
 function next(model: ModelView, treatment: TreatmentView | null): (Node | string)[] {
-  if (!treatment?.next) return [model.headline.next];
+  if (!treatment?.next) return rich(model.headline.next) as (Node | string)[];
   const { text, command } = treatment.next;
-  return command === null ? [text] : [text, h("span", { class: "command" }, h("code", {}, command), copyButton(command))];
+  return command === null ? [text] : [text, h("span", { class: "command" }, h("code", {}, command), copyButton("command", () => command, "Copy", "Select it and copy"))];
 }
 
 /** What the trials came to, with the two losses that tell it. */
 function tried(treatment: TreatmentView): string {
   const [base, chosen] = [treatment.rows.find((r) => r.role === "baseline"), treatment.rows.find((r) => r.chosen)];
   if (!base || !chosen || base.last === null || chosen.last === null) return treatment.summary;
-  return `${treatment.summary} With it the loss ends at ${plain(chosen.last)}, as it is at ${plain(base.last)}.`;
+  return `${treatment.summary} With it the loss ends at ${plain(chosen.last)} instead of ${plain(base.last)}.`;
 }
 
 /** One bar per layer, from the data on the left to the output on the right; the height is the signal's log. */

@@ -85,13 +85,14 @@ function trialRow(row: TrialRow, view: TreatmentView, colours: Map<string, strin
   const dot = h("i", { class: "dot" });
   const colour = colours.get(row.name);
   if (colour) dot.style.background = colour;
-  const stuck = row.stuck_seeds ? `stuck in ${row.stuck_seeds} of ${row.seeds} seeds` : `${row.seeds} seeds`;
+  const stuck = row.stuck_seeds ? `stuck in ${row.stuck_seeds} of ${row.seeds} seeds` : `${row.seeds} ${row.seeds === 1 ? "seed" : "seeds"}`;
+  const why = row.why.replaceAll(" -> ", " \u2192 ");
   const outcome = row.role === "baseline" ? "baseline" : row.outcome;
   const cell = (label: string, ...children: (Node | string | null)[]) => h("td", { "data-label": label }, ...children);
   const element = h(
     "tr",
-    { class: row.chosen ? "chosen" : "", "data-trial": row.name, "data-outcome": outcome, tabindex: 0, title: row.why },
-    h("th", { scope: "row" }, h("span", { class: "variant" }, dot, h("span", {}, short(row.title, 60), row.chosen ? h("b", { class: "tag" }, "chosen") : null, h("small", {}, row.why)))),
+    { class: row.chosen ? "chosen" : "", "data-trial": row.name, "data-outcome": outcome, tabindex: 0 },
+    h("th", { scope: "row" }, h("span", { class: "variant" }, dot, h("span", {}, short(row.title, 60), row.chosen ? h("b", { class: "tag" }, "chosen") : null, h("small", {}, why)))),
     cell("Gain per layer", lane(row, view)),
     cell("Predicted", h("span", { class: "n" }, row.predicted_text)),
     cell("Measured", h("span", { class: "n" }, row.measured_text)),
