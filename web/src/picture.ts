@@ -215,7 +215,8 @@ export class Picture {
     pen.textBaseline = "alphabetic";
     pen.textAlign = "left";
     pen.fillStyle = look.soft;
-    pen.fillText(row >= 11 ? "gain per layer, decades" : `gain per layer, up to ${most.toFixed(1)}`, x0 - 4, 13);
+    const title = row >= 11 ? "gain per layer, decades" : `gain per layer, up to ${most.toFixed(1)}`;
+    pen.fillText(pen.measureText(title).width > strip ? "gain, decades" : title, x0 - 4, 13);
     pen.fillStyle = look.line;
     pen.fillRect(zero, top, 1, height);
     pen.textBaseline = "middle";

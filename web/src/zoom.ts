@@ -24,6 +24,7 @@ export interface Shown {
   steps: [number, number] | null;
   loss: LossPart;
   signal: MapPart;
+  awaited: boolean; // the server is about to give every step
 }
 
 type Listen = (shown: Shown) => void;
@@ -65,8 +66,9 @@ export class Zoom {
     this.state.window = [low, high];
     this.asked += 1;
     const part = cut(this.model, low, high);
-    this.tell(part);
-    if (page.served && !(part.loss.exact && part.signal.exact)) void this.exactly(low, high, this.asked);
+    const awaited = page.served !== null && !(part.loss.exact && part.signal.exact);
+    this.tell({ ...part, awaited });
+    if (awaited) void this.exactly(low, high, this.asked);
   }
 
   private async exactly(low: number, high: number, asked: number): Promise<void> {
@@ -78,13 +80,14 @@ export class Zoom {
     try {
       answer = await ask(url.href, null);
     } catch {
+      if (asked === this.asked) this.tell({ ...this.shown, awaited: false });
       return; // what lies in the page stays; the page itself says when its server is lost
     }
     if (!answer || asked !== this.asked) return; // the reader has moved on
     const found = answer.data as { loss: LossPart; signal: MapPart & { rows: string[] } };
     const rows = new Map(found.signal.rows.map((name, i) => [name, i]));
     const cells = this.model.signal.rows.map((name) => found.signal.cells[rows.get(name) ?? -1] ?? found.signal.steps.map((): Cell => "unmeasured"));
-    this.tell({ steps: [low, high], loss: found.loss, signal: { ...found.signal, cells } });
+    this.tell({ steps: [low, high], loss: found.loss, signal: { ...found.signal, cells }, awaited: false });
   }
 
   private tell(shown: Shown): void {
@@ -98,7 +101,7 @@ const mapIsExact = (signal: SignalView) => signal.steps.length >= signal.traced;
 
 function whole(model: ModelView): Shown {
   const { loss, signal } = model;
-  return { steps: null, loss: { ...loss, exact: lossIsExact(loss) }, signal: { ...signal, exact: mapIsExact(signal) } };
+  return { steps: null, loss: { ...loss, exact: lossIsExact(loss) }, signal: { ...signal, exact: mapIsExact(signal) }, awaited: false };
 }
 
 function cut(model: ModelView, low: number, high: number): Shown {
@@ -117,6 +120,7 @@ function cut(model: ModelView, low: number, high: number): Shown {
       steps: pick(signal.steps, m), cells: signal.cells.map((row) => pick(row, m)), exact: mapIsExact(signal),
       skipped: signal.skipped.flatMap((c) => (m.includes(c) ? [m.indexOf(c)] : [])),
     },
+    awaited: false,
   };
 }
 
@@ -160,5 +164,6 @@ function spoken(shown: Shown, what: "loss" | "signal"): string {
   const count = shown[what].steps.length;
   const name = what === "loss" ? `${count.toLocaleString("en")} losses` : `${count.toLocaleString("en")} traced steps`;
   if (shown[what].exact) return `${name}, all that were recorded here.`;
+  if (shown.awaited) return `${name}; every one is on its way.`;
   return page.served ? `${name}; zoom in further for every one.` : `${name}, shortened for this file; unvanish serve shows every one.`;
 }

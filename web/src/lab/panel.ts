@@ -164,7 +164,7 @@ function factors(made: Prediction[]): ChainRow[] {
 }
 
 function option(made: Prediction[], profile: (number | null)[], look: Tokens): object {
-  const limit = (at: number) => ({ yAxis: at, lineStyle: { color: look.soft, type: [5, 5], width: 1.25 }, label: { show: true, position: "insideEndTop", color: look.soft, fontSize: 12, formatter: at < 0 ? "SGD stalls below" : "too large above" } });
+  const limit = (at: number) => ({ yAxis: at, lineStyle: { color: look.soft, type: [5, 5], width: 1.25 }, label: { show: true, position: "insideStartTop", color: look.soft, fontSize: 12, formatter: at < 0 ? "SGD stalls below" : "too large above" } });
   const known = profile.filter((v): v is number => v !== null);
   const [low, high] = [Math.min(...known, -STALL) - 0.4, Math.max(...known, STALL) + 0.4];
   return {

@@ -182,7 +182,7 @@ function fallRow(row: ChainRow, place: (v: number) => number, digits: number): H
   const predicted = row.predicted === null ? "" : `, predicted ${decades(row.predicted)}`;
   return h(
     "li",
-    { class: row.label.length > 14 ? "long" : "", "data-kind": row.kind, "data-decades": row.decades ?? row.mark ?? "", title: `${row.label}: gain ${row.gain}, ${row.text} decades${predicted}` },
+    { class: row.label.length > 19 ? "long" : "", "data-kind": row.kind, "data-decades": row.decades ?? row.mark ?? "", title: `${row.label}: gain ${row.gain}, ${row.text} decades${predicted}` },
     h("span", { class: "fall-name" }, short(row.label, 44)),
     track,
     h("span", { class: "fall-value" }, row.decades === null ? row.text : decades(row.decades, digits)),
