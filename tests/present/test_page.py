@@ -163,7 +163,9 @@ def test_findings_and_what_was_not_checked(show: Any) -> None:
     finding = seen.panel("findings").locator(".finding")
     assert finding.get_attribute("data-kind") == "vanishing_gradients"
     evidence = finding.locator("tbody tr").first.inner_text()
-    assert all(part in evidence for part in ("layers.0", "\u221210.2", "\u22121.30", "0 to 599", "Schoenholz"))
+    assert all(
+        part in evidence for part in ("layers.0", "\u221210.2", "\u22121.30", "0 to 599", "Schoenholz")
+    )
     notes = seen.panel("notes").inner_text()
     assert "not checked by this version" in notes
     assert "a tensor of unknown layout" in notes

@@ -118,9 +118,7 @@ def test_the_list_of_runs(window: Window, axe: str, scheme: str, width: int) -> 
     ]
     shell, listed = render_shell("runs", "api/runs"), json.dumps(entries)
     page.route("http://localhost/", lambda r: r.fulfill(body=shell, content_type="text/html"))
-    page.route(
-        "http://localhost/api/runs", lambda r: r.fulfill(body=listed, content_type="application/json")
-    )
+    page.route("http://localhost/api/runs", lambda r: r.fulfill(body=listed, content_type="application/json"))
     page.goto("http://localhost/")
     page.wait_for_selector("[data-run='a']")
     page.locator("[data-run='a'] input").check()

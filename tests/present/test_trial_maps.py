@@ -68,7 +68,10 @@ def test_what_to_do_is_a_command_that_a_shell_takes() -> None:
         "command": f"unvanish run --recipe {RUN}/recipe.json 'my script.py'",
     }
     away = replace(result, recipe="/elsewhere/cure.json")
-    assert trials_view(away, RUN)["next"]["command"] == "unvanish run --recipe /elsewhere/cure.json your_script.py"
+    assert (
+        trials_view(away, RUN)["next"]["command"]
+        == "unvanish run --recipe /elsewhere/cure.json your_script.py"
+    )
     assert trials_view(replace(result, recipe=None), RUN)["next"]["command"] is None
     assert trials_view(replace(result, chosen=None), RUN)["next"] is None
 
@@ -77,7 +80,9 @@ def test_what_to_do_is_a_command_that_a_shell_takes() -> None:
 class TestThePage:
     @pytest.fixture
     def seen(self, window: Window, tmp_path: Path) -> Seen:
-        (tmp_path / "page.html").write_text(render_html(build_view(b.run(), b.diagnosis(), (b.chain(),), b.treatment())), "utf-8")
+        (tmp_path / "page.html").write_text(
+            render_html(build_view(b.run(), b.diagnosis(), (b.chain(),), b.treatment())), "utf-8"
+        )
         return window.open((tmp_path / "page.html").as_uri())  # fmt: skip
 
     def test_the_untreated_map_stands_beside_the_chosen_one(self, seen: Seen) -> None:
@@ -92,7 +97,9 @@ class TestThePage:
     def test_any_other_trial_can_be_put_there(self, seen: Seen) -> None:
         select = seen.panel("treatment").locator(".picker select")
         assert "Xavier" in select.inner_text() and "Rate 10" not in select.inner_text()
-        select.select_option(label=next(t for t in select.locator("option").all_inner_texts() if "Xavier" in t))
+        select.select_option(
+            label=next(t for t in select.locator("option").all_inner_texts() if "Xavier" in t)
+        )
         assert seen.page.locator(".before-after").get_attribute("data-after") == "xavier"
         assert float(seen.page.locator(".after [data-trial-map]").get_attribute("data-lowest")) < -5
         assert seen.complaints == []

@@ -23,7 +23,10 @@ MANY = 1000
 def traced(count: int) -> ModelRun:
     """A run with so many traced steps, one every third step; a NaN in one of them alone."""
     model = b.model_run()
-    traces = tuple(replace(t, step=3 * i) for i, t in enumerate(b.traces(b.layer_names(), b.graph(b.layer_names()), count)))
+    traces = tuple(
+        replace(t, step=3 * i)
+        for i, t in enumerate(b.traces(b.layer_names(), b.graph(b.layer_names()), count))
+    )
     return replace(model, traces=traces)  # fmt: skip
 
 
@@ -43,7 +46,9 @@ def test_a_window_has_the_very_cells_of_its_steps(long_run: ModelRun, a: int, z:
     if found["exact"]:
         assert found["steps"] == steps
         for i in {0, len(steps) // 2, len(steps) - 1} if steps else ():
-            alone = signal_map(replace(long_run, traces=tuple(t for t in long_run.traces if t.step == steps[i])))
+            alone = signal_map(
+                replace(long_run, traces=tuple(t for t in long_run.traces if t.step == steps[i]))
+            )
             of_rows = dict(zip(alone["rows"], alone["cells"], strict=True))
             for row, cells in zip(found["rows"], found["cells"], strict=True):
                 assert cells[i] == of_rows.get(row, ["unmeasured"])[0]

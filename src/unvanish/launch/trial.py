@@ -31,7 +31,6 @@ from unvanish.schema.run import Event, ModelRun
 from unvanish.schema.treatment import TrialMap
 from unvanish.verify.trial import LAST, Target, TrialOutcome, TrialSpec, diverged, fallen_below
 
-
 MAP_TRACES = 32  # of a trial whose map is kept: log-spaced, enough for 100,000 steps
 MAP_ROWS = 2000  # a map of more layers is not kept
 

@@ -21,8 +21,8 @@ PATCH_SIGNS = 200_000  # of a longer patch only the beginning is shown
 def trials_view(result: TreatmentResult, run_path: str, script: str | None = None) -> dict[str, Any]:
     """The baseline and every trial, with what was predicted beside what was measured.
 
-    A page is sent to others, so files of the run are named as they lie in its folder, at `run_path`. `script`: what was
-    run, for the command that runs it treated.
+    A page is sent to others, so files of the run are named as they lie in its folder, at `run_path`. `script`: what
+    was run, for the command that runs it treated.
     """
     rows = [_trial(result.baseline, role="baseline", chosen=False)]
     rows += [_trial(t, role="trial", chosen=t.name == result.chosen) for t in result.trials]

@@ -156,8 +156,9 @@ def _row_of(layer: str, rows: Mapping[str, int]) -> int | None:
         if rows.get(name, -1) >= 0:
             return rows[name]
         name = name.rpartition(".")[0]
-    # a module whose weight belongs to a part of it, used as a function: its first row
-    return next((row for known, row in rows.items() if row >= 0 and known.startswith(f"{layer}.")), None)
+    # a module whose weight belongs to a part of it, used as a function
+    parts = {row for known, row in rows.items() if row >= 0 and known.startswith(f"{layer}.")}
+    return parts.pop() if len(parts) == 1 else None
 
 
 def _finding_view(finding: Finding, rows: Mapping[str, int]) -> dict[str, Any]:

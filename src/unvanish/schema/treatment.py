@@ -40,8 +40,8 @@ class TrialMap:
     """How much of the backprop signal reached each layer in one trial, at its traced steps.
 
     `rows`: layers in execution order. `cells[row][i]`, at `steps[i]`: log10 of the signal over that of the output
-    layer, or "nan" (NaN or Inf in it), "zero" (exactly nothing arrives), "unmeasured". `gauge_free`: rescaling a layer
-    does not change it.
+    layer, or "nan" (NaN or Inf in it), "zero" (exactly nothing arrives), "unmeasured". `gauge_free`: rescaling a
+    layer does not change it.
     """
 
     rows: tuple[str, ...]
@@ -73,8 +73,8 @@ class TrialResult:
     """One candidate (or the baseline) after its trials.
 
     Gains per layer are squared-norm gains (chi, the SCIENCE of mean field: E[delta^2] ratio per layer), geometric
-    mean over the hidden layers, taken at step 0. `curves` holds one mean loss curve per seed at the best rate, `signal`
-    the map of the first seed (None where none was taken).
+    mean over the hidden layers, taken at step 0. `curves` holds one mean loss curve per seed at the best rate,
+    `signal` the map of the first seed (None where none was taken).
     """
 
     name: str

@@ -54,7 +54,9 @@ class Runs:
         self.places = Places(folder)
         self._lock = threading.Lock()
         self._views: OrderedDict[str, Kept[Seen]] = OrderedDict()
-        self._loaded: tuple[str, Signature, Run] | None = None  # of the last window: the next is of the same run
+        self._loaded: tuple[str, Signature, Run] | None = (
+            None  # of the last window: the next is of the same run
+        )
         self._loading = threading.Lock()
         self._forgetting: threading.Timer | None = None
         self._briefs: dict[str, tuple[Signature, Brief]] = {}
