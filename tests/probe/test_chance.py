@@ -35,6 +35,9 @@ VARIANCE = float(TARGETS.double().var(dim=0).mean())
 BITS = (torch.arange(60) % 4 == 0).float()[:, None]
 BIT_ENTROPY = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
 
+MEDIAN = TARGETS.median(0).values
+DEVIATION = float((TARGETS - MEDIAN).abs().mean() * 60 / 59)
+
 KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], int, float]] = {
     "cross-entropy": (lambda y: F.cross_entropy(y, LABELS), 4, ENTROPY),
     "a hundredth of it": (lambda y: 0.01 * F.cross_entropy(y, LABELS), 4, 0.01 * ENTROPY),
@@ -47,6 +50,27 @@ KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], int, float]] = {
     ),
     "squared error": (lambda y: F.mse_loss(y, TARGETS), 4, VARIANCE),
     "squared error, summed": (lambda y: F.mse_loss(y, TARGETS, reduction="sum"), 4, VARIANCE * 240),
+    "weighted classes": (
+        lambda y: F.cross_entropy(y, LABELS, weight=torch.tensor([1.0, 3.0, 0.0, 1.0])), 4,
+        -sum(p * math.log(p) for p in (1 / 3, 2 / 3)) + 1 / (2 * 90),
+    ),
+    "squared error, not reduced": (lambda y: F.mse_loss(y, TARGETS, reduction="none").mean(), 4, VARIANCE),
+    "squared error by hand": (lambda y: ((y - TARGETS) ** 2).mean(), 4, VARIANCE),
+    "the other way round": (lambda y: (TARGETS - y).square().sum(1).mean(), 4, VARIANCE * 4),
+    "a product with itself": (lambda y: torch.mul(*[y[:, 0] - TARGETS[:, 0]] * 2).mean() * 3, 1,
+                              3 * float(TARGETS[:, 0].var())),
+    "half of it, summed": (lambda y: 0.5 * (y.squeeze(-1) - TARGETS[:, 0]).pow(2).sum(), 1,
+                           30 * float(TARGETS[:, 0].var())),
+    "absolute error": (lambda y: F.l1_loss(y, TARGETS), 4, DEVIATION),
+    "absolute error by hand": (lambda y: (y - TARGETS).abs().mean(), 4, DEVIATION),
+    "smooth absolute error": (lambda y: F.smooth_l1_loss(y, TARGETS, beta=1e-9), 4, DEVIATION),
+    "Huber's": (lambda y: F.huber_loss(y, TARGETS, delta=1e9), 4,
+                float((TARGETS - MEDIAN).square().mean() / 2 * 60 / 59)),
+    "a sum of two": (lambda y: F.cross_entropy(y, LABELS) + 0.5 * F.mse_loss(y, TARGETS), 4,
+                     ENTROPY + VARIANCE / 2),
+    "time steps": (lambda y: torch.stack([F.cross_entropy(y, LABELS) for _ in range(3)]).mean(), 4, ENTROPY),
+    "binary, ones weigh more": (
+        lambda y: F.binary_cross_entropy_with_logits(y, BITS, pos_weight=torch.tensor([3.0])), 1, math.log(2) * 1.5),
     "binary": (lambda y: F.binary_cross_entropy_with_logits(y, BITS), 1, BIT_ENTROPY),
     "binary after a sigmoid": (lambda y: F.binary_cross_entropy(torch.sigmoid(y), BITS), 1, BIT_ENTROPY),
 }  # fmt: skip
@@ -59,11 +83,16 @@ def test_known(name: str) -> None:
 
 
 UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
-    "weighted classes": lambda y: F.cross_entropy(y, LABELS, weight=torch.ones(4)),
     "label smoothing": lambda y: F.cross_entropy(y, LABELS, label_smoothing=0.1),
-    "a sum of two losses": lambda y: F.cross_entropy(y, LABELS) + y.pow(2).mean(),
-    "made by hand": lambda y: y.pow(2).mean(),
-    "absolute error": lambda y: F.l1_loss(y, TARGETS),
+    "a penalty beside it": lambda y: F.cross_entropy(y, LABELS) + y.pow(2).mean(),
+    "no target": lambda y: y.pow(2).mean(),
+    "a number on top": lambda y: F.cross_entropy(y, LABELS) + 1,
+    "masked": lambda y: (F.mse_loss(y, TARGETS, reduction="none") * BITS).mean(),
+    "masked by hand": lambda y: ((y - TARGETS) ** 2 * BITS).mean(),
+    "what is compared is made anew": lambda y: (y.softmax(1) - TARGETS).square().mean(),
+    "targets that learn as well": lambda y: (y - y.flip(0)).square().mean(),
+    "cubed": lambda y: ((y - TARGETS) ** 3).mean(),
+    "a constant target": lambda y: F.mse_loss(y, torch.ones(60, 4)),
 }
 
 

@@ -9,6 +9,9 @@ from unvanish.schema.chain import Factor
 from unvanish.schema.finding import Attribution, Cause, TreatmentName
 
 _CELLS = frozenset("RNN LSTM GRU RNNCell LSTMCell GRUCell".split())
+SOFTMAXES = ("Softmax", "SafeSoftmax", "MaskedSoftmax")
+FUSED = ("ScaledDotProduct", "EfficientAttention", "FlashAttention")  # autograd's names begin with
+ATTENTIONS = 3  # layers
 RECURRENT = 4  # the same weight this often on one path is a recurrence
 _SATURATING = frozenset("Sigmoid Tanh Hardtanh Hardsigmoid LogSigmoid Softmax Erf Sin Cos".split())
 _GENTLE = 0.1  # decades lost per weighted layer below which no factor is to blame but their number
@@ -59,6 +62,19 @@ def _within_a_recurrence(traced: Traced, path: Sequence[int], parts: Attribution
     return inside > len(path) // 2 and gates < min(parts.activation, parts.weight, parts.norm)
 
 
+def _attends_without_skips(traced: Traced, path: Sequence[int]) -> bool:
+    """Whether many attention layers follow each other with no way round them: their outputs come to be all alike.
+
+    Dong et al. 2021, Attention is not all you need: without skips the rank is lost doubly exponentially with depth,
+    whatever the initialisation.
+    """
+    attends = sum(
+        o.name in SOFTMAXES or o.name.startswith(FUSED) for o in traced.operations if o.kind != "loss"
+    )
+    skips = sum(traced.operations[i].kind == "skip" for i in path)
+    return attends > ATTENTIONS and skips < attends / 2  # the sum of two embeddings is no way round
+
+
 def cause_of_loss(traced: Traced, target: int) -> tuple[Cause, Attribution, tuple[Factor, ...]]:
     """Why the signal is lost on the way from the output to `target`: the largest of the losing factors."""
     path = traced.path_to(target)
@@ -66,6 +82,8 @@ def cause_of_loss(traced: Traced, target: int) -> tuple[Cause, Attribution, tupl
     parts = attribution(factors)
     if recurrent_weight(traced, path) is not None or _within_a_recurrence(traced, path, parts):
         return "recurrence", parts, factors
+    if _attends_without_skips(traced, path):
+        return "too_deep", parts, factors
     losses: dict[str, float] = {"activation": parts.activation, "weight": parts.weight, "norm": parts.norm}
     softmax = sum(max(-300.0, f.decades) for f in factors if f.kind == "softmax")
     losses["softmax"] = softmax

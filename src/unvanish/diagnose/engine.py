@@ -73,7 +73,7 @@ def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule], *, contest
             skipped.append(
                 NotChecked(what=rule.kind, why=f"the rule failed: {type(error).__name__}: {error}")
             )
-    findings = _root_first(findings)
+    findings = _root_first(findings, facts)
     skipped += _skipped(run, model.info.index)
     if not facts.profiles:
         skipped.append(NotChecked(what="backprop signal by layer", why="no traced backward pass"))
@@ -111,14 +111,20 @@ def _skipped(run: Run, model: int | None) -> list[NotChecked]:
     ]
 
 
-def _root_first(findings: Sequence[Finding]) -> list[Finding]:
-    """Exploding is the root of the NaN and of the death that follow it; then by severity."""
+def _root_first(findings: Sequence[Finding], facts: Facts) -> list[Finding]:
+    """Exploding is the root of the NaN that follows it; then by severity.
+
+    Steps that killed all units of a layer are over, and the dead layer is what keeps the net where it is.
+    """
     kept = list(findings)
     dead = [f for f in findings if f.kind == "dead_units"]
     if dead:
         # layers behind a cut get exactly nothing: that is the dead layer's doing, not a second disease
         kept = [f for f in kept if f.kind != "vanishing_gradients" or not _by_death(f, dead)]
     rank = {"exploding_gradients": 0, "dead_units": 1, "vanishing_gradients": 2, "non_finite": 3}
+    over = facts.learning.status != "non_finite" and any(f.severity == "critical" for f in dead)
+    if over and all(f.cause == "learning_rate" for f in findings if f.kind == "exploding_gradients"):
+        rank["dead_units"] = -1
     severity = {"critical": 0, "warning": 1, "note": 2}
     return sorted(kept, key=lambda f: (severity[f.severity], rank.get(f.kind, 9)))
 
@@ -136,7 +142,9 @@ def _verdict(facts: Facts, findings: Sequence[Finding]) -> tuple[Verdict, str]:
     if serious:
         sick = any(f.kind in PATHOLOGIES for f in serious)
         return "sick" if sick else "not_learning", findings[0].summary
-    fed = facts.recent and facts.recent[-1].entry > THRESHOLD
+    # where the loss has no slope for a while (all advantages are zero, say) nothing is sent that could arrive
+    sent = [p for p in facts.profiles if p.traced.stats[p.layers[-1].operation].norm > 0]
+    fed = bool(sent) and sent[-1].entry > THRESHOLD
     if learning.learns or (learning.status == "contested" and fed):
         return "healthy", f"{learning.sentence}; {_flow(facts)}"
     return "inconclusive", _missing(facts, learning)

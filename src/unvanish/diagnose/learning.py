@@ -58,6 +58,13 @@ class Learning:
         return known and self.last > POOR * self.chance  # type: ignore[operator]
 
     @property
+    def fallen(self) -> bool:
+        """Whether the loss is lower than it was at first: one that starts below chance may stay there."""
+        if self.first is None or self.last is None:
+            return False
+        return self.first - self.last > max(3 * self.noise, STILL_FALLING * abs(self.first))
+
+    @property
     def unmoved(self) -> bool:
         """Whether enough steps were seen, and the net does not learn."""
         return self.status in ("stuck", "worse", "non_finite")

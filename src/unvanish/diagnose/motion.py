@@ -35,8 +35,11 @@ class Motion:
 
     @cached_property
     def weights(self) -> list[ParameterInfo]:
-        """The tensors with more than one dimension: what carries the signal."""
-        return [p for p in self.model.info.parameters if len(p.shape) > 1]
+        """The tensors with more than one dimension, which carry the signal; where none of them learns, all that do."""
+        found = [p for p in self.model.info.parameters if len(p.shape) > 1]
+        if any(p.requires_grad for p in found):
+            return found
+        return [p for p in self.model.info.parameters if p.requires_grad] or found
 
     @cached_property
     def relative(self) -> NDArray[np.float64]:

@@ -21,8 +21,8 @@ from unvanish.diagnose.facts import Facts, facts_of
 from unvanish.errors import CaptureError
 from unvanish.probe import through_time
 from unvanish.probe.architecture import Weights, describe, weigh
-from unvanish.probe.backward import Node, Tracing, Walker
-from unvanish.probe.chance import guess, targets_of
+from unvanish.probe.backward import Node, Tracing, Walker, index_of
+from unvanish.probe.chance import chance_loss, targets_of
 from unvanish.probe.explore import MAX_NODES, explore
 from unvanish.probe.forward import Call, ForwardWatch
 from unvanish.probe.noted import tensors_in
@@ -107,15 +107,15 @@ class _Work:
 
     def real(self, loss: Tensor) -> tuple[Sited, Trace, Mapping[str, float | None]]:
         """One backward pass from the loss: its trace, and the size of every parameter's gradient."""
-        targets = targets_of(loss)
+        targets = targets_of(loss, [p for call in self.calls for p in call.predictions])
         tracing = self._walk(loss)
         wanted = {own: p for own, p in self.model.named_parameters() if p.requires_grad}
         grads = self._backward(tracing, loss, list(wanted.values()))
         sited = site(tracing, self._paths, self._names, {})
         trace = _trace(sited, [sited.numbers(exponents=False).stats], float(loss.detach()))
         sizes = {own: None if g is None else _rms(g) for own, g in zip(wanted, grads, strict=True)}
-        chance = guess(targets) if targets is not None else math.nan
-        return sited, replace(trace, chance=chance if math.isfinite(chance) else None), sizes
+        at = [index_of(tracing, one.number) for one in targets]
+        return sited, replace(trace, chance=chance_loss(targets, at, trace.stats) if at else None), sizes
 
     def finish(
         self,

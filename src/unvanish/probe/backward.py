@@ -105,8 +105,8 @@ class Tracing:
     shape: Shape | None = None  # the same object for the same graph; None: something was put into it since
     lean: bool = False  # the signal alone: neither units nor what parameters are handed
     scale: Tensor | None = None  # what a gradient scaler multiplied the loss by
-    targets: Targets | None = None
-    targets_at: int | None = None  # the index of the loss operation that they belong to
+    targets: tuple[Targets, ...] = ()  # of the terms of the loss
+    targets_at: tuple[int | None, ...] = ()  # the indices of the operations that they belong to
     handles: list[Any] = field(default_factory=list)
 
     def arm(self) -> None:

@@ -37,7 +37,7 @@ from unvanish.probe.sites import output_operation, site
 from unvanish.probe.standin import LAYERS
 from unvanish.probe.steps import Note
 from unvanish.probe.trigger import Trigger
-from unvanish.schema.graph import OperationStats, Trace
+from unvanish.schema.graph import Trace
 from unvanish.schema.run import (
     ArchitectureEvent,
     Event,
@@ -278,9 +278,8 @@ class Probe:
                         tracing.scale, tracing.lean = scale, self._lean
                         tracing.loss = torch.tensor(math.nan) if value is None else value.detach().clone()
                         if value is loss and not self._lean:
-                            tracing.targets = chance.targets_of(loss)
-                        if tracing.targets is not None:
-                            tracing.targets_at = index_of(tracing, tracing.targets.number)
+                            tracing.targets = chance.targets_of(loss, self._forward.predictions)
+                        tracing.targets_at = tuple(index_of(tracing, t.number) for t in tracing.targets)
                         self._show(loss, tracing)
                         tracing.arm()
                         through_time.arm(tracing)
@@ -387,14 +386,14 @@ class Probe:
         slot = None
         wanted = special or self._forward.armed or watched.pace.due(watched.step)
         if self._parameters and wanted:
+            if watched.changed():
+                self._announce(watched)
             slot = watched.ring.take_slot()
             if slot is None:
                 self._buffer.incidents.drop("looks at parameters")
         if slot is None:
             watched.ring.skip()
             return None
-        if watched.thawed():
-            self._announce(watched)
         try:
             return watched.ring.look_before(slot, surely=special)
         except Exception as error:
@@ -525,7 +524,7 @@ class Probe:
                 loss=float(loss) * factor,
                 stats=numbers.stats,
                 output=output_operation(sited.graph, [node.count for node in sited.nodes]),
-                chance=_chance(targets, targets_at, numbers.stats),
+                chance=chance.chance_loss(targets, targets_at, numbers.stats),
                 through_time=sited.through_time(factor),
             )
             return [*out, TraceEvent(trace=trace)]
@@ -578,14 +577,6 @@ class Probe:
 
     def _fault(self, where: str, error: Exception) -> None:
         self._buffer.incidents.fault(where, error, self.steps)
-
-
-def _chance(targets: chance.Targets | None, at: int | None, stats: Sequence[OperationStats]) -> float | None:
-    """Chance loss, times what the script multiplied the loss by (= the gradient at the loss operation)."""
-    if targets is None or at is None:
-        return None
-    value = chance.guess(targets) * (stats[at].norm if stats[at].count else math.nan)
-    return value if math.isfinite(value) else None
 
 
 def _argument(args: Any, kwargs: Any, position: int, name: str) -> Any:

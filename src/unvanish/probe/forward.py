@@ -6,17 +6,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from unvanish.probe.chance import Prediction, prediction_of
 from unvanish.probe.local import here
 from unvanish.probe.samples import TRACE_SAMPLE, Sample, take
 from unvanish.probe.standin import LAYERS
 
 MOST_CALLS = 100_000  # remembered; a script may call its model all day with gradients on, and never train it
 MOST_BYTES = 64 * 2**20  # of samples of what they gave
+MOST_OUTPUTS, MOST_ELEMENTS = 8, 2**22  # of one call that are remembered until the backward pass
 ROWS, FEATURES = 64, 128  # of an input that are compared with one another
 
 
@@ -31,6 +34,7 @@ class Call:
     output: Sample | None = None  # of the module's (first) output
     entry: Sample | None = None  # of its first input
     rows: Tensor | None = None  # some of that input's samples, some features of each
+    predictions: tuple[Prediction, ...] = ()  # what it gave to the script itself
     hooked: bool = (
         False  # a recurrent layer whose saved tensors go through hooks of the script's or of torch's
     )
@@ -65,6 +69,11 @@ class ForwardWatch:
     _depth: int = 0
     _marks: list[int] = field(default_factory=list)
     _thread: int = field(default_factory=threading.get_ident)
+
+    @property
+    def predictions(self) -> list[Prediction]:
+        """What modules gave to the script itself, as far as it wants gradients."""
+        return [p for call in self.calls for p in call.predictions]
 
     @property
     def roots(self) -> list[nn.Module]:
@@ -182,6 +191,8 @@ class ForwardWatch:
         """The call went well: measure what went in and came out, where the module has weights of its own."""
         try:
             call.last = sequence_number()
+            if call.depth == 0:
+                call.predictions = _predictions(output)
             parameters = call.module._parameters
             if parameters and any(p is not None and p.dim() > 1 for p in parameters.values()):
                 self._measure(call, args, output)
@@ -200,6 +211,20 @@ class ForwardWatch:
                 self._held += call.entry.part.nbytes
                 if entry.dim() > 1 and entry.layout is torch.strided:
                     call.rows = _rows(entry)
+
+
+def _predictions(output: Any) -> tuple[Prediction, ...]:
+    parts = (
+        output.values()
+        if isinstance(output, dict)
+        else output
+        if isinstance(output, tuple | list)
+        else (output,)
+    )
+    wanted = (
+        o for o in islice(parts, MOST_OUTPUTS) if _whole(o) and o.requires_grad and o.numel() <= MOST_ELEMENTS
+    )
+    return tuple(p for p in map(prediction_of, wanted) if p is not None)
 
 
 def _saving_is_hooked() -> bool:

@@ -80,8 +80,9 @@ class Watched:
         self._graphs: dict[str, None] = {}  # in the order in which they came
         self._paths: dict[int, str] | None = None
         self._trainable = [p.requires_grad for _, p in self.named]
+        self._bare: list[bool] = []  # which parameters had no gradient at the last look
         self.described = False
-        self._targets: Targets | None = None
+        self._targets: tuple[Targets, ...] = ()
         self._looks = 0
         self.clip: tuple[float | Tensor, Tensor] | None = None
         self._spared = False  # enough other ranks trace
@@ -119,11 +120,21 @@ class Watched:
         if [id(p) for _, p in named] != [id(p) for _, p in self.named]:
             self.forget_look()
             self._hold(named)
+            self.traces.ask()  # a net that got other layers is another net
 
-    def thawed(self) -> bool:
-        """Whether parameters were frozen or unfrozen since this was asked last."""
+    def changed(self) -> bool:
+        """Whether parameters were frozen, unfrozen or replaced since this was asked last. Asked before a look."""
+        bare = [p.grad is None for _, p in self.named]
+        lost = len(bare) == len(self._bare) and any(
+            n and not b for n, b in zip(bare, self._bare, strict=True)
+        )
+        before = self.named
+        if lost:  # it had a gradient, and has none: another may have come into its place
+            self.renew()
+            bare = [p.grad is None for _, p in self.named]
         now = [p.requires_grad for _, p in self.named]
-        changed, self._trainable = now != self._trainable, now
+        changed = now != self._trainable or before is not self.named
+        self._trainable, self._bare = now, bare
         return changed
 
     def alive(self) -> list[Any]:
@@ -137,6 +148,7 @@ class Watched:
         self.optimizers += [weakref.ref(o) for o in new]
         if new:
             self._owned = {}
+            self.traces.ask()  # it goes on with another rule, or for another purpose
 
     def rows_of(self, optimizer: Any) -> frozenset[int] | None:
         """The rows that an optimizer steps; None where there is no other, and all are looked at with it."""
@@ -193,12 +205,12 @@ class Watched:
             del self._graphs[next(iter(self._graphs))]
         return fresh
 
-    def know(self, targets: Targets | None) -> Targets | None:
-        """The targets of all traced batches so far, these included; None where these are not known."""
-        if targets is not None:
+    def know(self, targets: tuple[Targets, ...]) -> tuple[Targets, ...]:
+        """The targets of all traced batches so far, these included; () where these are not known."""
+        if targets:
             self._targets = merged(self._targets, targets)
             return self._targets
-        return None
+        return ()
 
     def describe_once(self) -> bool:
         """True the first time."""

@@ -43,8 +43,8 @@ class Pass:
     entries: list[tuple[Node, int, int]]  # (operation, its edge, which differentiable input it leads to)
     sources: list[int]  # the differentiable inputs, as positions in `noted.inputs`
     random: bool = False  # whether random numbers were drawn, others than in the compiled call
-    targets: Targets | None = None  # where the module's one output is the loss
-    targets_node: Node | None = None
+    targets: tuple[Targets, ...] = ()  # where the module's one output is the loss
+    targets_nodes: tuple[Node | None, ...] = ()
 
 
 def why_not(module: nn.Module) -> str | None:
@@ -81,9 +81,9 @@ def run_again(
         if tracing is None:
             raise SecondPassError("its graph is too large")
         result = _taken_apart(noted, tracing, kept, unit_dim_of_input)
-        result.targets = targets_of(found[kept[0]]) if len(kept) == 1 else None
-        at = None if result.targets is None else index_of(tracing, result.targets.number)
-        result.targets_node = None if at is None else tracing.nodes[at]
+        result.targets = targets_of(found[kept[0]]) if len(kept) == 1 else ()
+        at = [index_of(tracing, t.number) for t in result.targets]
+        result.targets_nodes = tuple(None if i is None else tracing.nodes[i] for i in at)
         _backward(noted, tracing, root, leaves)
         result.random = drawn()
     return result

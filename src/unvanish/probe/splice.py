@@ -32,10 +32,10 @@ def splice(
 
     `numbered` are the operations outside by autograd's number. Nodes are used as they are, with new indices.
     """
-    targets_node = tracing.nodes[tracing.targets_at] if tracing.targets_at is not None else None
+    terms = [None if at is None else tracing.nodes[at] for at in tracing.targets_at]
     for one in passes:
-        if tracing.targets is None and one.targets is not None:
-            tracing.targets, targets_node = one.targets, one.targets_node
+        if not tracing.targets and one.targets:
+            tracing.targets, terms = one.targets, list(one.targets_nodes)
     edges = _edges(tracing, outside, numbered, crossings, passes)
     kept = {id(n) for n in outside}
     order: list[tuple[tuple[int, int], Node, Call | None]] = [
@@ -60,7 +60,7 @@ def splice(
     for node in tracing.nodes:
         node.parents.sort()
         node.leaves.sort(key=lambda leaf: -leaf.parameter.dim())
-    tracing.targets_at = targets_node.index if targets_node is not None else None
+    tracing.targets_at = tuple(None if node is None else node.index for node in terms)
     return tracing
 
 

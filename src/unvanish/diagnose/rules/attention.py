@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable
 
-from unvanish.diagnose.causes import TREATMENTS, attribution_to
+from unvanish.diagnose.causes import FUSED, SOFTMAXES, TREATMENTS, attribution_to
 from unvanish.diagnose.facts import FEWEST, Facts, Profile
 from unvanish.diagnose.path import Traced, decades, layer_name
 from unvanish.diagnose.rule import Rule
@@ -21,8 +21,6 @@ ERRATIC = 1.0  # between the lower and the upper quarter of the traces
 FEW = 4  # traces that the quarters are taken of
 EARLY = 8  # traces
 POOR = 0.75  # of the chance loss: what is learned beside the attention gets the loss down a little
-SOFTMAXES = ("Softmax", "SafeSoftmax", "MaskedSoftmax")
-FUSED = ("ScaledDotProduct", "EfficientAttention", "FlashAttention")  # autograd's names begin with
 _SOURCE = (
     "Vaswani et al. 2017, 3.2.1: large products push the softmax to where its gradient is next to nothing"
 )

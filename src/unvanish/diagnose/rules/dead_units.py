@@ -35,6 +35,7 @@ class Gate:
     closed: float
     units: int
     name: str  # of the operation
+    normed: bool  # a norm lies between that layer and the activation
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
@@ -116,24 +117,27 @@ def _gates(profile: Profile) -> Iterable[Gate]:
     traced = profile.traced
     for operation, stats in zip(traced.operations, traced.stats, strict=True):
         if stats.units and stats.closed_units is not None:
+            layer, normed = _fed_by(traced, operation.index)
             yield Gate(
-                profile.step,
-                layer_name(operation),
-                _fed_by(traced, operation.index),
-                stats.closed_units / stats.units,
-                stats.units,
-                operation.name,
+                step=profile.step,
+                place=layer_name(operation),
+                layer=layer,
+                closed=stats.closed_units / stats.units,
+                units=stats.units,
+                name=operation.name,
+                normed=normed,
             )
 
 
-def _fed_by(traced: Traced, index: int) -> str:
-    """The weighted layer whose output the activation gates."""
-    current = traced.operations[index]
+def _fed_by(traced: Traced, index: int) -> tuple[str, bool]:
+    """(the weighted layer whose output the activation gates, whether a norm lies between)."""
+    current, normed = traced.operations[index], False
     while current.parents:
         current = traced.operations[max(current.parents)]
+        normed |= current.kind == "norm"
         if current.kind == "weight":
-            return layer_name(current)
-    return layer_name(traced.operations[index])
+            return layer_name(current), normed
+    return layer_name(traced.operations[index]), normed
 
 
 def _lasting(gates: Sequence[Gate]) -> list[Gate]:
@@ -181,30 +185,45 @@ def _finding(facts: Facts, dead: Sequence[tuple[float, list[Gate]]], *, cut: boo
 
 def _cause(facts: Facts, gate: Gate, since: int) -> Cause:
     """A giant step just before the death is the learning rate's doing; a negative bias is the bias's."""
-    layer = gate.layer
     if gate.name in _BOUNDED:
         return "saturating_activation"  # closed at its upper end, or at both
-    size, _, _ = facts.heaviest_step(last=since + 1)
-    if since > 0 and size > GIANT_STEP:
+    if since > 0 and facts.heaviest_step(last=since + 1)[0] > GIANT_STEP:
         return "learning_rate"
-    names = {
-        p.index
-        for p in facts.model.info.parameters
-        if p.name in (f"{layer}.bias", layer.replace("weight", "bias"))
-    }
+    if _all_zero(facts, gate.layer, since):
+        return "init_too_small"
+    if _biased(facts, gate.layer, since):
+        return "bias_drift"
+    return "unknown" if since > 0 else _born_dead(facts, gate)
+
+
+def _biased(facts: Facts, layer: str, since: int) -> bool:
+    """Whether most of the layer's biases were below zero by then."""
+    own = (f"{layer}.bias", layer.replace("weight", "bias"))
+    names = {p.index for p in facts.model.info.parameters if p.name in own}
     snaps = [s for s in facts.model.snapshots if s.parameter in names and s.step <= max(since, 1)]
-    if snaps and snaps[-1].quantiles[3] < 0 and snaps[-1].quantiles[5] < 0:
-        return "bias_drift"
-    if since > 0:
-        return "unknown"
-    if snaps and snaps[-1].quantiles[3] < 0 and snaps[-1].quantiles[5] <= 0:
-        return "bias_drift"
+    if not snaps or snaps[-1].quantiles[3] >= 0:
+        return False
+    return snaps[-1].quantiles[5] < 0 or (since == 0 and snaps[-1].quantiles[5] <= 0)
+
+
+def _born_dead(facts: Facts, gate: Gate) -> Cause:
+    """With weights and biases as they are drawn."""
+    if gate.name == "Threshold":
+        return "bias_drift"  # it asks for more than zero: the same as a negative bias
+    if gate.normed:
+        return "normalization"  # a norm gives both signs, unless its gain or its shift takes that away
     entry = facts.model.architecture[0] if facts.model.architecture else None
-    if entry is not None and entry.name == layer:
-        return (
-            "inputs"  # with weights and biases as they are drawn, it is what comes in that closes every unit
-        )
-    return "too_deep"
+    at_entry = entry is not None and entry.name == gate.layer
+    return "inputs" if at_entry else "too_deep"  # at the entry it is what comes in that closes every unit
+
+
+def _all_zero(facts: Facts, layer: str, since: int) -> bool:
+    """Whether the layer's weights are zero when its units die: a layer that is put in that way, say."""
+    own = [p.index for p in facts.motion.weights if parameter_layer(p.name) == layer]
+    rows = np.flatnonzero(np.array(facts.model.parameter_steps) >= since)
+    if not own or not len(rows):
+        return False
+    return bool((facts.motion.column("weight_rms")[rows[0], own] == 0).all())
 
 
 RULE = Rule(

@@ -56,7 +56,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
     )
     # of a net that learns on without them it can't be said that it wants what was frozen on purpose
     for cause, members, most, confidence in groups if not poorly or learning.hardly else groups[:2]:
-        share = _share(members, weights)
+        # beside what is frozen on purpose, all that is to learn may be out of reach
+        share = _share(members, weights if cause == "frozen" else trained)
         if members and share >= most:
             yield _finding(
                 facts, cause, _layers(members), confidence, share, "share of the weights (elements)", most

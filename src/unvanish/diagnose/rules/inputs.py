@@ -5,41 +5,76 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from unvanish.diagnose.causes import TREATMENTS
-from unvanish.diagnose.facts import Facts
+from unvanish.diagnose.facts import FEWEST, Facts
+from unvanish.diagnose.path import decades, layer_name
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.architecture import LayerSpec
-from unvanish.schema.finding import Evidence, Finding
+from unvanish.schema.finding import Attribution, Evidence, Finding
 from unvanish.schema.graph import place
 
 SAME = 1e-4  # of the input's mean square differs between samples
 LARGE = 30.0  # rms of the input
+MOST = -1.0  # decades that one activation takes: a sigmoid in its middle takes 0.6
+_BOUNDED = ("Sigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Softsign", "Sin", "Erf", "Atan")
 _SOURCE = "LeCun et al. 1998, Efficient BackProp, 4.3: inputs centred, scaled and different from one another"
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    if not facts.stalled or not facts.model.architecture:
+    hardly = facts.learning.hardly and facts.learning.steps >= FEWEST
+    if not (facts.stalled or hardly) or not facts.model.architecture:
         return
     entry = facts.model.architecture[0]
     known = [s.input_variety for s in facts.model.architecture if s.input_variety is not None]
-    if entry.input_variety is not None and all(v < SAME for v in known):
-        yield _finding(facts, entry, "share of the input's mean square that differs between samples",
-                       entry.input_variety, SAME, "gets the same input for every sample", 0.93)  # fmt: skip
+    if facts.stalled and entry.input_variety is not None and all(v < SAME for v in known):
+        seen = Evidence(layer=entry.name, statistic="share of the input's mean square that differs between samples",
+                        value=entry.input_variety, threshold=SAME, steps=(0, 0), source=_SOURCE)  # fmt: skip
+        yield _finding(facts, entry, seen, "gets the same input for every sample", 0.93)
         return
     size = (entry.input_second_moment or 0.0) ** 0.5
     if size > LARGE:
+        seen = Evidence(layer=entry.name, statistic="rms of the input", value=size, threshold=LARGE, steps=(0, 0),
+                        source=_SOURCE)  # fmt: skip
         words = f"gets inputs of size {size:.3g}; scale them to about 1"
-        yield _finding(facts, entry, "rms of the input", size, LARGE, words, 0.75)
+        flat = _flattened(facts, entry)
+        if flat is None:
+            yield _finding(facts, entry, seen, words, 0.75)
+        else:
+            yield _saturated(facts, entry, seen, words, flat)
 
 
-def _finding(
-    facts: Facts,
-    entry: LayerSpec,
-    statistic: str,
-    value: float,
-    threshold: float,
-    words: str,
-    confidence: float,
-) -> Finding:
+def _flattened(facts: Facts, entry: LayerSpec) -> float | None:
+    """Decades of signal that the bounded activation behind the first layer takes, where that is most of it."""
+    if not facts.recent:
+        return None
+    lost = []
+    for profile in facts.recent:
+        traced = profile.traced
+        first = next((i for i in traced.weighted() if layer_name(traced.operations[i]) == entry.name), None)
+        ahead = [] if first is None else [u for u, _ in traced.consumers[first]]
+        if len(ahead) != 1 or traced.operations[ahead[0]].name not in _BOUNDED:
+            return None
+        lost.append(decades(traced.stats[first].norm, traced.stats[ahead[0]].norm))  # type: ignore[index]
+    return max(lost) if max(lost) < MOST else None
+
+
+def _saturated(facts: Facts, entry: LayerSpec, seen: Evidence, words: str, flat: float) -> Finding:
+    lost = max(flat, -300.0)
+    return Finding(
+        kind="vanishing_gradients",
+        cause="inputs",
+        severity="critical",
+        confidence=0.85,
+        layers=(entry.name,),
+        first_step=facts.recent[0].step,
+        summary=f"{place(entry.name)} {words}: the activation behind it is saturated and takes {-lost:.1f} decades "
+        f"of the signal; {facts.learning.sentence}.",
+        evidence=(seen,),
+        attribution=Attribution(activation=lost),
+        treatments=TREATMENTS["inputs"],
+    )
+
+
+def _finding(facts: Facts, entry: LayerSpec, seen: Evidence, words: str, confidence: float) -> Finding:
     return Finding(
         kind="uninformative_data",
         cause="inputs",
@@ -48,16 +83,7 @@ def _finding(
         layers=(entry.name,),
         first_step=0,
         summary=f"{place(entry.name)} {words}; {facts.learning.sentence}.",
-        evidence=(
-            Evidence(
-                layer=entry.name,
-                statistic=statistic,
-                value=value,
-                threshold=threshold,
-                steps=(0, 0),
-                source=_SOURCE,
-            ),
-        ),
+        evidence=(seen,),
         treatments=TREATMENTS["inputs"],
     )
 

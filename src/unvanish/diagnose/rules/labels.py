@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable
 
 from unvanish.diagnose.causes import TREATMENTS
@@ -13,6 +14,7 @@ from unvanish.schema.finding import Evidence, Finding
 AT_CHANCE = 0.15  # of the chance loss
 BELOW = 0.02  # of the chance loss: more below it than that can't be had from labels that say nothing
 MOVED = 0.1  # |dw| / |w| summed over the steps: the weights have gone somewhere
+RESTING = 0.005  # of the chance loss, from the second third of the run to the last
 _FUSED = ("MkldnnRnnLayer", "CudnnRnn", "MiopenRnn", "ThnnFusedLstmCell", "ThnnFusedGruCell")
 _SOURCE = (
     "Zhang et al. 2017: a net fits random labels only by memorising; on fresh ones it stays at their entropy"
@@ -25,7 +27,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         return
     if any(o.name in _FUSED for p in facts.recent[-1:] for o in p.traced.operations):
         return  # what happens between the time steps of a fused layer is not seen
-    if learning.drifting or learning.last < learning.chance - max(
+    if _still_comes_down(facts) or learning.last < learning.chance - max(
         3 * learning.noise, BELOW * learning.chance
     ):
         return  # what it has found is no accident
@@ -52,6 +54,16 @@ def _check(facts: Facts) -> Iterable[Finding]:
             ),
             treatments=TREATMENTS["labels"],
         )  # fmt: skip
+
+
+def _still_comes_down(facts: Facts) -> bool:
+    """Whether it is on its way, and not just coming to rest at what guessing gives."""
+    learning, values = facts.learning, [v for v in facts.model.losses if math.isfinite(v)]
+    third = len(values) // 3
+    if not learning.drifting or not third or learning.chance is None:
+        return learning.drifting
+    fall = statistics.fmean(values[third : 2 * third]) - statistics.fmean(values[-third:])
+    return fall > RESTING * learning.chance
 
 
 RULE = Rule(

@@ -126,7 +126,12 @@ def _by_structure(chain: Sequence[int], names: Sequence[str]) -> Misfit | None:
         if name.startswith("NllLoss") and not any(n in _LOGARITHMS for n in names[:at]):
             return Misfit(index, "nll_loss wants log-probabilities and gets something else",
                           "logarithms before nll_loss", 0.0, 1.0, 0.85)  # fmt: skip
-        if name == "Expand" and after and after[-1].startswith(("MseLoss", "SmoothL1Loss", "HuberLoss")):
+        if (
+            name == "Expand"
+            and after
+            and len(after) == 1
+            and after[-1].startswith(("MseLoss", "SmoothL1Loss", "HuberLoss"))
+        ):
             return Misfit(index, "predictions and targets have different shapes and are broadcast against each other",
                           "broadcasts before the loss", 1.0, 0.0, 0.85, "unknown")  # fmt: skip
     return None
@@ -159,6 +164,8 @@ def _by_gain(traced: Traced, chain: Sequence[int]) -> Misfit | None:
         if stats.norm == 0 or not math.isfinite(stats.norm):
             continue
         lost = decades(stats.edge_norms[0], stats.norm)
+        if lost == -math.inf and operation.name == "Relu":
+            continue  # closed for every sample: its units are dead
         if lost < THRESHOLD:
             name = operation.name.lower()
             amount = "all" if lost == -math.inf else f"{-lost:.1f} decades"
@@ -169,11 +176,13 @@ def _by_gain(traced: Traced, chain: Sequence[int]) -> Misfit | None:
 
 def _to_the_loss(traced: Traced, last: int) -> list[int]:
     """The operations behind the last weighted one, in execution order, as far as they follow from it."""
-    reached, out = {last}, []
+    reached, out = {last}, list[int]()
     for operation in traced.operations[last + 1 :]:
         if reached & set(operation.parents):
             reached.add(operation.index)
             out.append(operation.index)
+            if operation.kind == "weight":  # of a module that another model holds: the output is further on
+                reached, out = {operation.index}, []
     return out
 
 

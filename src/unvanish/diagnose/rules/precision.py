@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -18,6 +19,14 @@ HALF = ("float16", "bfloat16")
 ROUNDED = 0.3  # of the elements change in a step: most of it is rounded away
 HARDLY_ANY = 0.1  # the same, asked of a net whose loss creeps down all the same
 ZEROS = 0.3  # of a gradient's elements are exact zeros
+TINY = 1e-30  # of a loss: below, float32 itself ends
+_SLOPED = (
+    "MseLoss",
+    "NllLoss",
+    "NllLoss2D",
+    "SmoothL1Loss",
+    "HuberLoss",
+)  # zero slope only where the loss is zero
 FLOOR = {"float16": 2.0**-24}  # the smallest number that is not zero
 NEAR_FLOOR = 2.0**10  # times the floor: a largest gradient below this is at the end of the format
 _SOURCE = (
@@ -26,10 +35,12 @@ _SOURCE = (
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    hardly = facts.learning.hardly and facts.learning.steps >= FEWEST
+    # a net that starts well below chance and stays where it is learns nothing either
+    unchanged = facts.learning.learns and not facts.learning.fallen
+    hardly = (facts.learning.hardly or unchanged) and facts.learning.steps >= FEWEST
     if not facts.stalled and not hardly:
         return
-    weights = [p for p in facts.model.info.parameters if len(p.shape) > 1 and p.requires_grad]
+    weights = [p for p in facts.motion.weights if p.requires_grad]
     half = [p for p in weights if p.dtype in HALF]
     under = [p for p in half if _underflows(facts, p)]
     if under and not hardly:
@@ -44,7 +55,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
                        "steps are smaller than the spacing of {dtype} numbers and round away")  # fmt: skip
         return
     if not hardly:
-        yield from _signal_underflow(facts)
+        yield from _signal_lost(facts) or _signal_underflow(facts)
 
 
 def _medians(facts: Facts, statistic: str, members: list[ParameterInfo]) -> list[float]:
@@ -68,6 +79,49 @@ def _rounds(facts: Facts, parameter: ParameterInfo, few: float) -> bool:
     """A step is asked for (the gradient is there), and most weights do not change."""
     changed, zeros = (_medians(facts, s, [parameter])[0] for s in ("update_changed", "gradient_zeros"))
     return changed < few and zeros < 0.9
+
+
+def _signal_lost(facts: Facts) -> list[Finding]:
+    """All of the signal is gone where it is cast, or at the loss itself, whose slope is not zero where it is not."""
+    found = [_emptied(p) for p in facts.recent]
+    if not found or not all(found):
+        return []
+    profile, (where, what) = facts.recent[-1], found[-1]  # type: ignore[misc]
+    layer = profile.layers[-1].layer
+    return [
+        Finding(
+            kind="precision_underflow",
+            cause="low_precision",
+            severity="critical",
+            confidence=0.93,
+            layers=tuple(dict.fromkeys(s.layer for s in profile.layers[::-1])),
+            first_step=facts.recent[0].step,
+            summary=f"of the gradient, {what} at {where}, nothing but zeros is left in the number format behind it; "
+            f"{facts.learning.sentence}.",
+            evidence=(
+                Evidence(layer=layer, statistic="share of the backprop signal that is exactly zero", value=1.0,
+                         threshold=ZEROS, steps=(facts.recent[0].step, profile.step), source=_SOURCE),
+            ),
+            treatments=TREATMENTS["low_precision"],
+        )
+    ]  # fmt: skip
+
+
+def _emptied(profile: Profile) -> tuple[str, str] | None:
+    """(where, rms of what came there): a cast or a loss that hands back exact zeros of what is not zero."""
+    traced = profile.traced
+    if abs(traced.trace.loss) < TINY:
+        return None
+    for operation, stats in zip(traced.operations, traced.stats, strict=True):
+        if operation.name != "ToCopy" and not (operation.kind == "loss" and operation.name in _SLOPED):
+            continue
+        if len(operation.parents) != 1 or not stats.norm > 0 or not math.isfinite(stats.norm):
+            continue
+        below = traced.stats[operation.parents[0]]
+        if below.count and below.norm == 0 and len(traced.consumers[operation.parents[0]]) == 1:
+            rms = stats.norm / math.sqrt(max(1, stats.count))
+            return ("the cast" if operation.name == "ToCopy" else "the loss"), f"{rms:.1g} in size"
+    return None
 
 
 def _signal_underflow(facts: Facts) -> Iterable[Finding]:

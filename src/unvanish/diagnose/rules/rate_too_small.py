@@ -10,6 +10,7 @@ from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
 
 TOO_LITTLE = 0.05  # of the loss's scale: all that the steps so far could have brought, to first order
+LITTLE_AS_SAID = 0.15  # the same, where the loss has done just that
 STIFF = 0.02  # |g| |w| over the loss's scale below which the loss hardly asks for a change
 PATIENCE = 60  # steps, of a loss that creeps
 SHORT_PATH = 0.05  # |dw| / |w| of a whole tensor, summed over all steps
@@ -26,7 +27,12 @@ def _check(facts: Facts) -> Iterable[Finding]:
     most, last = motion.rates
     faded = math.isfinite(last) and last < FADED * most
     short = motion.path < (CUT_SHORT if faded else SHORT_PATH)
-    if abs(motion.predicted) < TOO_LITTLE and motion.elasticity > STIFF and short:
+    fall = (learning.first - learning.last) / motion.scale if learning.first and learning.last else math.nan
+    as_said = (
+        0.5 * motion.predicted < fall < 2 * motion.predicted
+    )  # no curvature in the way: there is too little of it
+    little = abs(motion.predicted) < (LITTLE_AS_SAID if as_said else TOO_LITTLE)
+    if little and motion.elasticity > STIFF and short:
         why = f"; the learning rate fell from {most:.2g} to {last:.2g}" if faded else ""
         yield Finding(
             kind="learning_rate_too_small",

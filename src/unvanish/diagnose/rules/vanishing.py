@@ -59,15 +59,31 @@ def _check(facts: Facts) -> Iterable[Finding]:
     # without a known chance the fall to the best constant looks like learning: here nothing else could be learned
     constant = learning.chance is None and not learning.falling and _answers_alike(facts)
     excused = learning.learns and not (halted or undone or constant)
-    if excused or not facts.recent or learning.status == "non_finite":
+    if not facts.recent or learning.status == "non_finite":
         return
-    starved = [p.entry < THRESHOLD and math.isfinite(p.entry) for p in facts.profiles]
-    since = lasting_since(facts.profiles, starved)
+    starved = [p.entry < THRESHOLD for p in facts.profiles]
+    since = lasting_since(
+        facts.profiles, [s and math.isfinite(p.entry) for s, p in zip(starved, facts.profiles, strict=True)]
+    )
+    if excused and _lost_on_the_way(facts, starved):
+        excused, since = False, lasting_since(facts.profiles, starved)
+    if excused:
+        return
     if since is not None and _sure(facts, facts.recent[-1].entry) and not _thrown_out_at_once(facts, since):
         yield _finding(facts, since)
         return
     if facts.learning.unmoved and facts.learning.steps >= FEWEST and facts.motion.path > TRIED:
         yield from _fades_through_time(facts)
+
+
+def _lost_on_the_way(facts: Facts, starved: Sequence[bool]) -> bool:
+    """Whether the signal was there, is lost for good, and the loss stays high: what it learned, it learned before."""
+    learning, since = facts.learning, lasting_since(facts.profiles, starved)
+    if since is None or since <= facts.profiles[0].step or not math.isfinite(facts.recent[-1].entry):
+        return False
+    fed = facts.profiles[0].entry > FED
+    clear = all(p.entry < CLEAR for p in facts.recent)
+    return fed and clear and learning.poorly and not learning.falling and learning.steps > since + FEWEST
 
 
 def _thrown_out_at_once(facts: Facts, since: int) -> bool:
@@ -100,12 +116,12 @@ def _suppressed(facts: Facts) -> bool:
     epsilon = next(
         (float(e) for e in epsilons if isinstance(e, int | float) and not isinstance(e, bool)), 1e-8
     )
-    first = next((p for p in facts.model.info.parameters if len(p.shape) > 1), None)
+    first = next((p for p in facts.motion.weights if p.requires_grad), None)
     if first is None:
         return False
     recent = facts.motion.column("gradient_rms")[-10:, first.index]
     recent = recent[np.isfinite(recent)]
-    return len(recent) > 0 and float(recent.max()) < epsilon
+    return len(recent) > 0 and float(np.median(recent)) < epsilon
 
 
 def _finding(facts: Facts, since: int) -> Finding:
