@@ -103,7 +103,7 @@ def loss_view(model: ModelRun, diagnosis: ModelDiagnosis | None) -> dict[str, An
 
 
 def loss_window(model: ModelRun, first: int, last: int) -> dict[str, Any]:
-    """The loss from step `first` to step `last`, both included; `exact`: all of it, not the extremes of each few steps."""
+    """The loss of these steps, both included; `exact`: all of it, not the extremes of each few steps."""
     steps = np.array(model.steps, dtype=np.int64)
     losses = np.array(model.losses, dtype=np.float64)
     inside = (first <= steps) & (steps <= last) & np.isfinite(losses)
