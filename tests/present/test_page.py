@@ -209,13 +209,19 @@ def test_hostile_names_and_values_do_nothing(show: Any) -> None:
     model = replace(model, snapshots=(huge, *model.snapshots[1:]))
     told = b.diagnosis(names, name=b.HOSTILE)
     base = b.treatment()
-    trials = replace(base, trials=(replace(base.trials[0], title=b.MARKUP, name=b.HOSTILE, why=b.HOSTILE),))
+    drawn = replace(
+        b.trial_map(0.5), rows=tuple(names), cells=((1e300, "<b>", -1e300, 0.0, 0.0, 0.0, 0.0),) * len(names)
+    )
+    trial = replace(base.trials[0], title=b.MARKUP, name=b.HOSTILE, why=b.HOSTILE, signal=drawn)
+    trials = replace(base, trials=(trial,), chosen=b.HOSTILE, recipe=b.HOSTILE)
     seen = show(b.run(model), told, (b.chain(names, name=b.HOSTILE),), trials)
     seen.page.wait_for_selector("[data-chart='trials'][data-drawn]")
     for chart in ("loss", "weights", "trials"):  # the tooltips too
         seen.page.locator(f"[data-chart='{chart}']").first.hover()
         seen.page.wait_for_timeout(60)
-    seen.page.locator("canvas.map").hover()
+    for canvas in seen.page.locator("canvas.map").all():
+        canvas.hover()
+    assert seen.panel("verdict").locator("code").inner_text().startswith("unvanish run --recipe '</script>")
     for i in range(1, len(names) + 1):  # each of them opened
         seen.page.locator(".tools select").select_option(index=i)
         assert seen.panel("layer").get_attribute("data-layer") is not None
@@ -249,6 +255,18 @@ def test_at_phone_width_nothing_sticks_out(show: Any, tmp_path: Path) -> None:
     assert overflow(seen) <= 0
     seen.page.screenshot(path=str(tmp_path / "phone.png"), full_page=True)
     assert seen.panel("chain").locator(".fall .track").nth(3).bounding_box()["width"] > 120
+
+
+def test_on_paper_nothing_is_left_that_can_only_be_clicked(show: Any) -> None:
+    seen = show(treatment=b.treatment(), scheme="dark")
+    seen.page.emulate_media(media="print")
+    seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    for what in ("button:not(.link)", "input", ".tabs", "summary", ".picker"):
+        assert seen.page.locator(what).filter(visible=True).count() == 0, what
+    ground = seen.page.evaluate("getComputedStyle(document.querySelector('.panel')).backgroundColor")
+    assert sum(int(v) for v in ground.strip("rgb()").split(",")) > 700, (
+        "paper is light, whatever the screen was"
+    )
 
 
 def test_everything_drawn_has_a_label_and_its_numbers(show: Any) -> None:
