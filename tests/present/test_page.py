@@ -48,6 +48,10 @@ def test_the_page_tells_the_story_quietly_and_alone(show: Any) -> None:
         "The gradients vanish on their way back, because of saturating activations."
     )
     assert "sigmoid derivatives took 7.3" in seen.panel("verdict").locator("[data-line='why']").inner_text()
+    where = seen.panel("verdict").locator("[data-line='where']")
+    assert where.inner_text() == "Layers layers.0 and layers.1 (the worst first)"
+    where.get_by_role("button", name="layers.1").click()
+    assert seen.panel("layer").get_attribute("data-layer") == "layers.1"
     told = seen.panel("verdict").locator("[data-line='next']")
     assert "Train with the treatment that was chosen: Identity skips." in told.inner_text()
     assert told.locator("code").inner_text() == (
@@ -55,7 +59,7 @@ def test_the_page_tells_the_story_quietly_and_alone(show: Any) -> None:
     )
     assert seen.panel("verdict").locator("[data-line='tried']").inner_text() == (
         "3 of 8 treatments cured it; chosen: Identity skips. "
-        "With it the loss ends at 0.830, as it is at 2.30."
+        "With it the loss ends at 0.830 instead of 2.30."
     )
     assert seen.panel("status").inner_text().strip() == "The run finished."
     order = seen.page.locator("[data-panel]").evaluate_all("all => all.map(e => e.dataset.panel)")

@@ -56,7 +56,9 @@ function part(group: Group, i: number, several: boolean, compare: CompareView): 
 
 function title(view: View, runs: View[]): string {
   const twins = runs.filter((r) => r.run.name === view.run.name).length > 1;
-  return twins ? `${view.run.name} (${view.run.id})` : view.run.name;
+  if (!twins) return view.run.name;
+  const stem = view.run.name.replace(/\.py$/, "");
+  return view.run.id.includes(stem) ? view.run.id : `${view.run.name} (${view.run.id})`; // a run's name is in its id
 }
 
 function verdicts(runs: View[]): HTMLElement {

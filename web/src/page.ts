@@ -94,7 +94,7 @@ function modelPart(view: View, model: ModelView, anchor: string): HTMLElement {
   return h(
     "article",
     { class: "model", id: anchor, "data-model": model.name, "aria-labelledby": id },
-    hero(model, view.run, id, single ? view.treatment : null),
+    hero(model, view.run, id, single ? view.treatment : null, signal.show),
     lossPanel(model.loss, zoom),
     signal.section,
     chainPanel(model.chains, state),

@@ -44,7 +44,8 @@ function figure(row: TrialRow, view: TreatmentView, when: string): HTMLElement {
   const drawn = new SignalMap({ rows: map.rows, steps: map.steps, cells: map.cells, low: view.map_low, high: view.map_high },
     { label: `Signal map of the trial ${short(row.title, 80)}. ${map.summary}`, folded: stateOf(`trial ${row.name}`).folded, told });
   const numbers = map.profile.filter((c): c is number => typeof c === "number");
-  const lowest = numbers.length ? `${decades(Math.min(...numbers))} decades at the least` : "no finite signal";
+  const lowest = numbers.length ? `Lowest signal at the end: ${decades(Math.min(...numbers))} decades` : "No finite signal at the end";
+  const came = row.role === "trial" ? `; ${row.outcome_text}` : "";
   return h("figure", { "data-trial-map": row.name, "data-rows": map.rows.length, "data-lowest": numbers.length ? Math.min(...numbers) : "" },
-    h("figcaption", {}, h("h4", {}, `${when}: ${short(row.title, 60)}`), h("p", { class: "fine" }, `${lowest}; ${row.outcome_text}.`)), drawn.box);
+    h("figcaption", {}, h("h4", {}, `${when}: ${short(row.title, 60)}`), h("p", { class: "fine" }, `${lowest}${came}.`)), drawn.box);
 }

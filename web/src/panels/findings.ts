@@ -4,7 +4,7 @@ import { h, panel, rich, short } from "../dom";
 import type { FindingView, Note, View } from "../types";
 
 const LAYERS = 10;
-type Show = (row: number, step: number) => void;
+export type Show = (row: number, step: number) => void;
 
 /** `show` brings the row of the map into view that a piece of evidence speaks of, at its first step. */
 export function findingsPanel(findings: FindingView[], show: (row: number, step: number) => void): HTMLElement {
@@ -37,7 +37,7 @@ function card(finding: FindingView, show: Show): HTMLElement {
 }
 
 /** A name that leads to its place in the map, where it has one. */
-function place(name: string, row: number | null, step: number, show: Show): Node | string {
+export function place(name: string, row: number | null, step: number, show: Show): Node | string {
   if (row === null) return name;
   const link = h("button", { type: "button", class: "link", "data-row": row, title: "Show it in the map" }, name);
   link.addEventListener("click", () => show(row, step));

@@ -6,11 +6,14 @@ import { plain } from "../format";
 import { scale } from "../theme";
 import type { Cell, ModelView, RunView, SignalView, TreatmentView } from "../types";
 import { told } from "../map";
+import { place, type Show } from "./findings";
 
 const GLYPHS: Record<string, string> = { sick: "!", not_learning: "?", inconclusive: "\u2026", healthy: "\u2713" };
 const BARS = 160;
+const MOST = 4; // layers that are named
 
-export function hero(model: ModelView, run: RunView, id: string, treatment: TreatmentView | null): HTMLElement {
+/** `show` brings a layer's row of the map into view, at a step. */
+export function hero(model: ModelView, run: RunView, id: string, treatment: TreatmentView | null, show: Show): HTMLElement {
   return h(
     "header",
     { class: `hero verdict-${model.verdict}`, "data-panel": "verdict", "data-verdict": model.verdict },
@@ -20,6 +23,7 @@ export function hero(model: ModelView, run: RunView, id: string, treatment: Trea
     h("h1", { id }, model.headline.claim),
     h("dl", { class: "story" },
       h("div", {}, h("dt", {}, "Why"), h("dd", { "data-line": "why" }, ...rich(model.headline.why))),
+      where(model, show),
       h("div", {}, h("dt", {}, "Next"), h("dd", { "data-line": "next" }, ...next(model, treatment))),
       treatment ? h("div", {}, h("dt", {}, "Tried"), h("dd", { "data-line": "tried" }, tried(treatment))) : null),
     ribbon(model.signal),
@@ -27,6 +31,17 @@ export function hero(model: ModelView, run: RunView, id: string, treatment: Trea
       h("p", { class: `status status-${run.status}`, "data-panel": "status", "data-status": run.status }, h("i", { "aria-hidden": "true" }), run.status_text),
       h("dl", {}, ...model.facts.map((f) => h("div", {}, h("dt", {}, f.name), h("dd", {}, f.value))))),
   );
+}
+
+/** The layers of the first finding, as the terminal names them; each leads to its row. */
+function where(model: ModelView, show: Show): HTMLElement | null {
+  const finding = model.findings[0];
+  if (!finding?.layers.length || model.verdict === "healthy") return null;
+  const few = finding.layers.length <= MOST + 1 ? finding.layers : finding.layers.slice(0, MOST);
+  const more = finding.layers.length - few.length;
+  const parts = few.flatMap((name, i): (Node | string)[] => [i ? (i === few.length - 1 && !more ? " and " : ", ") : "", place(short(name, 40), finding.layer_rows[i] ?? null, finding.first_step, show)]);
+  const worst = finding.layers.length > 1 ? " (the worst first)" : "";
+  return h("div", {}, h("dt", {}, "Where"), h("dd", { "data-line": "where" }, finding.layers.length > 1 ? "Layers " : "Layer ", ...parts, more ? ` and ${more} more` : "", worst));
 }
 
 /** What was tried and works comes before what is advised; how to have it is a command to copy. */
