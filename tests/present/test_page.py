@@ -49,7 +49,7 @@ def test_the_page_tells_the_story_quietly_and_alone(show: Any) -> None:
     )
     assert "sigmoid derivatives took 7.3" in seen.panel("verdict").locator("[data-line='why']").inner_text()
     where = seen.panel("verdict").locator("[data-line='where']")
-    assert where.inner_text() == "Layers layers.0 and layers.1 (the worst first)"
+    assert where.inner_text() == "Layers layers.0, layers.1, layers.2, layers.3 and 4 more (the worst first)"
     where.get_by_role("button", name="layers.1").click()
     assert seen.panel("layer").get_attribute("data-layer") == "layers.1"
     told = seen.panel("verdict").locator("[data-line='next']")
