@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from unvanish.diagnose.path import Traced, attribution, is_weight
 from unvanish.schema.chain import Factor
@@ -17,6 +17,7 @@ _SATURATING = frozenset("Sigmoid Tanh Hardtanh Hardsigmoid LogSigmoid Softmax Er
 _GENTLE = 0.1  # decades lost per weighted layer below which no factor is to blame but their number
 # activations written by hand are made of these
 _CURVED = frozenset("Exp Expm1 Exp2 Log Log1p Pow Reciprocal Div Sqrt Rsqrt Cosh Sinh Atan".split())
+_SCALES = frozenset("Mul Div".split())
 _BY_HAND = 1.0  # decades lost in them
 _AMPLIFIES = 0.3  # weights that undo this share of what the activations lose are too large, not too small
 
@@ -62,6 +63,11 @@ def _within_a_recurrence(traced: Traced, path: Sequence[int], parts: Attribution
     return inside > len(path) // 2 and gates < min(parts.activation, parts.weight, parts.norm)
 
 
+def _is_number(traced: Traced, factor: Factor) -> bool:
+    """Whether an operation takes one tensor that the net computes, beside a number or a constant."""
+    return len(traced.operations[factor.operation].parents) < 2
+
+
 def _attends_without_skips(traced: Traced, path: Sequence[int]) -> bool:
     """Whether many attention layers follow each other with no way round them: their outputs come to be all alike.
 
@@ -84,29 +90,35 @@ def cause_of_loss(traced: Traced, target: int) -> tuple[Cause, Attribution, tupl
         return "recurrence", parts, factors
     if _attends_without_skips(traced, path):
         return "too_deep", parts, factors
+    return _worst(traced, parts, factors), parts, factors
+
+
+def _worst(traced: Traced, parts: Attribution, factors: Sequence[Factor]) -> Cause:
     losses: dict[str, float] = {"activation": parts.activation, "weight": parts.weight, "norm": parts.norm}
-    softmax = sum(max(-300.0, f.decades) for f in factors if f.kind == "softmax")
-    losses["softmax"] = softmax
-    by_hand = sum(max(-300.0, f.decades) for f in factors if f.kind == "other" and f.name in _CURVED)
-    if by_hand < min(*losses.values(), -_BY_HAND):
-        return ("init_too_large" if parts.weight > 0 else "saturating_activation"), parts, factors
-    worst = min(losses, key=lambda k: losses[k])
+    losses["softmax"] = _decades(f for f in factors if f.kind == "softmax")
+    bar = min(*losses.values(), -_BY_HAND)
+    others = [f for f in factors if f.kind == "other"]
+    scales = [f for f in others if f.name in _SCALES and _is_number(traced, f)]
+    if _decades(f for f in others if f.name in _CURVED and f not in scales) < bar:
+        return "init_too_large" if parts.weight > 0 else "saturating_activation"
+    if _decades(f for f in others if f.name == "Mul" and f not in scales) < bar:
+        return "saturating_activation"  # what multiplies the signal is shut
+    if _decades(scales) < bar:
+        return "init_too_small"  # the weights, times the numbers that the script puts to them
     layers = sum(f.kind == "weight" for f in factors)
     if layers and parts.total / layers > -_GENTLE:
-        return "too_deep", parts, factors
-    saturating = sum(f.decades < 0 and f.name in _SATURATING for f in factors)
-    if worst == "activation" and not saturating:
-        return (
-            "init_too_small",
-            parts,
-            factors,
-        )  # a ReLU halves the signal by nature: the weights must make up for it
-    if worst == "activation":
-        overdone = parts.weight > _AMPLIFIES * -parts.activation
-        return ("init_too_large" if overdone else "saturating_activation"), parts, factors
+        return "too_deep"
+    worst = min(losses, key=lambda k: losses[k])
     if worst == "softmax":
-        return "attention_saturation", parts, factors
-    return ("normalization" if worst == "norm" else "init_too_small"), parts, factors
+        return "attention_saturation"
+    if worst == "activation" and any(f.decades < 0 and f.name in _SATURATING for f in factors):
+        return "init_too_large" if parts.weight > _AMPLIFIES * -parts.activation else "saturating_activation"
+    # a ReLU halves the signal by nature: the weights must make up for it
+    return "normalization" if worst == "norm" else "init_too_small"
+
+
+def _decades(factors: Iterable[Factor]) -> float:
+    return sum(max(-300.0, f.decades) for f in factors)
 
 
 def attribution_to(traced: Traced, target: int) -> Attribution:
@@ -122,4 +134,5 @@ def cause_of_growth(traced: Traced, target: int) -> tuple[Cause, Attribution]:
         return "recurrence", parts
     if parts.norm > max(parts.weight, parts.skip, parts.activation):
         return "normalization", parts
-    return ("init_too_large" if parts.weight >= parts.skip else "too_deep"), parts
+    drawn = parts.weight + parts.other + parts.activation  # a sine's frequency, say, is a part of its weights
+    return ("init_too_large" if drawn >= parts.skip else "too_deep"), parts

@@ -21,6 +21,8 @@ THRESHOLD = -3 / math.log(10)
 SAME = 0.5  # decades: layers that differ by less are equally starved
 GIANT_STEP = 0.5  # |dw| / |w| of a tensor in one step, which rewrites it
 LOOK_ALIKE = 0.003  # of what differs between samples at the first layer is left at the last
+WIDE = 8.0  # fan_in times the mean square of the weights: He et al. 2015 has 2, Glorot and LeCun about 1
+FEW = 8  # inputs of a unit
 FEWEST = 20  # steps before a stalled loss says anything
 PERSISTENT = 3  # traces in a row that a condition must hold in
 ADAPTIVE = (
@@ -134,6 +136,21 @@ class Facts:
         """
         known = [s.input_variety for s in self.model.architecture if s.input_variety is not None]
         return known[-1] / known[0] if len(known) > 2 and known[0] > 0 else None
+
+    @cached_property
+    def wide_init(self) -> str:
+        """The first layer whose weights start far larger than any usual initialisation draws them ("" = none)."""
+        wide = (s.name for s in self.model.architecture if s.fan_in >= FEW and s.weight_variance > WIDE)
+        return next(wide, "")
+
+    def biased_below(self, layer: str, by: int) -> bool:
+        """Whether most of the layer's biases were below zero by a step (at the start: or zero)."""
+        own = (f"{layer}.bias", layer.replace("weight", "bias"))
+        names = {p.index for p in self.model.info.parameters if p.name in own}
+        snaps = [s for s in self.model.snapshots if s.parameter in names and s.step <= max(by, 1)]
+        if not snaps or snaps[-1].quantiles[3] >= 0:
+            return False
+        return snaps[-1].quantiles[5] < 0 or (by == 0 and snaps[-1].quantiles[5] <= 0)
 
     @cached_property
     def first_nonfinite(self) -> tuple[int | None, tuple[str, ...]]:

@@ -18,6 +18,7 @@ BELOW_CHANCE = 0.05  # share of the chance loss
 ABOVE = 1.5  # times the chance loss
 CREEPING = 0.005  # share of the chance loss, which is itself known from some batches only
 CROSSINGS = 0.1  # of the steps: a loss that changes its sign so often is no height to come down from
+SURROGATE = 10.0  # times the noise from batch to batch: a negative loss that rises by less says nothing
 POOR = 0.5  # of the chance loss
 HARDLY = 0.15  # share of the chance loss
 FALLEN = 0.10  # share of the first loss, where chance is not known
@@ -139,6 +140,10 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
         sentence = "the loss changes its sign from step to step, so how high it stands says little"
     elif _below_chance(last, chance, noise) or (chance is None and _fallen(first, last, noise)):
         status, sentence = "learns", f"the loss fell from {first:.4g} to {last:.4g}"
+    elif chance is None and first < 0 and last < 0 and last - first < SURROGATE * _noise(values):
+        # a policy gradient's surrogate, say: better policies have no lower one
+        status = "contested"
+        sentence = f"the loss stays at {last:.4g}; below zero, how high it stands says little"
     elif last > first + max(3 * noise, RISEN * abs(first)):
         status, sentence = "worse", f"the loss rose from {first:.4g} to {last:.4g}"
     elif falling and chance is not None and chance > 0 and last > ABOVE * chance:

@@ -35,7 +35,7 @@ class Motion:
 
     @cached_property
     def weights(self) -> list[ParameterInfo]:
-        """The tensors with more than one dimension, which carry the signal; where none of them learns, all that do."""
+        """The tensors with more than one dimension, which carry the signal; if none of them learns, all that do."""
         found = [p for p in self.model.info.parameters if len(p.shape) > 1]
         if any(p.requires_grad for p in found):
             return found

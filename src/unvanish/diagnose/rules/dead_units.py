@@ -35,7 +35,7 @@ class Gate:
     closed: float
     units: int
     name: str  # of the operation
-    normed: bool  # a norm lies between that layer and the activation
+    norm: str | None  # the norm between that layer and the activation
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
@@ -117,7 +117,7 @@ def _gates(profile: Profile) -> Iterable[Gate]:
     traced = profile.traced
     for operation, stats in zip(traced.operations, traced.stats, strict=True):
         if stats.units and stats.closed_units is not None:
-            layer, normed = _fed_by(traced, operation.index)
+            layer, norm = _fed_by(traced, operation.index)
             yield Gate(
                 step=profile.step,
                 place=layer_name(operation),
@@ -125,19 +125,20 @@ def _gates(profile: Profile) -> Iterable[Gate]:
                 closed=stats.closed_units / stats.units,
                 units=stats.units,
                 name=operation.name,
-                normed=normed,
+                norm=norm,
             )
 
 
-def _fed_by(traced: Traced, index: int) -> tuple[str, bool]:
-    """(the weighted layer whose output the activation gates, whether a norm lies between)."""
-    current, normed = traced.operations[index], False
+def _fed_by(traced: Traced, index: int) -> tuple[str, str | None]:
+    """(the weighted layer whose output the activation gates, the norm between the two)."""
+    current, norm = traced.operations[index], None
     while current.parents:
         current = traced.operations[max(current.parents)]
-        normed |= current.kind == "norm"
+        if current.kind == "norm":
+            norm = layer_name(current)
         if current.kind == "weight":
-            return layer_name(current), normed
-    return layer_name(traced.operations[index]), normed
+            return layer_name(current), norm
+    return layer_name(traced.operations[index]), norm
 
 
 def _lasting(gates: Sequence[Gate]) -> list[Gate]:
@@ -186,31 +187,22 @@ def _finding(facts: Facts, dead: Sequence[tuple[float, list[Gate]]], *, cut: boo
 def _cause(facts: Facts, gate: Gate, since: int) -> Cause:
     """A giant step just before the death is the learning rate's doing; a negative bias is the bias's."""
     if gate.name in _BOUNDED:
-        return "saturating_activation"  # closed at its upper end, or at both
+        # closed at its upper end, or at both
+        return "init_too_large" if facts.wide_init else "saturating_activation"
     if since > 0 and facts.heaviest_step(last=since + 1)[0] > GIANT_STEP:
         return "learning_rate"
     if _all_zero(facts, gate.layer, since):
         return "init_too_small"
-    if _biased(facts, gate.layer, since):
+    if facts.biased_below(gate.norm or gate.layer, since):
         return "bias_drift"
     return "unknown" if since > 0 else _born_dead(facts, gate)
-
-
-def _biased(facts: Facts, layer: str, since: int) -> bool:
-    """Whether most of the layer's biases were below zero by then."""
-    own = (f"{layer}.bias", layer.replace("weight", "bias"))
-    names = {p.index for p in facts.model.info.parameters if p.name in own}
-    snaps = [s for s in facts.model.snapshots if s.parameter in names and s.step <= max(since, 1)]
-    if not snaps or snaps[-1].quantiles[3] >= 0:
-        return False
-    return snaps[-1].quantiles[5] < 0 or (since == 0 and snaps[-1].quantiles[5] <= 0)
 
 
 def _born_dead(facts: Facts, gate: Gate) -> Cause:
     """With weights and biases as they are drawn."""
     if gate.name == "Threshold":
         return "bias_drift"  # it asks for more than zero: the same as a negative bias
-    if gate.normed:
+    if gate.norm is not None:
         return "normalization"  # a norm gives both signs, unless its gain or its shift takes that away
     entry = facts.model.architecture[0] if facts.model.architecture else None
     at_entry = entry is not None and entry.name == gate.layer

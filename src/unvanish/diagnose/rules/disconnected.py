@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ MANY = 0.3  # of the weights (elements or tensors): fewer, and the rest can well
 MOSTLY_FROZEN = 0.5
 PATIENCE = 100  # steps, where the loss falls all the same
 _SOURCE = "torch.optim: a step changes only what the optimizer was given, and only where .grad is set"
+_STEPS = ("Round", "Sign", "Sgn", "Floor", "Ceil", "Trunc", "Heaviside")  # autograd's names
 _WORDS: dict[Cause, str] = {
     "not_in_optimizer": "no optimizer steps them",
     "detached": "no gradient ever arrives there: the graph between them and the loss is cut",
@@ -49,6 +51,10 @@ def _check(facts: Facts) -> Iterable[Finding]:
             facts, cause, _layers(trained), 0.9, 1.0, "share of the weights that never get a gradient"
         )
         return
+    stepwise = _stepwise(facts)
+    if stepwise is not None:
+        yield _finding(facts, "detached", *stepwise)
+        return
     groups: tuple[tuple[Cause, list[ParameterInfo], float, float], ...] = (
         ("not_in_optimizer", [p for p in trained if p.optimizer is None], MANY, 0.9),
         ("detached", [p for p in trained if p.optimizer is not None and not reached[p.index]], MANY, 0.9),
@@ -63,6 +69,22 @@ def _check(facts: Facts) -> Iterable[Finding]:
                 facts, cause, _layers(members), confidence, share, "share of the weights (elements)", most
             )
             return
+
+
+def _stepwise(facts: Facts) -> tuple[list[str], float, float, str] | None:
+    """(layers, confidence, decades, statistic) in front of an operation whose slope is zero wherever it has one."""
+    profile = facts.profiles[-1] if facts.profiles else None
+    if profile is None:
+        return None
+    traced = profile.traced
+    for operation, stats in zip(traced.operations, traced.stats, strict=True):
+        if operation.name not in _STEPS or len(operation.parents) != 1 or not stats.norm > 0:
+            continue
+        cut = [s.layer for s in profile.layers if s.operation < operation.index and s.starvation == -math.inf]
+        if cut and traced.stats[operation.parents[0]].norm == 0:
+            words = f"signal that {operation.name.lower()}() hands back, log10"
+            return list(dict.fromkeys(cut[::-1])), 0.9, -300.0, words
+    return None
 
 
 def _unknown_weights(facts: Facts) -> list[str]:

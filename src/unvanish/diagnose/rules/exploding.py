@@ -31,7 +31,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
     start = next((p for p in facts.profiles if not any(s.nonfinite for s in p.layers)), None)
     size, layer, at = facts.heaviest_step()
     broken = facts.learning.status == "non_finite" or _peak(facts) > RISEN
-    harmed = broken or facts.learning.status == "worse"
+    harmed = broken or facts.learning.status == "worse" or _far_above(facts)
     grown = _growth(start) if start is not None else None
     far = grown is not None and grown[1] > CLEAR
     if (
@@ -52,6 +52,12 @@ def _check(facts: Facts) -> Iterable[Finding]:
     elif facts.learning.status == "non_finite" and (leap := _leap(facts)) is not None:
         layer = next(iter(facts.first_nonfinite[1]), "")
         yield _by_rate(facts, layer, leap[2], leap[1], RISEN if leap[0] == LOSS_ROSE else RAISED, leap[0])
+
+
+def _far_above(facts: Facts) -> bool:
+    """Whether the loss starts, and still is, far above that of guessing: the output is far too large."""
+    first, last, chance = facts.learning.first or 0.0, facts.learning.last or 0.0, facts.learning.chance
+    return chance is not None and min(first, 3 * last) > RISEN * chance
 
 
 def _growth(profile: Profile) -> tuple[str, float, str, int] | None:

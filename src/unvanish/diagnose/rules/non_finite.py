@@ -19,8 +19,6 @@ _TREATMENTS: dict[Cause, tuple[TreatmentName, ...]] = {
     "init_too_large": ("init", "layernorm", "clip"),
     "output_activation": ("output", "learning_rate", "clip"),
 }
-TOO_WIDE = 8.0  # fan_in times the mean square of the weights: He et al. 2015 has 2, Glorot and LeCun about 1
-FEW = 8  # inputs of a unit
 _HALF = ", in float16, which holds no number above 65504"
 _SOURCE = "IEEE 754: NaN spreads through every sum that it enters"
 
@@ -68,25 +66,17 @@ def _cause(facts: Facts) -> tuple[Cause, str, str]:
         return _by_structure(facts)
     operation, inside = found
     layer = layer_name(operation)
-    too_wide = _too_wide(facts)
-    if too_wide and facts.profiles[0].layers and any(s.nonfinite for s in facts.profiles[0].layers):
+    wide = facts.wide_init
+    if wide and facts.profiles[0].layers and any(s.nonfinite for s in facts.profiles[0].layers):
         return (
             "init_too_large",
-            too_wide,
-            f": weights of {place(too_wide)} start far larger than its inputs allow",
+            wide,
+            f": the weights of {place(wide)} start far larger than its inputs allow",
         )
     where = f", and {operation.name.lower()} of {place(layer)} has no finite value or slope there"
     if not inside:
         return "output_activation", "", where
     return ("normalization" if _norm_like(facts, operation) else "unknown"), layer, where
-
-
-def _too_wide(facts: Facts) -> str:
-    """The first layer whose weights start with a variance far above He's 2 / fan_in ("" = none)."""
-    for spec in facts.model.architecture:
-        if spec.fan_in >= FEW and spec.weight_variance > TOO_WIDE:
-            return spec.name
-    return ""
 
 
 def _first_layer(facts: Facts) -> str:

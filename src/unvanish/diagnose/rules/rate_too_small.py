@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from unvanish.diagnose.facts import Facts
+from unvanish.diagnose.facts import THRESHOLD, Facts
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
 
@@ -32,7 +32,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         0.5 * motion.predicted < fall < 2 * motion.predicted
     )  # no curvature in the way: there is too little of it
     little = abs(motion.predicted) < (LITTLE_AS_SAID if as_said else TOO_LITTLE)
-    if little and motion.elasticity > STIFF and short:
+    if little and short and (motion.elasticity > STIFF or _asks(facts)):
         why = f"; the learning rate fell from {most:.2g} to {last:.2g}" if faded else ""
         yield Finding(
             kind="learning_rate_too_small",
@@ -52,6 +52,12 @@ def _check(facts: Facts) -> Iterable[Finding]:
             ),
             treatments=("learning_rate",),
         )  # fmt: skip
+
+
+def _asks(facts: Facts) -> bool:
+    """Whether the backward pass brings what would do, and the gradient is made small behind it, as clipping does."""
+    last = facts.recent[-1] if facts.recent else None
+    return last is not None and last.entry > THRESHOLD and last.leverage > math.log10(STIFF)
 
 
 RULE = Rule(

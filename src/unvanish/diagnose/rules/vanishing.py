@@ -29,6 +29,7 @@ from unvanish.schema.graph import place
 CLEAR = (
     -4.0
 )  # decades: so little that no further steps are needed to be sure, under an optimizer that keeps scale
+SHUT = 0.6  # decades that one activation takes: a ReLU that half the units pass takes 0.15
 MASKED = 100  # steps; under an adaptive optimizer, which divides the scale away until its epsilon
 MOVED = 1.0  # |dw| / |w| summed over the steps: before that an adaptive optimizer has not had its chance
 # Decades between time steps: healthy gates halve the signal at each, and what happened lately may be all that counts.
@@ -72,7 +73,11 @@ def _check(facts: Facts) -> Iterable[Finding]:
     if since is not None and _sure(facts, facts.recent[-1].entry) and not _thrown_out_at_once(facts, since):
         yield _finding(facts, since)
         return
-    if facts.learning.unmoved and facts.learning.steps >= FEWEST and facts.motion.path > TRIED:
+    if not facts.learning.unmoved or facts.learning.steps < FEWEST:
+        return
+    if facts.wide_init and all(_squashed(p) < CLEAR for p in facts.recent):
+        yield _finding(facts, facts.recent[0].step, carried=True)
+    elif facts.motion.path > TRIED:
         yield from _fades_through_time(facts)
 
 
@@ -84,6 +89,15 @@ def _lost_on_the_way(facts: Facts, starved: Sequence[bool]) -> bool:
     fed = facts.profiles[0].entry > FED
     clear = all(p.entry < CLEAR for p in facts.recent)
     return fed and clear and learning.poorly and not learning.falling and learning.steps > since + FEWEST
+
+
+def _squashed(profile: Profile) -> float:
+    """Decades that activations take on the way to the first layer, whatever large weights give back of them.
+
+    What large weights carry through saturated units is chaos (Poole et al. 2016): it does not lead anywhere.
+    """
+    first = profile.layers[0]
+    return cause_of_loss(profile.traced, first.operation)[1].activation
 
 
 def _thrown_out_at_once(facts: Facts, since: int) -> bool:
@@ -124,13 +138,17 @@ def _suppressed(facts: Facts) -> bool:
     return len(recent) > 0 and float(np.median(recent)) < epsilon
 
 
-def _finding(facts: Facts, since: int) -> Finding:
+def _finding(facts: Facts, since: int, *, carried: bool = False) -> Finding:
+    """`carried`: saturated units, through which large weights carry a signal all the same."""
     profile = facts.recent[-1]
     levels = median_starvation(facts.recent)
-    starved = most_starved_first({layer: v for layer, v in levels.items() if v < THRESHOLD})
-    target = profile.most_starved
+    starved = most_starved_first({layer: v for layer, v in levels.items() if carried or v < THRESHOLD})
+    target = profile.layers[0] if carried else profile.most_starved
     cause, parts, factors = cause_of_loss(profile.traced, target.operation)
-    cause = _since_when(facts, since, cause)
+    cause = "init_too_large" if carried else _since_when(facts, since, cause)
+    if cause == "init_too_small" and _shut(parts, factors):
+        below = any(facts.biased_below(layer, since) for layer in starved)
+        cause = "bias_drift" if below else "saturating_activation"
     lost = -parts.total
     blame = _blame(cause, factors, parts)
     part = profile.traced.trace
@@ -145,12 +163,12 @@ def _finding(facts: Facts, since: int) -> Finding:
         )
         for layer in starved[:5]
     ]
-    severity, confidence = _severity(facts, profile.entry)
+    severity, confidence = _severity(facts, CLEAR if carried else profile.entry)
     return Finding(
         kind="vanishing_gradients",
         cause=cause,
         severity=severity,
-        confidence=confidence,
+        confidence=0.75 if carried else confidence,
         layers=tuple(starved),
         first_step=since,
         summary=f"of the signal that leaves the output 10^{target.raw:.1f} reaches {place(target.layer)}: of the "
@@ -161,14 +179,26 @@ def _finding(facts: Facts, since: int) -> Finding:
     )
 
 
+def _shut(parts: Attribution, factors: Sequence[Factor]) -> bool:
+    """Whether activations that pass half by nature (ReLU, GELU) take far more, and more than the weights."""
+    gates = sum(f.kind == "activation" for f in factors)
+    return parts.activation < min(parts.weight, -SHUT * gates)
+
+
 def _since_when(facts: Facts, since: int, cause: Cause) -> Cause:
     """What came up in mid-training is not the initialisation's doing: a giant step before it is, or saturation."""
     fed = facts.profiles[0].entry > FED
     if since <= facts.profiles[0].step or not fed or not cause.startswith(("init", "saturating")):
         return cause
+    if cause == "init_too_large" and facts.wide_init:
+        return (
+            cause  # large weights carry a signal through what they saturate, until the steps take them down
+        )
     if facts.heaviest_step(last=since + 1)[0] > GIANT_STEP:
         return "learning_rate"
-    return "saturating_activation"
+    return (
+        "unknown" if cause == "init_too_small" else "saturating_activation"
+    )  # weights that shrink: weight decay
 
 
 def _severity(facts: Facts, entry: float) -> tuple[Severity, float]:
@@ -189,7 +219,9 @@ def _blame(cause: Cause, factors: Sequence[Factor], parts: Attribution) -> str:
     names = [f.name.lower() for f in factors if f.kind == "activation"]
     activation = f"{max(set(names), key=names.count)} derivatives" if names else "activation derivatives"
     if cause == "init_too_large" or (cause == "learning_rate" and parts.activation < 0):
-        return f"{activation} took {-parts.activation:.1f} (saturated: the weights are too large)"
+        by_hand = parts.activation > parts.other
+        taken, name = (parts.other, "operations") if by_hand else (parts.activation, activation)
+        return f"{name} took {-taken:.1f} (saturated: the weights are too large)"
     shares = [
         (parts.activation, activation),
         (parts.weight, "weights"),
