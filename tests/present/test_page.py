@@ -52,14 +52,14 @@ def test_the_page_tells_the_story_quietly_and_alone(show: Any) -> None:
     assert where.inner_text() == "Layers layers.0, layers.1, layers.2, layers.3 and 4 more (the worst first)"
     where.get_by_role("button", name="layers.1").click()
     assert seen.panel("layer").get_attribute("data-layer") == "layers.1"
+    seen.panel("layer").locator("button.close").click()
     told = seen.panel("verdict").locator("[data-line='next']")
     assert "Train with the treatment that was chosen: Identity skips." in told.inner_text()
     assert told.locator("code").inner_text() == (
         "unvanish run --recipe unvanish_runs/20250101-120000-abcd/recipe.json train.py"
     )
     assert seen.panel("verdict").locator("[data-line='tried']").inner_text() == (
-        "3 of 8 treatments cured it; chosen: Identity skips. "
-        "With it the loss ends at 0.830 instead of 2.30."
+        "3 of 8 treatments cured it; chosen: Identity skips. With it the loss ends at 0.830 instead of 2.30."
     )
     assert seen.panel("status").inner_text().strip() == "The run finished."
     order = seen.page.locator("[data-panel]").evaluate_all("all => all.map(e => e.dataset.panel)")

@@ -80,7 +80,7 @@ def test_a_run_with_all_that_can_be_on_it(
     assert seen.panel("treatment").locator(".patch").count() == 1
     seen.page.locator(".tools select").select_option(index=3)
     seen.page.locator(".zoom input").nth(1).fill("200")
-    seen.page.locator(".zoom button[type='submit']").first.click()
+    seen.page.locator(".zoom button.go").first.click()
     seen.page.evaluate("document.querySelectorAll('details').forEach(d => (d.open = true))")
     assert faults(seen, axe) == []
     seen.page.locator("#to-lab").click()

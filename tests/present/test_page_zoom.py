@@ -32,15 +32,15 @@ def long_view(traces: int = 90) -> dict[str, Any]:
 
 
 def zoom(seen: Seen, panel: str) -> dict[str, str]:
-    found: dict[str, str] = seen.panel(panel).locator("form.zoom").evaluate("f => ({...f.dataset})")
+    found: dict[str, str] = seen.panel(panel).locator(".zoom").evaluate("f => ({...f.dataset})")
     return found
 
 
 def by_numbers(seen: Seen, panel: str, first: object, last: object) -> None:
-    form = seen.panel(panel).locator("form.zoom")
+    form = seen.panel(panel).locator(".zoom")
     form.locator("input").nth(0).fill(str(first))
     form.locator("input").nth(1).fill(str(last))
-    form.locator("button[type='submit']").click()
+    form.locator("button.go").click()
 
 
 def test_loss_and_map_show_the_same_steps(show: Any) -> None:
@@ -55,7 +55,7 @@ def test_loss_and_map_show_the_same_steps(show: Any) -> None:
     canvas.focus()
     seen.page.keyboard.press("ArrowLeft")
     assert seen.panel("signal").locator(".map-tip strong").first.inner_text() == f"{steps[-1]:,}"
-    assert "all that were recorded" in seen.panel("loss").locator("form.zoom").inner_text()
+    assert "all that were recorded" in seen.panel("loss").locator(".zoom").inner_text()
     seen.panel("signal").get_by_text("Whole run").click()
     assert zoom(seen, "loss")["zoom"] == zoom(seen, "signal")["zoom"] == "whole"
     assert seen.data("loss")["points"] == "600"
@@ -106,7 +106,7 @@ def test_a_file_says_that_it_has_been_shortened(show: Any) -> None:
     seen = show(long_view(900))
     by_numbers(seen, "signal", 0, 500)
     assert zoom(seen, "signal")["exact"] == "false"
-    assert "unvanish serve shows every one" in seen.panel("signal").locator("form.zoom").inner_text()
+    assert "unvanish serve shows every one" in seen.panel("signal").locator(".zoom").inner_text()
 
 
 def drag(seen: Seen, start: float, end: float, y: float) -> None:
@@ -115,3 +115,18 @@ def drag(seen: Seen, start: float, end: float, y: float) -> None:
     seen.page.mouse.move((start + end) / 2, y + 3, steps=4)
     seen.page.mouse.move(end, y + 3, steps=4)
     seen.page.mouse.up()
+
+
+def test_enter_zooms_in_a_notebooks_sandbox_too(window: Window, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(render_html(long_view()), "utf-8")
+    (tmp_path / "notebook.html").write_text(
+        '<iframe sandbox="allow-scripts" src="page.html" width="1200" height="900"></iframe>', "utf-8"
+    )
+    seen = window.open((tmp_path / "notebook.html").as_uri(), wait=False)
+    frame = seen.page.frame_locator("iframe")
+    inputs = frame.locator("[data-panel='loss'] .zoom input")
+    inputs.nth(0).fill("100")
+    inputs.nth(1).fill("199")
+    inputs.nth(1).press("Enter")
+    frame.locator("[data-panel='loss'][data-points='100']").wait_for()
+    assert seen.complaints == []

@@ -105,10 +105,10 @@ def test_a_zoom_brings_every_step_that_was_recorded(tmp_path: Path, page: Any) -
         ready(page)
         loss = page.locator("[data-panel=loss]")
         assert int(loss.get_attribute("data-points")) <= 2000
-        form = loss.locator("form.zoom")
+        form = loss.locator(".zoom")
         form.locator("input").nth(0).fill("500")
         form.locator("input").nth(1).fill("1499")
-        form.locator("button[type=submit]").click()
-        page.locator("[data-panel=loss] form.zoom[data-exact=true]").wait_for()
+        form.locator("button.go").click()
+        page.locator("[data-panel=loss] .zoom[data-exact=true]").wait_for()
         assert loss.get_attribute("data-points") == "1000"
         assert "1,000 losses, all that were recorded here" in form.inner_text()

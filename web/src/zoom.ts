@@ -134,13 +134,15 @@ export function zoomBar(zoom: Zoom, what: "loss" | "signal"): HTMLElement | null
   const back = h("button", { type: "button", class: "small", hidden: true }, "Whole run");
   const told = h("span", { class: "fine", role: "status" });
   const hint = what === "loss" ? h("span", { class: "fine for-mouse" }, "Or drag over the picture.") : null;
-  const form = h("form", { class: "zoom", "data-zoom": "whole" }, h("span", {}, "Steps"), from, h("span", {}, "to"), to, h("button", { type: "submit", class: "small" }, "Zoom"), back, told, hint);
-  form.noValidate = true;
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
+  const go = h("button", { type: "button", class: "small go" }, "Zoom");
+  // no form: a notebook's sandbox lets none be sent, not even to the page itself
+  const box = h("div", { class: "zoom", role: "group", "aria-label": "Steps to look at", "data-zoom": "whole" }, h("span", {}, "Steps"), from, h("span", {}, "to"), to, go, back, told, hint);
+  const look = () => {
     const [a, b] = [from.valueAsNumber, to.valueAsNumber];
     zoom.to(Number.isFinite(a) ? Math.round(a) : zoom.first, Number.isFinite(b) ? Math.round(b) : zoom.last);
-  });
+  };
+  go.addEventListener("click", look);
+  for (const input of [from, to]) input.addEventListener("keydown", (event) => event.key === "Enter" && look());
   back.addEventListener("click", () => {
     zoom.all();
     from.focus({ preventScroll: true });
@@ -151,12 +153,12 @@ export function zoomBar(zoom: Zoom, what: "loss" | "signal"): HTMLElement | null
     to.value = String(b);
     back.hidden = shown.steps === null;
     if (hint) hint.hidden = shown.steps !== null;
-    form.dataset.zoom = shown.steps ? `${a}-${b}` : "whole";
-    form.hidden = what === "signal" && shown.steps === null && shown.signal.steps.length < MANY; // all are seen
-    form.dataset.exact = String(shown[what].exact);
+    box.dataset.zoom = shown.steps ? `${a}-${b}` : "whole";
+    box.hidden = what === "signal" && shown.steps === null && shown.signal.steps.length < MANY; // all are seen
+    box.dataset.exact = String(shown[what].exact);
     told.textContent = spoken(shown, what);
   });
-  return form;
+  return box;
 }
 
 function spoken(shown: Shown, what: "loss" | "signal"): string {
