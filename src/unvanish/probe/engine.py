@@ -21,6 +21,7 @@ from unvanish.probe.backward import Tracing, Walker, index_of
 from unvanish.probe.beside import Beside
 from unvanish.probe.bounds import measure_bounds
 from unvanish.probe.buffer import Buffer
+from unvanish.probe.by_hand import ByHand
 from unvanish.probe.discover import LooseParameters, unwrap
 from unvanish.probe.forward import Call, ForwardWatch
 from unvanish.probe.hidden import hidden
@@ -128,6 +129,7 @@ class Probe:
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
         self._awaiting: list[Watched] = []  # models whose step came before their backward pass was over
         self._now: list[Watched] = []  # the models that the step under way is a step of
+        self._by_hand = ByHand(waiting=only is None)
         self._said: set[str] = set()
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
@@ -206,6 +208,8 @@ class Probe:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._active or self._forward.in_backward or self._captures.active:
                 return original(tensors, *args, **kwargs)
+            if self._by_hand.waiting or self._by_hand.stepping:
+                self._end_step_by_hand(tensors)
             tracing = self._begin_backward(tensors, args, kwargs)
             done = False
             try:
@@ -213,6 +217,8 @@ class Probe:
                 done = True
             finally:
                 self._end_backward(tracing, args, kwargs, done)
+                if done and self._by_hand.stepping:
+                    self._begin_step_by_hand()
             return result
 
         try:
@@ -323,6 +329,32 @@ class Probe:
             for number, tracing in enumerate(tracings):
                 self._trace(watched, step, number, tracing)
 
+    # --- a step without an optimizer -----------------------------------------------------------------------
+
+    @hidden
+    def _end_step_by_hand(self, tensors: Any) -> None:
+        """A backward pass begins: the script has done to the weights what it does after each."""
+        hand = self._by_hand
+        try:
+            if hand.waiting and isinstance(tensors, Tensor):
+                hand.see(tensors)
+                if hand.stepping:  # what came before was not known to be a step, and is over
+                    self._losses, self._tracings = [], []
+        except Exception as error:
+            hand.off()
+            self._fault("backward", error)
+        if hand.stepping and self._now:
+            self._stepped(hand)
+
+    @hidden
+    def _begin_step_by_hand(self) -> None:
+        """The gradients are there; the calls of the forward pass to come are to be seen."""
+        self._before_step(self._by_hand, (self._by_hand,), {})
+        try:
+            self._rearm()
+        except Exception as error:
+            self._fault("step", error)
+
     # --- the optimizer's step ------------------------------------------------------------------------------
 
     @hidden
@@ -330,6 +362,8 @@ class Probe:
         if not self._active or self._captures.active:
             return
         began = time.perf_counter()
+        if optimizer is not self._by_hand:
+            self._by_hand.off()
         try:
             if not self._models.ours(optimizer):
                 self._take()  # the backward passes since the step before were for this one
@@ -364,10 +398,18 @@ class Probe:
                 return
             if _closure(optimizer, args, kwargs):
                 self._measure(optimizer)  # gradients exist only inside the step
+        except Exception as error:
+            self._fault("step", error)
+        self._stepped(optimizer, began)
+
+    def _stepped(self, optimizer: Any, began: float | None = None) -> None:
+        """The weights are changed. By hand, the next forward pass was made before that is known."""
+        try:
             for watched in self._now:
                 self._last_look(watched, optimizer)
-            self._keep_pace(began)
-            self._rearm()
+            self._keep_pace(time.perf_counter() if began is None else began)
+            if optimizer is not self._by_hand:
+                self._rearm()
         except Exception as error:
             self._fault("step", error)
         self._now = []

@@ -1,0 +1,76 @@
+"""Training without an optimizer of torch's: the script changes the weights itself, between two backward passes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unvanish.probe.discover import living_optimizers, parameters_of
+from unvanish.probe.kinds import plain_name
+
+MOST_NODES = 200_000  # of a graph that are gone through for its leaves
+LOOKED_AT, ELEMENTS = 16, 64  # weights, and elements of each, that show whether something moved
+PATIENCE = 64  # backward passes: who has not moved a weight by then does not train
+
+
+class ByHand:
+    """Stands for the optimizer that is not there: each backward pass that is followed by a change is a step.
+
+    It is of use where no optimizer lives in the process, and weights have moved between the first backward passes.
+    """
+
+    def __init__(self, *, waiting: bool) -> None:
+        """`waiting`: whether it may come to that at all."""
+        self.waiting = waiting  # for a sign
+        self.stepping = False  # the script trains by hand
+        self.param_groups: list[dict[str, Any]] = [{"params": [], "lr": math.nan}]
+        self.state: dict[Any, Any] = {}
+        self.defaults: dict[str, Any] = {}
+        self._seen = 0
+        self._before: list[tuple[Tensor, Tensor]] = []
+
+    def off(self) -> None:
+        """An optimizer steps: the weights are its own."""
+        self.waiting = self.stepping = False
+        self._before = []
+
+    def see(self, loss: Tensor) -> None:
+        """A backward pass begins. From the second on it is known whether the weights have moved."""
+        self._seen += 1
+        if self._seen == 1:
+            leaves = leaves_of(loss)
+            self.param_groups[0]["params"] = leaves
+            self._before = [(p, _some(p)) for p in leaves[:LOOKED_AT]]
+            return
+        if self._seen > PATIENCE or (self._seen == 2 and self._held()):
+            self.off()
+        elif any(not torch.equal(_some(p), then) for p, then in self._before):
+            self.waiting, self.stepping, self._before = False, True, []
+
+    def _held(self) -> bool:
+        """Whether an optimizer holds them, and has not stepped yet: gradients are being accumulated."""
+        own = {id(p) for p in self.param_groups[0]["params"]}
+        return any(id(p) in own for o in living_optimizers() for p in parameters_of(o))
+
+
+def leaves_of(loss: Tensor) -> list[Tensor]:
+    """The tensors that a backward pass from here hands gradients to, nearest to the data first."""
+    ahead, found = [loss.grad_fn], list[Tensor]()
+    seen: dict[int, Any] = {}  # held, for an id may be given again
+    while ahead and len(seen) < MOST_NODES:
+        node: Any = ahead.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen[id(node)] = node
+        if plain_name(node.name()) == "AccumulateGrad":
+            found.append(node.variable)
+        ahead += [above for above, _ in node.next_functions]
+    return found[::-1]
+
+
+def _some(parameter: Tensor) -> Tensor:
+    """A copy of some of its elements."""
+    return parameter.detach().reshape(-1)[:ELEMENTS].clone()
