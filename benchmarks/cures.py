@@ -1,6 +1,6 @@
 """Does `unvanish treat` cure? On the clinic's sick cases, beside random search and AutoTrainer's fixed order.
 
-    python benchmarks/cures.py [NAME ...] [--half tune|report] [--rivals] [--jobs 1] [--write docs/cures.md]
+    python benchmarks/cures.py [NAME ...] [--part tune|report] [--rivals] [--jobs 1] [--write docs/cures.md]
 
 A cure counts where the treated script, run in full on three seeds that the search has not seen, learns on all of
 them by the clinic's own threshold. The rivals get the same treatments; random search gets the optimizer steps that
@@ -284,7 +284,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--half", choices=("tune", "report"))
+    parser.add_argument("--part", choices=("tune", "report"))
     parser.add_argument(
         "--verdict", default="sick", help="sick, not_learning, healthy, or several with commas"
     )
@@ -295,7 +295,7 @@ def main() -> None:
     chosen = [
         c for c in all_cases()
         if (c.name in options.names if options.names else c.verdict in options.verdict.split(","))
-        and options.half in (None, c.half)
+        and options.part in (None, c.part)
     ]  # fmt: skip
     with ThreadPoolExecutor(options.jobs) as pool:
         cures = [c for some in pool.map(lambda case: treat_case(case, options.rivals), chosen) for c in some]

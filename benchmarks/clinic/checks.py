@@ -1,6 +1,6 @@
 """What `unvanish check` says of the clinic's scripts before they train: verdicts, and whether its first changes cure.
 
-    python benchmarks/clinic/checks.py [--half tune|report|all] [--only NAME] [--cures] [--json FILE]
+    python benchmarks/clinic/checks.py [--part tune|report|all] [--only NAME] [--cures] [--json FILE]
 
 Each script is started as it is and stopped before its first step has an effect. A case counts for the ranking when it
 is sick from the start and some single change of the model cures it. With --cures each of the first two changes is put
@@ -84,14 +84,14 @@ def cures(case: Case, change: dict[str, Any]) -> tuple[bool, list[float]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--half", choices=("tune", "report", "all"), default="tune")
+    parser.add_argument("--part", choices=("tune", "report", "all"), default="tune")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--cures", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = {}
     for case in all_cases():
-        if options.half not in ("all", case.half) or (options.only and case.name not in options.only):
+        if options.part not in ("all", case.part) or (options.only and case.name not in options.only):
             continue
         said = look(case)
         if isinstance(said, str):

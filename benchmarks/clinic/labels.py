@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-# Written by others than the rules' author. Of these, one half by a hash of the name was read after a first
-# measurement, and tuned on; the other half has not been read, and is what is reported.
-HELD_OUT = ("layers", "sequences", "assorted")
-FAMILIES = ("flow", "extremes", "elsewhere", *HELD_OUT)
+# Written by others than the rules' author. What was reported once, and then read, is tuned on from then on.
+READ = ("layers", "sequences", "assorted")
+HELD_OUT = ("pictures", "decisions", "tables")  # has not been read, and is what is reported
+FAMILIES = ("flow", "extremes", "elsewhere", *READ, *HELD_OUT)
 LABELS = "labels.json"
 # where steps are too large, how far it goes is a matter of their number: both words are right in all such cases
 _TOO_FAST = ("learning_rate_too_large", "exploding_gradients")
@@ -48,10 +47,9 @@ class Case:
         return HERE / self.family / f"{self.name}.py"
 
     @property
-    def half(self) -> str:
-        """Rules are tuned on the one, and the other is reported."""
-        odd = hashlib.sha256(self.name.encode()).digest()[0] % 2
-        return "report" if self.family in HELD_OUT and odd else "tune"
+    def part(self) -> str:
+        """Rules are tuned on the one part, and the other is reported."""
+        return "report" if self.family in HELD_OUT else "tune"
 
 
 def all_cases() -> list[Case]:

@@ -1,11 +1,11 @@
 """How often is the diagnosis right? Every case of the clinic, watched by `unvanish run`, beside fixed thresholds.
 
-    python benchmarks/clinic/run.py [NAME ...] [--half tune|report] [--seeds 3] [--jobs 2] [--write docs/clinic.md]
+    python benchmarks/clinic/run.py [NAME ...] [--part tune|report] [--seeds 3] [--jobs 2] [--write docs/clinic.md]
         [--torchmortem PYTHON]
 
-Rules are tuned on the half called `tune`, and figures are reported for the other, which was written by others than
-the rules' author (labels.HELD_OUT). What each label rests on: prove.py. With the python of an environment that has
-torchmortem, that is asked, too, of the reported half and with one seed: it makes a training several times slower
+Rules are tuned on the part called `tune`, and figures are reported for the other, which was written by others than
+the rules' author and not read by who writes rules (labels.HELD_OUT). What each label rests on: prove.py. With the python of an environment that has
+torchmortem, that is asked, too, of the reported cases and with one seed: it makes a training several times slower
 (mortem.py).
 """
 
@@ -235,7 +235,7 @@ def reliability(seen: Sequence[Seen]) -> list[list[str]]:
 
 def case_rows(seen: Sequence[Seen]) -> list[list[str]]:
     """A line for each case."""
-    rows = [["case", "half", "what it is", "label", "said, by seed"]]
+    rows = [["case", "part", "what it is", "label", "said, by seed"]]
     cases: dict[str, list[Seen]] = {}
     for s in seen:
         cases.setdefault(f"{s.case.family}/{s.case.name}", []).append(s)
@@ -247,19 +247,19 @@ def case_rows(seen: Sequence[Seen]) -> list[list[str]]:
             else f"{case.verdict}: {case.kinds[0]}, {case.causes[0]}"
         )
         said = [f"{s.verdict}{f': {s.kind}, {s.cause}' if s.kind else ''}" for s in some]
-        rows.append([f"`{case.name}`", case.half, case.what, label, "; ".join(dict.fromkeys(said))])
+        rows.append([f"`{case.name}`", case.part, case.what, label, "; ".join(dict.fromkeys(said))])
     return rows
 
 
 def page(seen: Sequence[Seen]) -> str:
     """docs/clinic.md."""
-    report = [s for s in seen if s.case.half == "report"]
-    tune = [s for s in seen if s.case.half == "tune"]
+    report = [s for s in seen if s.case.part == "report"]
+    tune = [s for s in seen if s.case.part == "tune"]
     date = datetime.now(timezone.utc).date().isoformat()
     machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
     seeds = len({s.seed for s in report})
     both = [
-        ["", "reported half", "tuned half"],
+        ["", "reported", "tuned"],
         *([n, a, b] for (n, a), (_, b) in zip(figures(report), figures(tune), strict=True)),
     ]
     count = {
@@ -269,33 +269,33 @@ def page(seen: Sequence[Seen]) -> str:
     how = (
         f"Measured on {date} by `python benchmarks/clinic/run.py --write docs/clinic.md`, on {machine}, torch "
         f"{torch.__version__.partition('+')[0]}, unvanish {unvanish.__version__}; {seeds} seeds a case "
-        f"of the reported half, {len({s.seed for s in tune})} of the other."
+        f"of those that are reported, {len({s.seed for s in tune})} of the others."
     )
     what = (
         f"{sum(count.values())} ordinary training scripts in benchmarks/clinic: {count['sick']} sick, "
         f"{count['not_learning']} that fail for another reason, {count['healthy']} healthy. Each label was proved by "
         "training alone, on three seeds (`prove.py`): what is not healthy fails to learn as it is and learns when "
-        "cured; what is healthy learns. The rules were tuned on one half; the other was written by others, from their "
-        "own knowledge of how nets fail, without sight of the rules, and was not read by the rules' author before "
-        "this was measured."
+        f"cured; what is healthy learns. The rules were tuned on {len({s.case.name for s in tune})} of them. The other "
+        f"{len({s.case.name for s in report})} were written by others, from their own knowledge of how nets fail, without "
+        "sight of the rules, and nobody who writes rules had read them when this was measured."
     )
     parts = ["# The clinic", how, what, table(both)]
-    parts += ["## Beside fixed thresholds, on the reported half", table(beside(report))]
-    parts += ["## Confidence, on the reported half", table(reliability(report))]
+    parts += ["## Beside fixed thresholds, on the reported cases", table(beside(report))]
+    parts += ["## Confidence, on the reported cases", table(reliability(report))]
     parts += ["## Cases", table(case_rows(seen))]
     return "\n\n".join(parts) + "\n"
 
 
 def headline(seen: Sequence[Seen]) -> str:
-    """What README says of it: the reported half, in a paragraph."""
-    report = [s for s in seen if s.case.half == "report"]
+    """What README says of it: the reported cases, in a paragraph."""
+    report = [s for s in seen if s.case.part == "report"]
     said = dict(figures(report))
     ours, *others = beside(report)[1:]
     rivals = "; ".join(f"{name} {f1}" for name, _, _, f1, _ in others)
     date = datetime.now(timezone.utc).date().isoformat()
     cases, seeds = len({s.case.name for s in report}), len({s.seed for s in report})
     return (
-        f"On the half of [the clinic](docs/clinic.md) that nothing was tuned on ({cases} scripts, their labels "
+        f"On the part of [the clinic](docs/clinic.md) that nothing was tuned on ({cases} scripts, their labels "
         f"proved by training itself, {seeds} seeds each, {date}): "
         f"sick nets called sick {said[RECALL]}, called sick and sick {said[PRECISION]}, "
         f"the cause right {said[CAUSE]}, a right layer first {said[LAYER]}, "
@@ -319,31 +319,31 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--half", choices=("tune", "report"))
+    parser.add_argument("--part", choices=("tune", "report"))
     parser.add_argument("--family")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tune-seeds", type=int, help="the same for the half that is not reported")
+    parser.add_argument("--tune-seeds", type=int, help="the same for what is not reported")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--torchmortem", metavar="PYTHON")
     parser.add_argument("--write", type=Path, metavar="FILE")
     options = parser.parse_args()
     chosen = [
         c for c in all_cases()
-        if (not options.names or c.name in options.names) and options.half in (None, c.half)
+        if (not options.names or c.name in options.names) and options.part in (None, c.part)
         and options.family in (None, c.family)
     ]  # fmt: skip
     count = {"report": options.seeds, "tune": options.tune_seeds or options.seeds}
     with ThreadPoolExecutor(options.jobs) as pool:
         jobs = [
-            pool.submit(watch, case, seed, None if seed or case.half == "tune" else options.torchmortem)
+            pool.submit(watch, case, seed, None if seed or case.part == "tune" else options.torchmortem)
             for case in chosen
-            for seed in range(count[case.half])
+            for seed in range(count[case.part])
         ]
         seen = []
         for job in jobs:
             s = job.result()
             seen.append(s)
-            if options.half == "report":
+            if options.part == "report":
                 continue  # what is said of these is for the figures alone: nothing is tuned on it
             right = (
                 s.verdict_right

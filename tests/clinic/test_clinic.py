@@ -22,7 +22,7 @@ def test_every_script_has_a_label_and_every_label_a_script() -> None:
 
 
 def test_what_is_reported_is_enough_to_say_something() -> None:
-    report = [case for case in CASES if case.half == "report"]
+    report = [case for case in CASES if case.part == "report"]
     count = Counter(case.verdict for case in report)
     assert len(report) >= 40 and min(count.values()) >= 8
     assert {case.family for case in report} == set(HELD_OUT)

@@ -189,14 +189,17 @@ def test_two_optimizers_look_at_their_own_rows_in_one_slot() -> None:
     assert table[0, 5].tolist() == [2.0, 1.0]
 
 
-def test_adam_suppression() -> None:
-    p = nn.Parameter(torch.ones(3))
+@pytest.mark.parametrize(
+    ("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float64, 1e-9)]
+)
+def test_adam_suppression(dtype: torch.dtype, error: float) -> None:
+    p = nn.Parameter(torch.ones(3, dtype=dtype))
     optimizer = torch.optim.Adam([p], lr=0.1, eps=1e-2)
     ring = ParameterRing([p])
-    p.grad = torch.tensor([1e-2, 1e-2, 1e-2])
+    p.grad = torch.tensor([1e-2, 1e-2, 1e-2], dtype=dtype)
     found = step(ring, optimizer.step, optimizer=optimizer)
-    assert found["adam_suppression"][0] == pytest.approx(0.5, rel=1e-5)  # after one step sqrt(v^) is |g|
-    assert found["update_rms"][0] == pytest.approx(0.05, rel=1e-5)
+    assert found["adam_suppression"][0] == pytest.approx(0.5, rel=error)  # after one step sqrt(v^) is |g|
+    assert found["update_rms"][0] == pytest.approx(0.05, rel=0.1 if error > 1e-3 else 1e-5)
 
 
 def test_slots_come_back_and_none_is_an_answer() -> None:

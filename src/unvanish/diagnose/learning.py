@@ -138,6 +138,11 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
     elif chance is None and _crosses_zero(values):
         status = "contested"
         sentence = "the loss changes its sign from step to step, so how high it stands says little"
+    elif _asleep(first, last, chance, noise, steps):
+        status, sentence = (
+            "stuck",
+            f"the loss stays at {last:.4g}, where it began (guessing gives {chance:.4g})",
+        )
     elif _below_chance(last, chance, noise) or (chance is None and _fallen(first, last, noise)):
         status, sentence = "learns", f"the loss fell from {first:.4g} to {last:.4g}"
     elif chance is None and first < 0 and last < 0 and last - first < SURROGATE * _noise(values):
@@ -180,6 +185,13 @@ def _level(values: Sequence[float]) -> float:
 
 def _below_chance(last: float, chance: float | None, noise: float) -> bool:
     return chance is not None and last < chance - max(3 * noise, BELOW_CHANCE * abs(chance))
+
+
+def _asleep(first: float, last: float, chance: float | None, noise: float, steps: int) -> bool:
+    """Whether a loss that is below chance by little stands where it began: a lucky start is nothing learned."""
+    if chance is None or steps < 2 * FEWEST_STEPS or last < POOR * chance:
+        return False
+    return first - last < max(3 * noise, STILL_FALLING * abs(first))
 
 
 def _fallen(first: float, last: float, noise: float) -> bool:

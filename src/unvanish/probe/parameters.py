@@ -163,7 +163,7 @@ class ParameterRing:
             for row in bare:
                 gradient = self.parameters[row].grad
                 if gradient is not None and gradient.layout is torch.sparse_coo:
-                    look.sparse.append((row, gradient.detach().coalesce().values().reshape(-1).clone()))
+                    look.sparse.append((row, _copied(gradient.detach().coalesce().values().reshape(-1))))
 
     def look_after(self, look: Look, optimizer: Any = None) -> None:
         """The weights after the step; with an optimizer, its second moments too."""
@@ -476,6 +476,12 @@ def _squares(values: NDArray[Any]) -> NDArray[np.float64]:
     return squares
 
 
+def _copied(values: Tensor) -> Tensor:
+    """A copy in a format that numpy has: it knows no bfloat16."""
+    wide = torch.float32 if values.dtype in (torch.bfloat16, torch.float16) else values.dtype
+    return values.to(wide, copy=True)
+
+
 def _second_moments(
     optimizer: Any, parameters: Sequence[Tensor], counts: Sequence[int]
 ) -> list[SecondMoment]:
@@ -496,7 +502,7 @@ def _second_moments(
             made = local_tensor(made).detach().clone() if isinstance(made, Tensor) else float(made or 1)
             second = local_tensor(second)  # of a sharded one the whole would be asked of the other processes
             sample = second.detach().reshape(-1)
-            sample = sample[:: stride_for(second.shape, max(1, counts[row]))].clone()
+            sample = _copied(sample[:: stride_for(second.shape, max(1, counts[row]))])
             out.append(SecondMoment(row, sample, betas[1], made, eps))
     return out
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from unvanish.diagnose.causes import TREATMENTS
-from unvanish.diagnose.facts import FEWEST, Facts
+from unvanish.diagnose.facts import FEWEST, THRESHOLD, Facts
 from unvanish.diagnose.path import parameter_layer
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Cause, Evidence, Finding
@@ -64,6 +64,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
     for cause, members, most, confidence in groups if not poorly or learning.hardly else groups[:2]:
         # beside what is frozen on purpose, all that is to learn may be out of reach
         share = _share(members, weights if cause == "frozen" else trained)
+        if cause == "frozen" and any(p.entry < THRESHOLD for p in facts.recent):
+            continue  # what is to learn gets nothing, whatever else was frozen
         if members and share >= most:
             yield _finding(
                 facts, cause, _layers(members), confidence, share, "share of the weights (elements)", most

@@ -14,6 +14,9 @@ from unvanish.schema.finding import Attribution, Cause, Evidence, Finding
 from unvanish.schema.graph import place
 
 _SQUASHES = ("Sigmoid", "Tanh", "Softmax", "Relu", "Hardtanh", "Hardsigmoid", "Clamp")
+_SHAPES = frozenset(
+    "View UnsafeView Squeeze Unsqueeze Transpose T Permute Clone ToCopy Select Slice Alias".split()
+)
 _LOGARITHMS = ("LogSoftmax", "Log", "LogSigmoid")
 _SOURCE = (
     "Goodfellow et al. 2016, Deep Learning, 6.2.2: an output unit needs a loss that undoes its saturation"
@@ -120,7 +123,8 @@ def misfit(profile: Profile, *, by_gain: bool = True) -> Misfit | None:
 def _by_structure(chain: Sequence[int], names: Sequence[str]) -> Misfit | None:
     for at, (index, name) in enumerate(zip(chain, names, strict=True)):
         after = names[at + 1 :]
-        if name in ("Softmax", "Sigmoid", "Relu") and "LogSoftmax" in after:
+        straight = next((n for n in after if n not in _SHAPES), "")
+        if name in ("Softmax", "Sigmoid", "Relu") and straight == "LogSoftmax":
             words = f"{name.lower()} is applied to what the cross-entropy takes for logits"
             return Misfit(index, words, "activations between the last layer and log-softmax", 1.0, 0.0, 0.8)
         if name.startswith("NllLoss") and not any(n in _LOGARITHMS for n in names[:at]):
@@ -161,7 +165,7 @@ def _by_gain(traced: Traced, chain: Sequence[int]) -> Misfit | None:
         operation, stats = traced.operations[index], traced.stats[index]
         if operation.name not in _SQUASHES or not stats.edge_norms or stats.edge_norms[0] is None:
             continue
-        if stats.norm == 0 or not math.isfinite(stats.norm):
+        if stats.norm == 0 or not math.isfinite(stats.norm) or _weighs(traced, index):
             continue
         lost = decades(stats.edge_norms[0], stats.norm)
         if lost == -math.inf and operation.name == "Relu":
@@ -172,6 +176,14 @@ def _by_gain(traced: Traced, chain: Sequence[int]) -> Misfit | None:
             return Misfit(index, f"the {name} on the output swallows the gradient ({amount} of it)",
                           "gain of the output activation, log10", max(lost, -300.0), THRESHOLD, 0.88)  # fmt: skip
     return None
+
+
+def _weighs(traced: Traced, index: int) -> bool:
+    """Whether a softmax gives weights to what the model makes its output of, as routers and attention do."""
+    output = traced.trace.output
+    if traced.operations[index].name != "Softmax" or output is None or output <= index:
+        return False
+    return any(o.kind != "shape" for o in traced.operations[index + 1 : output + 1])
 
 
 def _to_the_loss(traced: Traced, last: int) -> list[int]:

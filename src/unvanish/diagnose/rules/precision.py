@@ -54,8 +54,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
         yield _finding(facts, rounded, "share of the weights that a step changes at all", values, ROUNDED,
                        "steps are smaller than the spacing of {dtype} numbers and round away")  # fmt: skip
         return
-    if not hardly:
-        yield from _signal_lost(facts) or _signal_underflow(facts)
+    if not hardly or unchanged:
+        yield from _signal_lost(facts) or ([] if unchanged else _signal_underflow(facts))
 
 
 def _medians(facts: Facts, statistic: str, members: list[ParameterInfo]) -> list[float]:

@@ -63,12 +63,10 @@ def _check(facts: Facts) -> Iterable[Finding]:
     if not facts.recent or learning.status == "non_finite":
         return
     starved = [p.entry < THRESHOLD for p in facts.profiles]
-    since = lasting_since(
-        facts.profiles, [s and math.isfinite(p.entry) for s, p in zip(starved, facts.profiles, strict=True)]
-    )
-    if excused and _lost_on_the_way(facts, starved):
-        excused, since = False, lasting_since(facts.profiles, starved)
-    if excused:
+    since = lasting_since(facts.profiles, starved)
+    if not math.isfinite(facts.recent[-1].entry):
+        since = None  # exact zeros are another matter: dead units, a cut, a number format
+    if excused and not _lost_on_the_way(facts, since):
         return
     if since is not None and _sure(facts, facts.recent[-1].entry) and not _thrown_out_at_once(facts, since):
         yield _finding(facts, since)
@@ -81,10 +79,10 @@ def _check(facts: Facts) -> Iterable[Finding]:
         yield from _fades_through_time(facts)
 
 
-def _lost_on_the_way(facts: Facts, starved: Sequence[bool]) -> bool:
+def _lost_on_the_way(facts: Facts, since: int | None) -> bool:
     """Whether the signal was there, is lost for good, and the loss stays high: what it learned, it learned before."""
-    learning, since = facts.learning, lasting_since(facts.profiles, starved)
-    if since is None or since <= facts.profiles[0].step or not math.isfinite(facts.recent[-1].entry):
+    learning = facts.learning
+    if since is None or since <= facts.profiles[0].step:
         return False
     fed = facts.profiles[0].entry > FED
     clear = all(p.entry < CLEAR for p in facts.recent)
