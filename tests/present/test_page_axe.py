@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -28,7 +29,8 @@ PATCH = "--- a/train.py\n+++ b/train.py\n@@ -1,2 +1,2 @@\n same\n-nn.Sigmoid()\n
 @pytest.fixture(scope="module")
 def axe() -> str:
     """axe-core itself, from the package that ships it: the tests need no Node and no network."""
-    pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
+    if not os.environ.get("CI"):  # there it is a fault
+        pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
     return (resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
 
