@@ -3,7 +3,7 @@
     .venv/bin/python tools/readme.py OUTPUT.txt [REPORT.html]
 
 OUTPUT.txt is what `make demo` printed to a pipe. With REPORT.html, the top of the page is taken as
-docs/images/page-top.png.
+docs/images/page-top.png, down to the signal map, and the maps before and after as page-before-after.png.
 """
 
 from __future__ import annotations
@@ -45,14 +45,21 @@ def main() -> None:
 
 
 def picture(report: Path) -> None:
-    """The first screens of a report as a picture."""
+    """The first screens of a report, and its maps before and after, as pictures."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(QUIET))
-        page = browser.new_page(viewport={"width": 1180, "height": 1720}, device_scale_factor=1.5)
+        page = browser.new_page(viewport={"width": 1180, "height": 2200}, device_scale_factor=1.5)
         page.goto(report.as_uri())
+        page.wait_for_selector("[data-panel='signal'][data-drawn]")
         page.wait_for_timeout(1500)
-        page.screenshot(path=ROOT / "docs" / "images" / "page-top.png")
+        images, top = ROOT / "docs" / "images", page.locator("[data-panel='signal'] .map-box").bounding_box()
+        if top is not None:
+            height = top["y"] + top["height"] + 8
+            clip = {"x": 0, "y": 0, "width": 1180, "height": height}
+            page.screenshot(path=images / "page-top.png", clip=clip)
+        page.locator(".before-after").evaluate("e => (e.style.padding = '16px')")
+        page.locator(".before-after").screenshot(path=images / "page-before-after.png")
         browser.close()
 
 

@@ -129,3 +129,16 @@ def test_the_process_is_as_it_was(tmp_path: Path) -> None:
         torch.manual_seed,
         random.seed,
     )
+
+
+def test_a_trial_that_is_asked_to_draws_its_signal_and_trains_as_without(tmp_path: Path) -> None:
+    plain, _ = _trial(tmp_path, "a", trace=True)
+    drawn, _ = _trial(tmp_path, "b", trace=True, draw=True)
+    assert plain.signal is None
+    assert drawn.losses == plain.losses
+    assert (drawn.measured_gain, drawn.predicted_gain) == (plain.measured_gain, plain.predicted_gain)
+    assert drawn.signal is not None
+    assert drawn.signal.steps[:4] == (0, 1, 2, 3) and drawn.signal.steps[-1] >= 11
+    assert len(drawn.signal.rows) == plain.depth == 3
+    first = [row[0] for row in drawn.signal.cells]
+    assert first[-1] == 0.0 and first[0] < first[1] < -0.5, "sigmoids take of it, layer by layer"

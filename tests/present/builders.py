@@ -30,7 +30,7 @@ from unvanish.schema.run import (
     RunInfo,
     Snapshot,
 )
-from unvanish.schema.treatment import LossInterval, Prescription, TreatmentResult, TrialResult
+from unvanish.schema.treatment import LossInterval, Prescription, TreatmentResult, TrialMap, TrialResult
 
 LAYERS = 12
 TRACES = 30
@@ -406,4 +406,16 @@ def _trial(
         stuck_seeds=5 if outcome == "no_better" else 0,
         curves=curves,
         curve_steps=tuple(steps.tolist()),
+        signal=trial_map(measured) if measured is not None else None,
     )
+
+
+def trial_map(gain: float) -> TrialMap:
+    """The signal of a net whose layers each pass on `gain` of the squared signal; it gains a tenth by each look."""
+    steps = (0, 1, 2, 5, 12, 40, 130)
+    names = layer_names()
+    cells = tuple(
+        tuple(0.5 * (len(names) - 1 - i) * np.log10(gain) + 0.1 * k * (i < len(names) - 1) for k in range(7))
+        for i in range(len(names))
+    )
+    return TrialMap(rows=tuple(names), steps=steps, cells=cells)

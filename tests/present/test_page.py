@@ -48,10 +48,18 @@ def test_the_page_tells_the_story_quietly_and_alone(show: Any) -> None:
         "The gradients vanish on their way back, because of saturating activations."
     )
     assert "sigmoid derivatives took 7.3" in seen.panel("verdict").locator("[data-line='why']").inner_text()
-    assert "Swap the saturating" in seen.panel("verdict").locator("[data-line='next']").inner_text()
+    where = seen.panel("verdict").locator("[data-line='where']")
+    assert where.inner_text() == "Layers layers.0, layers.1, layers.2, layers.3 and 4 more (the worst first)"
+    where.get_by_role("button", name="layers.1").click()
+    assert seen.panel("layer").get_attribute("data-layer") == "layers.1"
+    seen.panel("layer").locator("button.close").click()
+    told = seen.panel("verdict").locator("[data-line='next']")
+    assert "Train with the treatment that was chosen: Identity skips." in told.inner_text()
+    assert told.locator("code").inner_text() == (
+        "unvanish run --recipe unvanish_runs/20250101-120000-abcd/recipe.json train.py"
+    )
     assert seen.panel("verdict").locator("[data-line='tried']").inner_text() == (
-        "3 of 8 treatments cured it; chosen: Identity skips. "
-        "With it the loss ends at 0.830, as it is at 2.30."
+        "3 of 8 treatments cured it; chosen: Identity skips. With it the loss ends at 0.830 instead of 2.30."
     )
     assert seen.panel("status").inner_text().strip() == "The run finished."
     order = seen.page.locator("[data-panel]").evaluate_all("all => all.map(e => e.dataset.panel)")
@@ -159,7 +167,9 @@ def test_findings_and_what_was_not_checked(show: Any) -> None:
     finding = seen.panel("findings").locator(".finding")
     assert finding.get_attribute("data-kind") == "vanishing_gradients"
     evidence = finding.locator("tbody tr").first.inner_text()
-    assert all(part in evidence for part in ("layers.0", "-10.2", "-1.30", "0 to 599", "Schoenholz"))
+    assert all(
+        part in evidence for part in ("layers.0", "\u221210.2", "\u22121.30", "0 to 599", "Schoenholz")
+    )
     notes = seen.panel("notes").inner_text()
     assert "not checked by this version" in notes
     assert "a tensor of unknown layout" in notes
@@ -203,13 +213,19 @@ def test_hostile_names_and_values_do_nothing(show: Any) -> None:
     model = replace(model, snapshots=(huge, *model.snapshots[1:]))
     told = b.diagnosis(names, name=b.HOSTILE)
     base = b.treatment()
-    trials = replace(base, trials=(replace(base.trials[0], title=b.MARKUP, name=b.HOSTILE, why=b.HOSTILE),))
+    drawn = replace(
+        b.trial_map(0.5), rows=tuple(names), cells=((1e300, "<b>", -1e300, 0.0, 0.0, 0.0, 0.0),) * len(names)
+    )
+    trial = replace(base.trials[0], title=b.MARKUP, name=b.HOSTILE, why=b.HOSTILE, signal=drawn)
+    trials = replace(base, trials=(trial,), chosen=b.HOSTILE, recipe=b.HOSTILE)
     seen = show(b.run(model), told, (b.chain(names, name=b.HOSTILE),), trials)
     seen.page.wait_for_selector("[data-chart='trials'][data-drawn]")
     for chart in ("loss", "weights", "trials"):  # the tooltips too
         seen.page.locator(f"[data-chart='{chart}']").first.hover()
         seen.page.wait_for_timeout(60)
-    seen.page.locator("canvas.map").hover()
+    for canvas in seen.page.locator("canvas.map").all():
+        canvas.hover()
+    assert seen.panel("verdict").locator("code").inner_text().startswith("unvanish run --recipe '</script>")
     for i in range(1, len(names) + 1):  # each of them opened
         seen.page.locator(".tools select").select_option(index=i)
         assert seen.panel("layer").get_attribute("data-layer") is not None
@@ -243,6 +259,18 @@ def test_at_phone_width_nothing_sticks_out(show: Any, tmp_path: Path) -> None:
     assert overflow(seen) <= 0
     seen.page.screenshot(path=str(tmp_path / "phone.png"), full_page=True)
     assert seen.panel("chain").locator(".fall .track").nth(3).bounding_box()["width"] > 120
+
+
+def test_on_paper_nothing_is_left_that_can_only_be_clicked(show: Any) -> None:
+    seen = show(treatment=b.treatment(), scheme="dark")
+    seen.page.emulate_media(media="print")
+    seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    for what in ("button:not(.link)", "input", ".tabs", "summary", ".picker"):
+        assert seen.page.locator(what).filter(visible=True).count() == 0, what
+    ground = seen.page.evaluate("getComputedStyle(document.querySelector('.panel')).backgroundColor")
+    assert sum(int(v) for v in ground.strip("rgb()").split(",")) > 700, (
+        "paper is light, whatever the screen was"
+    )
 
 
 def test_everything_drawn_has_a_label_and_its_numbers(show: Any) -> None:

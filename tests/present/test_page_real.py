@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,9 @@ from torch import nn
 
 import unvanish
 from unvanish import session
-from unvanish.present.html import render_comparison, render_html, render_shell
+from unvanish.present.html import render_html
 
 pytestmark = pytest.mark.browser
-
-AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
-SERIOUS = ("serious", "critical")
 
 
 def stack(act: type[nn.Module]) -> nn.Sequential:
@@ -188,58 +184,3 @@ def test_a_recurrent_net_shows_the_way_back_through_time(show: Any) -> None:
 @pytest.mark.parametrize("name", ["sick", "cured", "transformer", "memory"])
 def test_no_page_is_wider_than_a_phone(show: Any, name: str) -> None:
     assert overflow(show(name, width=390)) <= 0
-
-
-@pytest.mark.skipif(not AXE.exists(), reason="npm ci in web/ brings axe-core")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(
-    show: Any, window: Window, views: dict[str, Any], tmp_path: Path, scheme: str
-) -> None:
-    seen = show("transformer", scheme=scheme)
-    seen.page.locator(".tools select").select_option(index=2)
-    assert faults(seen) == []
-    seen.page.locator("#to-lab").click()
-    assert faults(seen) == []
-    pair = [views["sick"], views["cured"]]
-    file = tmp_path / "compare.html"
-    file.write_text(render_comparison({"kind": "compare", "runs": pair, "differences": []}), "utf-8")
-    assert faults(window.open(file.as_uri(), scheme=scheme)) == []
-
-
-@pytest.mark.skipif(not AXE.exists(), reason="npm ci in web/ brings axe-core")
-def test_axe_finds_no_serious_fault_in_the_list_of_runs(window: Window) -> None:
-    context = window.browser.new_context()
-    window.contexts.append(context)
-    page = context.new_page()
-    entry = {
-        "id": "a",
-        "name": "a.py",
-        "created": "2025",
-        "status": "finished",
-        "verdict": "sick",
-        "steps": 1,
-        "loss": 2.0,
-    }
-    page.route(
-        "http://localhost/",
-        lambda r: r.fulfill(body=render_shell("runs", "api/runs"), content_type="text/html"),
-    )
-    page.route(
-        "http://localhost/api/runs",
-        lambda r: r.fulfill(body=json.dumps([entry]), content_type="application/json"),
-    )
-    page.goto("http://localhost/")
-    page.wait_for_selector("[data-run='a']")
-    assert faults(Seen(page=page)) == []
-
-
-def faults(seen: Seen) -> list[str]:
-    """What axe calls serious or critical, with the first place of each."""
-    seen.page.wait_for_timeout(200)
-    seen.page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = seen.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    return [
-        f"{v['id']}: {v['nodes'][0]['html'][:160]} ({v['nodes'][0].get('failureSummary', '')[:200]})"
-        for v in found["violations"]
-        if v["impact"] in SERIOUS
-    ]

@@ -20,7 +20,7 @@ from unvanish.present.signal import colour_limits, relative_signal, signal_map, 
 from unvanish.present.trials import PATCH_SIGNS, patch_text, trials_view
 from unvanish.present.view import build_view
 from unvanish.present.waterfall import chain_rows, power
-from unvanish.schema.chain import Fork, Recurrence, TimeStep, Way
+from unvanish.schema.chain import Factor, Fork, Recurrence, TimeStep, Way
 from unvanish.schema.graph import Graph
 from unvanish.schema.run import PARAMETER_STATISTICS
 from unvanish.schema.treatment import Untried
@@ -370,3 +370,22 @@ def test_what_was_not_tried_is_told_with_its_reason() -> None:
     told = trials_view(result, "runs/x")
     assert told["untried"] == [{"name": "gated_rnn", "title": "gated_rnn", "why": "there is no recurrence"}]
     assert told["notes"] == ["by hand"]
+
+
+def test_a_layer_that_the_map_knows_by_a_part_of_it_still_has_a_place() -> None:
+    names = ["blocks.0.linear", "blocks.1.linear", "blocks.10.linear"]
+    told = b.diagnosis(names)
+    found = replace(told.models[0].findings[0], layers=("blocks.1", "blocks.10", "blocks"))
+    told = replace(told, models=(replace(told.models[0], findings=(found,)),))
+    view = build_view(b.run(b.model_run(names)), told, ())
+    assert view["models"][0]["findings"][0]["layer_rows"] == [1, 2, None]
+
+
+def test_many_factors_near_one_are_not_lost_together() -> None:
+    factor = Factor(
+        name="Linear", kind="weight", module="m", operation=0, gain=0.993, bound=None, open_share=None
+    )
+    many = replace(b.chain(), factors=(factor,) * 900)
+    rows = chain_rows(many)
+    assert sum(r.decades for r in rows) == pytest.approx(900 * math.log10(0.993))
+    assert chain_rows(replace(b.chain(), factors=(factor,) * 3)) == ()

@@ -87,3 +87,28 @@ def test_a_run_that_trains_is_redrawn_in_place(tmp_path: Path, page: Any) -> Non
             page.get_by_text("30", exact=True).first.wait_for()
             steps(41)
             page.get_by_text("71", exact=True).first.wait_for()
+
+
+def test_a_zoom_brings_every_step_that_was_recorded(tmp_path: Path, page: Any) -> None:
+    from serve_helpers import serving
+
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    x = torch.randn(16, 4)
+    with unvanish.watch(net, optimizer, out=tmp_path) as w:
+        for _ in range(2600):
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+    for client in serving(tmp_path):
+        page.goto(f"{client.base}/run/{w.path.name}")
+        ready(page)
+        loss = page.locator("[data-panel=loss]")
+        assert int(loss.get_attribute("data-points")) <= 2000
+        form = loss.locator(".zoom")
+        form.locator("input").nth(0).fill("500")
+        form.locator("input").nth(1).fill("1499")
+        form.locator("button.go").click()
+        page.locator("[data-panel=loss] .zoom[data-exact=true]").wait_for()
+        assert loss.get_attribute("data-points") == "1000"
+        assert "1,000 losses, all that were recorded here" in form.inner_text()

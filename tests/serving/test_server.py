@@ -307,3 +307,50 @@ def raw(client: Client, request: str) -> tuple[int, bytes]:
     whole = b"".join(parts)
     found = re.match(rb"HTTP/1\.[01] (\d+)", whole)
     return (int(found.group(1)) if found else 0), whole
+
+
+def test_a_window_has_what_the_record_has_of_these_steps(client: Client, folder: Path) -> None:
+    run = session.load(folder / "sick")
+    model = run.models[0]
+    reply = client.get(f"/api/runs/sick/window?model={model.info.name}&from=10&to=60")
+    assert reply.status == 200
+    told = reply.json
+    assert told["loss"]["steps"] == list(range(10, 61))
+    assert told["loss"]["values"] == pytest.approx(list(model.losses[10:61]), rel=1e-4)
+    assert told["loss"]["exact"] and told["signal"]["exact"]
+    assert told["signal"]["steps"] == [t.step for t in model.traces if 10 <= t.step <= 60]
+    assert client.get(f"/api/runs/sick/window?model={model.info.name}&from=10&to=60", If_None_Match=reply.headers["ETag"]).status == 304  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("model=NAME&from=60&to=10", 400),
+        ("model=NAME&from=-1&to=10", 400),
+        ("model=NAME&from=x&to=10", 400),
+        ("model=NAME&from=1", 400),
+        ("model=NAME&from=1&from=2&to=3", 400),
+        ("model=NAME&from=1&to=9999999999999999999", 400),
+        ("model=other&from=1&to=2", 404),
+        ("from=1&to=2", 404),
+    ],
+)
+def test_a_window_that_is_none_is_refused(client: Client, folder: Path, query: str, status: int) -> None:
+    name = session.load(folder / "sick").models[0].info.name
+    reply = client.get(f"/api/runs/sick/window?{query.replace('NAME', name)}")
+    assert (reply.status, set(reply.json)) == (status, {"error"})
+
+
+def test_a_run_is_loaded_once_for_several_windows_and_let_go_later(
+    client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = session.load(folder / "sick").models[0].info.name
+    loads: list[object] = []
+    real = session.load
+    monkeypatch.setattr(runs_module.session, "load", lambda path: (loads.append(path), real(path))[1])
+    monkeypatch.setattr(runs_module, "LOADED_SECONDS", 0.4)
+    for last in (20, 30, 40):
+        assert client.get(f"/api/runs/sick/window?model={name}&from=1&to={last}").status == 200
+    assert len(loads) == 1
+    time.sleep(0.8)
+    assert client.server.runs._loaded is None

@@ -207,3 +207,12 @@ def test_each_seed_is_used_once_for_each_side() -> None:
     searched(engine, some("bn")).run()
     pairs = [(s.candidate, s.seed) for s in engine.specs if s.seed != 0]
     assert sorted(pairs) == sorted(itertools.product((BASELINE, "bn"), (1, 2, 3, 4, 5)))
+
+
+def test_of_each_side_that_is_compared_one_trial_draws_its_signal() -> None:
+    engine = Formulas(learns_where("he"))
+    plan = SearchPlan(candidates=some("he", "bn"), target=Target(program="x.py"), steps=200, chance=CHANCE)
+    Search(plan, engine).run()
+    drawn = [(s.candidate, s.seed) for s in engine.specs if s.draw]
+    assert sorted(drawn) == [(BASELINE, 1), ("he", 1)]
+    assert all(s.trace for s in engine.specs if s.draw)

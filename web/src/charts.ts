@@ -14,6 +14,8 @@ echarts.use([LineChart, ScatterChart, GridComponent, MarkAreaComponent, MarkLine
 export interface Drawn {
   box: HTMLElement;
   update: (build: (tokens: Tokens) => object, label: string) => void;
+  /** Hear of a drag over the picture with a mouse: from where to where on the first x axis. */
+  drag: (done: (from: number, to: number) => void) => void;
 }
 
 export const FONT = '"Inter", "Segoe UI", "Helvetica Neue", Arial, sans-serif';
@@ -53,7 +55,54 @@ export function chart(height: number, name: string): Drawn {
       box.setAttribute("aria-label", label);
       if (instance) draw(tokens());
     },
+    drag(done) {
+      dragged(box, (x) => {
+        const at = instance?.convertFromPixel({ xAxisIndex: 0 }, x);
+        return typeof at === "number" && Number.isFinite(at) ? at : null;
+      }, done);
+    },
   };
+}
+
+const LEAST_DRAG = 8; // pixels; less is a click
+
+/** A drag with a mouse across `box`, shown as a band; a finger's drag scrolls the page as ever. */
+export function dragged(box: HTMLElement, value: (x: number) => number | null, done: (from: number, to: number) => void): void {
+  const band = h("i", { class: "drag-band", "aria-hidden": "true", hidden: true });
+  let start: number | null = null;
+  const place = (event: PointerEvent) => event.clientX - box.getBoundingClientRect().left;
+  box.addEventListener("pointerdown", (event) => {
+    box.dataset.dragged = "";
+    if (event.button === 0 && event.pointerType !== "touch" && value(place(event)) !== null) start = place(event);
+  });
+  const stop = () => {
+    start = null;
+    band.hidden = true;
+  };
+  box.addEventListener("pointermove", (event) => {
+    if (start === null) return;
+    if (!event.buttons) return stop(); // let go outside
+    const x = Math.min(Math.max(place(event), 0), box.clientWidth);
+    if (band.hidden && Math.abs(x - start) < LEAST_DRAG) return;
+    if (band.hidden) {
+      box.append(band); // ECharts has emptied the box since
+      box.setPointerCapture(event.pointerId);
+    }
+    band.hidden = false;
+    band.style.left = `${Math.min(x, start)}px`;
+    band.style.width = `${Math.abs(x - start)}px`;
+    getSelection()?.removeAllRanges();
+  });
+  box.addEventListener("pointerup", (event) => {
+    if (start === null) return;
+    const [a, b] = [value(start), value(Math.min(Math.max(place(event), 0), box.clientWidth))];
+    const far = !band.hidden;
+    stop();
+    if (!far || a === null || b === null) return;
+    box.dataset.dragged = "yes"; // the click that follows is none
+    done(a, b);
+  });
+  box.addEventListener("pointercancel", stop);
 }
 
 function base(look: Tokens): EChartsCoreOption {

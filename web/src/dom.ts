@@ -83,3 +83,12 @@ export function spread(total: number, limit: number): number[] {
   if (total <= limit) return Array.from({ length: total }, (_, i) => i);
   return [...new Set(Array.from({ length: limit }, (_, i) => Math.round((i * (total - 1)) / (limit - 1))))];
 }
+
+/** A sentence of Python's with its powers raised: "10^-9.3". A screen reader and a copy still have the sign. */
+export function rich(text: string): Child[] {
+  return text.split(/\b((?:10|e)\^-?\d+(?:\.\d+)?)/).map((part, i) => {
+    if (i % 2 === 0) return part;
+    const [base, power] = part.split("^") as [string, string];
+    return h("span", {}, base, h("span", { class: "unseen" }, "^"), h("sup", {}, power.replace("-", "\u2212")));
+  });
+}

@@ -9,10 +9,10 @@ export function plain(value: number | null | undefined, digits = 3): string {
   return `${mantissa}e${power}`;
 }
 
-export function decades(value: number | null | undefined): string {
+export function decades(value: number | null | undefined, digits = 1): string {
   if (value === null || value === undefined) return "-";
-  const text = value.toFixed(1);
-  if (text === "0.0" || text === "-0.0") return "0.0";
+  const text = value.toFixed(digits);
+  if (Number(text) === 0) return (0).toFixed(digits);
   return value < 0 ? `\u2212${text.slice(1)}` : `+${text}`;
 }
 

@@ -5,6 +5,7 @@ import { h } from "./dom";
 import { address, follow } from "./live";
 import { drawView } from "./page";
 import { drawRuns } from "./runs";
+import { page } from "./state";
 import { startTheme } from "./theme";
 import type { CompareView, RunEntry, View } from "./types";
 import "./style.css";
@@ -45,6 +46,7 @@ function start(): void {
   }
   const [view, compare, runs] = [told("view"), told("compare"), told("runs")];
   const common = { trouble: trouble(root) };
+  if (view !== null) page.served = address(view.replace(/view$/, "window"));
   if (view !== null) void follow({ ...common, url: address(view), again: running, draw: (data) => draw(root, data, address("../")) });
   else if (compare !== null) void follow({ ...common, url: address(compare), again: running, draw: (data) => draw(root, data, address("./")) });
   else if (runs !== null) void follow({ ...common, url: address(runs), again: () => true, draw: (data) => drawRuns(root, list(data)) });

@@ -2,6 +2,7 @@
 
 import { h, short, spread } from "./dom";
 import { decades, MARKS, plain } from "./format";
+import { dragged } from "./charts";
 import { groupsOf, linesOf, type Group, type Line } from "./folds";
 import { BRACKET, Picture, type Frame, type MapData } from "./picture";
 import { themed, tokens, type Tokens } from "./theme";
@@ -14,6 +15,7 @@ export interface MapOptions {
   told: (cell: Cell) => string;
   open?: (row: number) => void;
   drawn?: () => void;
+  zoom?: (from: number, to: number) => void; // the steps that were dragged over
 }
 
 const RANK: Record<string, number> = { nan: 3, zero: 2 };
@@ -48,7 +50,7 @@ export class SignalMap {
   private opened: number | null = null;
   private pending: [number, number] | null = null;
 
-  constructor(private readonly data: MapData, private readonly options: MapOptions) {
+  constructor(private data: MapData, private readonly options: MapOptions) {
     this.canvas = h("canvas", { class: "map", role: "application", tabindex: 0, "aria-label": options.label, "aria-roledescription": "map" });
     this.box = h("div", { class: "map-box" }, this.canvas, this.cursor, this.note, this.live);
     this.groups = groupsOf(data.rows);
@@ -60,6 +62,13 @@ export class SignalMap {
       this.pending = null;
       this.select(null);
     });
+    const zoom = options.zoom;
+    if (zoom) {
+      dragged(this.box, (x) => {
+        const column = (x - this.frame.left) / this.frame.column;
+        return column < 0 ? (column < -0.5 ? null : 0) : column > this.data.steps.length + 0.5 ? null : column;
+      }, (a, b) => zoom(this.data.steps[this.column(Math.min(a, b))] ?? 0, this.data.steps[this.column(Math.max(a, b))] ?? 0));
+    }
     this.canvas.addEventListener("blur", () => this.select(null));
     this.canvas.addEventListener("click", (event) => this.click(event.offsetX, event.offsetY));
     this.canvas.addEventListener("keydown", (event) => this.key(event));
@@ -81,6 +90,13 @@ export class SignalMap {
     this.canvas.focus({ preventScroll: true });
     this.select([line, column]);
     this.live.textContent = this.note.textContent;
+  }
+
+  /** Show other steps of the same rows. */
+  window(part: { steps: number[]; cells: Cell[][]; skipped: number[] }): void {
+    if (part.steps === this.data.steps) return;
+    this.data = { ...this.data, ...part };
+    this.refold();
   }
 
   foldAll(folded: boolean): void {
@@ -174,6 +190,10 @@ export class SignalMap {
     this.pending = [x, y];
   }
 
+  private column(at: number): number {
+    return Math.min(Math.max(Math.floor(at), 0), this.data.steps.length - 1);
+  }
+
   private lineAt(y: number): number {
     return Math.floor((y - this.frame.top) / this.frame.row);
   }
@@ -195,7 +215,7 @@ export class SignalMap {
 
   private click(x: number, y: number): void {
     const line = this.lines[this.lineAt(y)];
-    if (!line) return;
+    if (!line || this.box.dataset.dragged === "yes") return;
     const group = this.bracket(x, y) ?? line.group;
     if (group) this.toggle(group);
     else this.options.open?.(line.first);

@@ -14,6 +14,7 @@ import { weightsPanel } from "./panels/weights";
 import { hold, page, restore, stateOf } from "./state";
 import { forget, toggleTheme } from "./theme";
 import type { ModelView, View } from "./types";
+import { Zoom } from "./zoom";
 
 let waiting: (() => void) | null = null; // a newer view, while the reader is in the lab
 
@@ -88,12 +89,13 @@ function modelPart(view: View, model: ModelView, anchor: string): HTMLElement {
   const id = uid("heading");
   const single = view.models.length === 1;
   const state = stateOf(model.name);
-  const signal = signalPanel(model, state);
+  const zoom = new Zoom(model, state);
+  const signal = signalPanel(model, state, zoom);
   return h(
     "article",
     { class: "model", id: anchor, "data-model": model.name, "aria-labelledby": id },
-    hero(model, view.run, id, single ? view.treatment : null),
-    lossPanel(model.loss),
+    hero(model, view.run, id, single ? view.treatment : null, signal.show),
+    lossPanel(model.loss, zoom),
     signal.section,
     chainPanel(model.chains, state),
     riverPanel(model.river, model.signal.rows, signal.open),

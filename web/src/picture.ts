@@ -208,16 +208,19 @@ export class Picture {
     const most = Math.max(...values.map((v) => Math.abs(v ?? 0)), 0.5);
     const signed = values.some((v) => (v ?? 0) > 0.05 * most);
     const zero = signed ? x0 + strip * 0.62 : x0 + strip - 34;
-    const unit = (signed ? strip * 0.62 - 2 : strip - 36) / most;
+    const reach = (side: number) => Math.max(...values.map((v) => side * (v ?? 0)), 1e-9);
+    // one unit on both sides, so that a gain and a loss of a decade are equally long
+    const unit = signed ? Math.min((strip * 0.62 - 2) / reach(-1), (strip * 0.38 - 2) / reach(1)) : (strip - 36) / most;
     pen.font = `12px ${FONT}`;
     pen.textBaseline = "alphabetic";
     pen.textAlign = "left";
     pen.fillStyle = look.soft;
-    pen.fillText("gain per layer, decades", x0 - 4, 13);
+    const title = row >= 11 ? "gain per layer, decades" : `gain per layer, up to ${most.toFixed(1)}`;
+    pen.fillText(pen.measureText(title).width > strip ? "gain, decades" : title, x0 - 4, 13);
     pen.fillStyle = look.line;
     pen.fillRect(zero, top, 1, height);
     pen.textBaseline = "middle";
-    const step = Math.max(Math.ceil(15 / row), 1);
+    const named = row >= 11; // thinner bars would be written over
     values.forEach((v, r) => {
       if (v === null) return;
       const y = top + r * row;
@@ -227,7 +230,7 @@ export class Picture {
       const wide = Math.min(Math.max(Math.abs(v) * unit, 1), v > 0 ? x0 + strip - zero : strip);
       pen.fillRect(v < 0 ? zero - wide : zero, y + (row > 5 ? 2 : 0), wide, tall);
       pen.globalAlpha = 1;
-      if (r % step) return;
+      if (!named) return;
       pen.fillStyle = look.soft;
       pen.textAlign = v < 0 ? "left" : "right";
       pen.fillText(decades(v), v < 0 ? zero + 5 : zero - 5, y + row / 2);

@@ -53,7 +53,7 @@ function row(run: RunEntry, update: () => void): HTMLElement {
     h("td", {}, box),
     h("th", { scope: "row" }, h("a", { href: address(`run/${encodeURIComponent(run.id)}`) }, short(run.name || run.id, 60)), h("small", {}, short(run.id, 60))),
     h("td", {}, h("span", { class: `pill verdict-${verdict}` }, run.verdict === null ? "not yet" : (WORDS[verdict] ?? verdict)), run.status === "finished" ? null : h("small", {}, run.status.replace("_", " "))),
-    h("td", { class: "n" }, Number(run.steps ?? 0).toLocaleString("en")),
-    h("td", { class: "n" }, told),
-    h("td", { class: "n" }, String(run.created ?? "").slice(0, 16).replace("T", " ")));
+    h("td", { class: "n", "data-label": "Steps" }, run.steps === null ? "-" : Number(run.steps).toLocaleString("en")),
+    h("td", { class: "n", "data-label": "Loss" }, told),
+    h("td", { class: "n", "data-label": "Started" }, String(run.created ?? "").slice(0, 16).replace("T", " ")));
 }

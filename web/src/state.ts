@@ -5,6 +5,7 @@ export interface ModelState {
   layer: string | null;
   chain: string | null;
   weights: Map<number, string>;
+  window: [number, number] | null; // the steps that are looked at more closely
 }
 
 const states = new Map<string, ModelState>();
@@ -12,13 +13,14 @@ const states = new Map<string, ModelState>();
 export function stateOf(model: string): ModelState {
   let state = states.get(model);
   if (!state) {
-    state = { folded: new Set(), layer: null, chain: null, weights: new Map() };
+    state = { folded: new Set(), layer: null, chain: null, weights: new Map(), window: null };
     states.set(model, state);
   }
   return state;
 }
 
-export const page = { tab: "run" as "run" | "lab" };
+/** `served`: where a server gives some steps of this run as they were recorded; null in a file. */
+export const page = { tab: "run" as "run" | "lab", served: null as string | null };
 
 /** The place of what has the focus, and which details are open, by their order on the page. */
 export interface Hold {

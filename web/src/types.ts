@@ -217,6 +217,7 @@ export interface TrialRow {
   steps: number;
   learning_rate: string;
   curve: { steps: number[]; mean: Num[]; low: Num[]; high: Num[] } | null;
+  map: { rows: string[]; steps: number[]; cells: Cell[][]; gauge_free: boolean; profile: Cell[]; summary: string } | null;
 }
 
 export interface TreatmentView {
@@ -236,7 +237,10 @@ export interface TreatmentView {
   low: Num;
   high: Num;
   log: boolean;
+  map_low: number;
+  map_high: number;
   summary: string;
+  next: { text: string; command: string | null } | null;
 }
 
 export interface RunView {
@@ -269,9 +273,13 @@ export interface View {
 export interface DifferenceView {
   a: string;
   b: string;
+  model?: string; // of the first run
   rows: string[];
   steps: number[];
   cells: Cell[][];
+  aligned?: string;
+  only_a?: string[];
+  only_b?: string[];
 }
 
 export interface CompareView {
@@ -286,6 +294,6 @@ export interface RunEntry {
   created: string;
   status: string;
   verdict: string | null;
-  steps: number;
+  steps: number | null;
   loss: number | { first?: Num; last?: Num } | null;
 }

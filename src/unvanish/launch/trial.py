@@ -23,11 +23,16 @@ from unvanish.errors import UnvanishError
 from unvanish.explanation.gains import measured_gain_per_layer, predicted_gain_per_layer
 from unvanish.launch.held_out import HeldOut
 from unvanish.launch.surgeon import Surgeon
+from unvanish.present.signal import signal_map
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.schema.assemble import assemble
 from unvanish.schema.run import Event, ModelRun
+from unvanish.schema.treatment import TrialMap
 from unvanish.verify.trial import LAST, Target, TrialOutcome, TrialSpec, diverged, fallen_below
+
+MAP_TRACES = 32  # of a trial whose map is kept: log-spaced, enough for 100,000 steps
+MAP_ROWS = 2000  # a map of more layers is not kept
 
 
 def run_trial(spec: TrialSpec) -> TrialOutcome:
@@ -39,7 +44,8 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
     began = time.monotonic()
     events: list[Event] = []
     buffer = Buffer(events.extend)
-    probe = Probe(buffer, stop_after=spec.steps, traces=2 if spec.trace else 0, parameters=False)
+    traces = (MAP_TRACES if spec.draw else 2) if spec.trace else 0
+    probe = Probe(buffer, stop_after=spec.steps, traces=traces, parameters=False)
     held_out = HeldOut(lambda: probe.steps)
     faults: list[str] = []
 
@@ -89,7 +95,21 @@ def _outcome(
         "depth": len(model.architecture) or None,
         "learning_rate": surgeon.learning_rate,
         "chance": chances[-1] if chances else None,
+        "signal": _drawn(model) if spec.draw else None,
     }
+
+
+def _drawn(model: ModelRun) -> TrialMap | None:
+    """The map of the signal, small enough to be kept with the result; None where nothing was traced."""
+    seen = signal_map(model)
+    if not 0 < len(seen["rows"]) <= MAP_ROWS:
+        return None
+    return TrialMap(
+        rows=tuple(seen["rows"]),
+        steps=tuple(seen["steps"]),
+        cells=tuple(map(tuple, seen["cells"])),
+        gauge_free=seen["gauge_free"],
+    )
 
 
 def _meant(spec: TrialSpec, models: tuple[ModelRun, ...]) -> ModelRun | None:

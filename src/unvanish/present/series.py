@@ -102,6 +102,21 @@ def loss_view(model: ModelRun, diagnosis: ModelDiagnosis | None) -> dict[str, An
     }
 
 
+def loss_window(model: ModelRun, first: int, last: int) -> dict[str, Any]:
+    """The loss of these steps, both included; `exact`: all of it, not the extremes of each few steps."""
+    steps = np.array(model.steps, dtype=np.int64)
+    losses = np.array(model.losses, dtype=np.float64)
+    inside = (first <= steps) & (steps <= last) & np.isfinite(losses)
+    x, y = steps[inside], losses[inside]
+    keep = bucket_extremes(y, LOSS_POINTS)
+    return {
+        "steps": [int(s) for s in x[keep]],
+        "values": [number(v) for v in y[keep]],
+        "smooth": _smooth(x, y),
+        "exact": len(keep) == len(x),
+    }
+
+
 def flat_stretches(steps: NDArray[np.int64], losses: NDArray[np.float64]) -> list[list[int]]:
     """[first, last] step of every stretch on which the smoothed loss hardly moves; `losses` must be finite."""
     if len(losses) < 40:

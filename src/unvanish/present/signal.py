@@ -90,23 +90,14 @@ def signal_map(model: ModelRun, named: Mapping[str, Mapping[str, Operation]] | N
     """The layer x step map: rows in execution order, columns in time, colour limits robust to a spike."""
     named = named_operations(model) if named is None else named
     traces = [t for t in model.traces if t.graph in named]
-    gauge_free = bool(traces) and all(is_gauge_free(t, model.graphs[t.graph], named[t.graph]) for t in traces)
-    rows = _row_order(named.values())
-    columns: dict[int, dict[str, Cell]] = {}
-    for trace in traces:
-        signal = relative_signal(trace, model.graphs[trace.graph], gauge_free, named[trace.graph])
-        column = columns.setdefault(trace.step, {})
-        for name, cell in signal.items():  # the first backward of a step that measured the layer counts
-            if column.get(name, UNMEASURED) == UNMEASURED:
-                column[name] = cell
-    rows = [r for r in rows if any(c.get(r, UNMEASURED) != UNMEASURED for c in columns.values())]
+    gauge_free, rows, columns = _columns(model, traces, named)
     steps, cells = _shorten(rows, columns)
     low, high = colour_limits(cells)
     last = profile(rows, cells)
     return {
         "rows": rows,
         "steps": steps,
-        "cells": [[round(c, 2) if isinstance(c, float) else c for c in row] for row in cells],
+        "cells": _rounded(cells),
         "skipped": skipped_columns(model, steps),
         "traced": len(columns),
         "gauge_free": gauge_free,
@@ -118,7 +109,27 @@ def signal_map(model: ModelRun, named: Mapping[str, Mapping[str, Operation]] | N
         "gains": layer_gains(rows, last, model.graphs[traces[-1].graph], named[traces[-1].graph])
         if traces
         else [],
-        "summary": _summary(rows, cells),
+        "summary": map_summary(rows, cells),
+    }
+
+
+def signal_window(model: ModelRun, first: int, last: int) -> dict[str, Any]:
+    """The map's columns from step `first` to step `last`, both included, for the rows of `signal_map`.
+
+    Nothing is merged where at most MAP_COLUMNS steps in it were traced: `exact` says so.
+    """
+    named = named_operations(model)
+    traces = [t for t in model.traces if t.graph in named]
+    _, rows, columns = _columns(model, traces, named)
+    inside = {step: column for step, column in columns.items() if first <= step <= last}
+    steps, cells = _shorten(rows, inside)
+    return {
+        "rows": rows,
+        "steps": steps,
+        "cells": _rounded(cells),
+        "skipped": skipped_columns(model, steps),
+        "traced": len(inside),
+        "exact": len(inside) == len(steps),
     }
 
 
@@ -148,6 +159,27 @@ def colour_limits(cells: Sequence[Sequence[Cell]]) -> tuple[float, float]:
     high = max(everything) if max(everything) <= high + room else high
     low, high = min(low, -MIN_SPAN), max(high, 0.0)
     return math.floor(low * 100) / 100, math.ceil(high * 100) / 100
+
+
+def _columns(
+    model: ModelRun, traces: Sequence[Trace], named: Mapping[str, Mapping[str, Operation]]
+) -> tuple[bool, list[str], dict[int, dict[str, Cell]]]:
+    """Whether the signal is gauge-free; the rows; of each traced step the cells by row."""
+    gauge_free = bool(traces) and all(is_gauge_free(t, model.graphs[t.graph], named[t.graph]) for t in traces)
+    columns: dict[int, dict[str, Cell]] = {}
+    for trace in traces:
+        signal = relative_signal(trace, model.graphs[trace.graph], gauge_free, named[trace.graph])
+        column = columns.setdefault(trace.step, {})
+        for name, cell in signal.items():  # the first backward of a step that measured the layer counts
+            if column.get(name, UNMEASURED) == UNMEASURED:
+                column[name] = cell
+    rows = _row_order(named.values())
+    rows = [r for r in rows if any(c.get(r, UNMEASURED) != UNMEASURED for c in columns.values())]
+    return gauge_free, rows, columns
+
+
+def _rounded(cells: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
+    return [[round(c, 2) if isinstance(c, float) else c for c in row] for row in cells]
 
 
 def _stem(operation: Operation) -> str:
@@ -205,7 +237,8 @@ def _merge(cells: Sequence[Cell]) -> Cell:
     return float(np.median(values)) if values else UNMEASURED
 
 
-def _summary(rows: Sequence[str], cells: Sequence[Sequence[Cell]]) -> str:
+def map_summary(rows: Sequence[str], cells: Sequence[Sequence[Cell]]) -> str:
+    """What a map comes to, in one sentence."""
     last = dict(zip(rows, profile(rows, cells), strict=True))
     if not last:
         return "No backward pass was traced."

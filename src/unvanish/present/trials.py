@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -10,16 +11,18 @@ import numpy as np
 
 from unvanish.present import words
 from unvanish.present.series import LOG_RANGE, number, spread
-from unvanish.schema.treatment import TreatmentResult, TrialResult
+from unvanish.present.signal import NAN, UNMEASURED, ZERO, Cell, colour_limits, map_summary, profile
+from unvanish.schema.treatment import TreatmentResult, TrialMap, TrialResult
 
 CURVE_POINTS = 240
 PATCH_SIGNS = 200_000  # of a longer patch only the beginning is shown
 
 
-def trials_view(result: TreatmentResult, run_path: str) -> dict[str, Any]:
+def trials_view(result: TreatmentResult, run_path: str, script: str | None = None) -> dict[str, Any]:
     """The baseline and every trial, with what was predicted beside what was measured.
 
-    A page is sent to others, so files of the run are named as they lie in its folder, at `run_path`.
+    A page is sent to others, so files of the run are named as they lie in its folder, at `run_path`. `script`: what
+    was run, for the command that runs it treated.
     """
     rows = [_trial(result.baseline, role="baseline", chosen=False)]
     rows += [_trial(t, role="trial", chosen=t.name == result.chosen) for t in result.trials]
@@ -39,7 +42,9 @@ def trials_view(result: TreatmentResult, run_path: str) -> dict[str, Any]:
         "gain_low": min([0.1, *gains]),
         "gain_high": max([2.0, *gains]),
         **_curve_range(result),
+        **_map_range(result),
         "summary": trials_sentence(result),
+        "next": _next(result, run_path, script),
     }
 
 
@@ -51,6 +56,20 @@ def trials_sentence(result: TreatmentResult) -> str:
     if chosen is None:
         return text + "; none was chosen."
     return f"{text}; chosen: {chosen.title or chosen.name}."
+
+
+def _next(result: TreatmentResult, run_path: str, script: str | None) -> dict[str, str | None] | None:
+    """What to do now, and the command for it; None where no treatment was chosen."""
+    chosen = next((t for t in result.trials if t.name == result.chosen), None)
+    if chosen is None:
+        return None
+    text = f"Train with the treatment that was chosen: {chosen.title or chosen.name}."
+    inside = _in_run(result.recipe, run_path)
+    if result.recipe is None or inside is None:
+        return {"text": text, "command": None}
+    place = inside if inside == result.recipe else str(PurePath(*PurePath(run_path).parts[-2:], inside))
+    name = PurePath(script).name if script else "your_script.py"
+    return {"text": text, "command": shlex.join(["unvanish", "run", "--recipe", place, name])}
 
 
 def loss_text(trial: TrialResult) -> str:
@@ -117,6 +136,7 @@ def _trial(trial: TrialResult, role: str, chosen: bool) -> dict[str, Any]:
         "steps": trial.steps,
         "learning_rate": words.plain(trial.learning_rate),
         "curve": _curve(trial),
+        "map": _map(trial.signal),
     }
 
 
@@ -139,6 +159,36 @@ def _curve(trial: TrialResult) -> dict[str, list[Any]] | None:
         "low": [number(float(losses[:, i].min())) for i in keep],
         "high": [number(float(losses[:, i].max())) for i in keep],
     }
+
+
+def _map(signal: TrialMap | None) -> dict[str, Any] | None:
+    """The trial's signal map as the page draws it; None where none was kept."""
+    if signal is None or not signal.rows or not signal.steps:
+        return None
+    cells: list[list[Cell]] = [[_cell(c) for c in row] for row in signal.cells]
+    return {
+        "rows": list(signal.rows),
+        "steps": list(signal.steps),
+        "cells": cells,
+        "gauge_free": signal.gauge_free,
+        "profile": profile(signal.rows, cells),
+        "summary": map_summary(signal.rows, cells),
+    }
+
+
+def _cell(cell: float | str) -> Cell:
+    """A file may be written by others: what is no finite number and none of the marks is not drawn as either."""
+    if isinstance(cell, str):
+        return cell if cell in (NAN, ZERO) else UNMEASURED
+    return round(cell, 2) if math.isfinite(cell) else NAN
+
+
+def _map_range(result: TreatmentResult) -> dict[str, Any]:
+    """One colour scale for the maps of all trials, so that before and after can be compared by eye."""
+    maps = [t.signal for t in (result.baseline, *result.trials) if t.signal is not None]
+    cells = [[_cell(c) for c in row] for m in maps for row in m.cells]
+    low, high = colour_limits(cells)
+    return {"map_low": low, "map_high": high}
 
 
 def _curve_range(result: TreatmentResult) -> dict[str, Any]:

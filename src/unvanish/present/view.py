@@ -9,8 +9,8 @@ from typing import Any
 from unvanish.present import words
 from unvanish.present.layers import layers_view, sizes_view
 from unvanish.present.river import river_view
-from unvanish.present.series import loss_view, mark, number, weights_view
-from unvanish.present.signal import Cell, named_operations, signal_map
+from unvanish.present.series import loss_view, loss_window, mark, number, weights_view
+from unvanish.present.signal import Cell, named_operations, signal_map, signal_window
 from unvanish.present.trials import trials_view
 from unvanish.present.waterfall import chains_view
 from unvanish.schema.chain import Chain
@@ -39,9 +39,19 @@ def build_view(
         "verdict": diagnosis.verdict,
         "run": _run_view(run),
         "models": models,
-        "treatment": trials_view(treatment, run.path) if treatment else None,
+        "treatment": trials_view(treatment, run.path, run.info.script) if treatment else None,
         "incidents": [{"step": i.step, "where": i.where, "what": i.what} for i in run.incidents],
         "skipped": [{"what": s.what, "why": s.why} for s in run.skipped if s.model is None],
+    }
+
+
+def build_window(model: ModelRun, first: int, last: int) -> dict[str, Any]:
+    """Loss and signal map of some steps, as exact as they were recorded: what a page that is served zooms into."""
+    return {
+        "first": first,
+        "last": last,
+        "loss": loss_window(model, first, last),
+        "signal": signal_window(model, first, last),
     }
 
 
@@ -146,7 +156,9 @@ def _row_of(layer: str, rows: Mapping[str, int]) -> int | None:
         if rows.get(name, -1) >= 0:
             return rows[name]
         name = name.rpartition(".")[0]
-    return None
+    # a module whose weight belongs to a part of it, used as a function
+    parts = {row for known, row in rows.items() if row >= 0 and known.startswith(f"{layer}.")}
+    return parts.pop() if len(parts) == 1 else None
 
 
 def _finding_view(finding: Finding, rows: Mapping[str, int]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ FORKS = 12  # of one chain, evenly over the way
 WAYS = 6
 TIME_STEPS = 120
 TRIVIAL = 0.005  # decades; a factor of one (a view, a transpose) is no row of its own
+LOST = 0.05  # decades that such factors may come to together, in a very deep net, before each of them counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class Row:
 def chain_rows(chain: Chain, limit: int = ROWS) -> tuple[Row, ...]:
     """The factors worth a row, grouped with their neighbours when there are more than `limit`."""
     kept = [f for f in chain.factors if not abs(f.decades) < TRIVIAL]
+    if abs(sum(f.decades for f in chain.factors if abs(f.decades) < TRIVIAL)) > LOST:
+        kept = [f for f in chain.factors if f.decades != 0]
     groups: list[list[Factor]] = [[f] for f in kept]
     if len(kept) > limit:
         size = math.ceil(len(kept) / limit)

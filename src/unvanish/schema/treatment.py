@@ -36,11 +36,45 @@ class LossInterval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrialMap:
+    """How much of the backprop signal reached each layer in one trial, at its traced steps.
+
+    `rows`: layers in execution order. `cells[row][i]`, at `steps[i]`: log10 of the signal over that of the output
+    layer, or "nan" (NaN or Inf in it), "zero" (exactly nothing arrives), "unmeasured". `gauge_free`: rescaling a
+    layer does not change it.
+    """
+
+    rows: tuple[str, ...]
+    steps: tuple[int, ...]
+    cells: tuple[tuple[float | str, ...], ...]
+    gauge_free: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON holds it."""
+        return {
+            "rows": list(self.rows),
+            "steps": list(self.steps),
+            "cells": [list(row) for row in self.cells],
+            "gauge_free": self.gauge_free,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TrialMap:
+        """The map that `to_dict` wrote."""
+        rows, steps = tuple(map(str, data["rows"])), tuple(map(int, data["steps"]))
+        cells = tuple(tuple(c if isinstance(c, str) else float(c) for c in row) for row in data["cells"])
+        if len(cells) != len(rows) or any(len(row) != len(steps) for row in cells):
+            raise ValueError("a trial's map has not one cell for each layer and step")
+        return cls(rows=rows, steps=steps, cells=cells, gauge_free=bool(data.get("gauge_free", True)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
     """One candidate (or the baseline) after its trials.
 
     Gains per layer are squared-norm gains (chi, the SCIENCE of mean field: E[delta^2] ratio per layer), geometric
-    mean over the hidden layers, taken at step 0. `losses` holds one mean loss curve per seed at the best rate.
+    mean over the hidden layers, taken at step 0. `curves` holds one mean loss curve per seed at the best rate,
+    `signal` the map of the first seed (None where none was taken).
     """
 
     name: str
@@ -59,6 +93,7 @@ class TrialResult:
     stuck_seeds: int = 0
     curves: tuple[tuple[float, ...], ...] = ()
     curve_steps: tuple[int, ...] = ()
+    signal: TrialMap | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's object for one trial."""
@@ -83,6 +118,7 @@ class TrialResult:
             "why": self.why,
             "curves": [[finite(v) for v in curve] for curve in self.curves],
             "curve_steps": list(self.curve_steps),
+            "signal": self.signal.to_dict() if self.signal is not None else None,
         }
 
     @classmethod
@@ -111,6 +147,7 @@ class TrialResult:
                 tuple(math.nan if v is None else v for v in curve) for curve in data.get("curves", ())
             ),
             curve_steps=tuple(data.get("curve_steps", ())),
+            signal=TrialMap.from_dict(data["signal"]) if data.get("signal") else None,
         )
 
 

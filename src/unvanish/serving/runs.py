@@ -16,13 +16,15 @@ from unvanish.errors import RecordError, UsageError
 from unvanish.present.compare import differences
 from unvanish.present.html import render_html
 from unvanish.present.live_text import LiveModel, live_models
-from unvanish.schema.run import RunStatus
+from unvanish.present.view import build_window
+from unvanish.schema.run import Run, RunStatus
 from unvanish.serving.kept import Answer, Kept, Signature, as_json
-from unvanish.serving.places import Places, signature
+from unvanish.serving.places import NotServedError, Places, signature
 from unvanish.store import load_result
 
 MOST_KEPT = 12  # views
 MOST_COMPARED = 8
+LOADED_SECONDS = 60.0  # after the last zoom into a run, until it is read anew for the next
 _WORST = ("sick", "not_learning", "inconclusive", "healthy")
 
 
@@ -52,6 +54,11 @@ class Runs:
         self.places = Places(folder)
         self._lock = threading.Lock()
         self._views: OrderedDict[str, Kept[Seen]] = OrderedDict()
+        self._loaded: tuple[str, Signature, Run] | None = (
+            None  # of the last window: the next is of the same run
+        )
+        self._loading = threading.Lock()
+        self._forgetting: threading.Timer | None = None
         self._briefs: dict[str, tuple[Signature, Brief]] = {}
         self._waiting: set[str] = set()
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="unvanish-briefs")
@@ -106,12 +113,43 @@ class Runs:
         )
         return b"".join(parts)
 
+    def window(self, name: str, model: str, first: int, last: int) -> bytes:
+        """Some steps of a model, as they were recorded. NotServedError, RecordError, UsageError."""
+        run = self._run(name)
+        found = next((m for m in run.models if m.info.name == model), None)
+        if found is None:
+            raise NotServedError("this run has no such model", "ask for one that its view names")
+        if first > last:
+            raise UsageError(f"the window ends at step {last}, before it begins at {first}", "swap the two")
+        return as_json(build_window(found, first, last))
+
+    def _run(self, name: str) -> Run:
+        """The run, read anew where it has changed since the last window."""
+        folder = self.places.find(name)
+        with self._loading:
+            now = signature(folder)
+            if self._loaded is None or self._loaded[:2] != (name, now):
+                self._loaded = None  # not two big runs at once
+                self._loaded = (name, now, session.load(folder))
+            if self._forgetting is not None:
+                self._forgetting.cancel()
+            self._forgetting = threading.Timer(LOADED_SECONDS, self._forget)
+            self._forgetting.daemon = True
+            self._forgetting.start()
+            return self._loaded[2]
+
+    def _forget(self) -> None:
+        with self._loading:
+            self._loaded = None
+
     def report(self, name: str) -> bytes:
         """The self-contained page of a run."""
         return render_html(json.loads(self.view(name).body)).encode("utf-8", "backslashreplace")
 
     def close(self) -> None:
         """Begin nothing more."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         self._behind.shutdown(wait=False, cancel_futures=True)
 
     def _brief(self, folder: Path, status: RunStatus) -> Brief:

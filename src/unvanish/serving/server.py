@@ -192,6 +192,9 @@ class _Handler(BaseHTTPRequestHandler):
             case ["api", "runs", name, "view"]:
                 answer = runs.view(name)
                 self._send_data(answer.body, answer.etag)
+            case ["api", "runs", name, "window"]:
+                first, last = _step(query, "from"), _step(query, "to")
+                self._send_data(runs.window(name, _only(query.get("model")) or "", first, last))
             case ["api", "runs", name, "report.html"]:
                 page = runs.report(name)
                 self._page(page.decode("utf-8"))
@@ -254,6 +257,14 @@ def _policy_of(page: str) -> str:
 def _only(values: list[str] | None) -> str | None:
     """The value that is given once; None where there is none or where there are several."""
     return values[0] if values is not None and len(values) == 1 else None
+
+
+def _step(query: dict[str, list[str]], name: str) -> int:
+    """A step that the query names. UsageError where it is none."""
+    given = _only(query.get(name)) or ""
+    if not given.isascii() or not given.isdecimal() or len(given) > 15:
+        raise UsageError(f"{name} must be a step, counted from 0", "ask as window?model=NAME&from=100&to=200")
+    return int(given)
 
 
 def _asked(query: dict[str, list[str]]) -> list[str]:

@@ -76,6 +76,7 @@ class Plan:
             steps=self.steps,
             seconds=self.trial_seconds,
             trace=trace,
+            draw=trace and seed == self.seeds[0],
         )
 
 

@@ -41,6 +41,7 @@ def trial_row(side: Candidate, sample: Sample, steps: int) -> TrialResult:
         stuck_seeds=sample.stuck,
         curves=curves,
         curve_steps=curve_steps,
+        signal=next((o.signal for o in ran if o.signal is not None), None),
     )
 
 

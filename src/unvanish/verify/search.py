@@ -183,6 +183,7 @@ class Search:
             steps=steps or self._steps,
             seconds=plan.trial_seconds,
             trace=side is UNTREATED or seed is not None,
+            draw=seed == plan.seeds[0],
             mark=plan.mark,
             model=plan.model,
             fallen_to=None if whole else plan.fallen_to,

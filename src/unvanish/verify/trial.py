@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from unvanish.schema.treatment import Prescription
+from unvanish.schema.treatment import Prescription, TrialMap
 
 BASELINE = "baseline"
 
@@ -30,7 +30,8 @@ class TrialSpec:
     """What one trial runs: a candidate (or the baseline, without prescriptions), a seed, a rate, a length.
 
     Trials of the same seed see the same data in the same order and start from the same weights, treated or
-    not. `trace` asks for the measured gain (one traced backward pass at step 0). `mark` is the fingerprint of the
+    not. `trace` asks for the measured gain (one traced backward pass at step 0), `draw` for the map of the signal as
+    well (more of them, further and further apart). `mark` is the fingerprint of the
     model that is to be treated (None: the first that is trained), `model` its name in the script. With `fallen_to` a
     trial ends as soon as its loss is clearly below that.
     """
@@ -43,6 +44,7 @@ class TrialSpec:
     steps: int = 250
     seconds: float = 120.0  # a trial that takes longer is ended and counts as failed
     trace: bool = False
+    draw: bool = False
     mark: str | None = None
     model: str | None = None
     fallen_to: float | None = None
@@ -67,6 +69,7 @@ class TrialOutcome:
     learning_rate: float | None = None
     chance: float | None = None
     held_out: tuple[tuple[int, float], ...] = ()
+    signal: TrialMap | None = None
     error: str | None = None
     wall_seconds: float = 0.0
 

@@ -1,6 +1,7 @@
 // The lab: what depth, width, activation, init, norm and skips do to the signal, at once and by theory alone.
 
 import { chart, stepAxis, tip, valueAxis } from "../charts";
+import { copyButton } from "../copy";
 import { h, panel, uid } from "../dom";
 import { decades, plain } from "../format";
 import { fall } from "../panels/waterfall";
@@ -40,7 +41,7 @@ export function labPanel(): HTMLElement {
     h("p", { class: "caption" }, "From the output to the first layer. Left is less signal."),
     product,
     h("h3", {}, "The same net in PyTorch"),
-    copyButton(() => code(net)),
+    copyButton("code", () => code(net), "Copy the code", "Select it below and copy"),
     source,
   );
   update();
@@ -94,34 +95,6 @@ function check(name: string, value: boolean, set: (v: boolean) => void): HTMLEle
   const input = h("input", { id, type: "checkbox", checked: value, "data-control": name });
   input.addEventListener("input", () => set(input.checked));
   return h("div", { class: "control check" }, input, h("label", { for: id }, name));
-}
-
-function copyButton(text: () => string): HTMLElement {
-  const button = h("button", { type: "button", class: "small", "data-copy": "code" }, "Copy the code");
-  button.addEventListener("click", () => {
-    const done = (ok: boolean) => {
-      button.textContent = ok ? "Copied" : "Select it below and copy";
-      setTimeout(() => (button.textContent = "Copy the code"), 2000);
-    };
-    copy(text()).then(done, () => done(false));
-  });
-  return button;
-}
-
-async function copy(text: string): Promise<boolean> {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    // a page from file:// has no clipboard of its own; the older way still works there
-    const area = h("textarea", { class: "unseen", "aria-hidden": "true" });
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    const ok = document.execCommand("copy");
-    area.remove();
-    return ok;
-  }
 }
 
 // --- what theory says of it --------------------------------------------------------------------------------
@@ -191,7 +164,7 @@ function factors(made: Prediction[]): ChainRow[] {
 }
 
 function option(made: Prediction[], profile: (number | null)[], look: Tokens): object {
-  const limit = (at: number) => ({ yAxis: at, lineStyle: { color: look.soft, type: [5, 5], width: 1.25 }, label: { show: true, position: "insideEndTop", color: look.soft, fontSize: 12, formatter: at < 0 ? "SGD stalls below" : "too large above" } });
+  const limit = (at: number) => ({ yAxis: at, lineStyle: { color: look.soft, type: [5, 5], width: 1.25 }, label: { show: true, position: "insideStartTop", color: look.soft, fontSize: 12, formatter: at < 0 ? "SGD stalls below" : "too large above" } });
   const known = profile.filter((v): v is number => v !== null);
   const [low, high] = [Math.min(...known, -STALL) - 0.4, Math.max(...known, STALL) + 0.4];
   return {

@@ -1,10 +1,10 @@
 // The findings with what they were seen by, and what was not looked at.
 
-import { h, panel, short } from "../dom";
+import { h, panel, rich, short } from "../dom";
 import type { FindingView, Note, View } from "../types";
 
 const LAYERS = 10;
-type Show = (row: number, step: number) => void;
+export type Show = (row: number, step: number) => void;
 
 /** `show` brings the row of the map into view that a piece of evidence speaks of, at its first step. */
 export function findingsPanel(findings: FindingView[], show: (row: number, step: number) => void): HTMLElement {
@@ -21,7 +21,7 @@ function card(finding: FindingView, show: Show): HTMLElement {
     "article",
     { class: "finding", "data-kind": finding.kind, "data-severity": finding.severity },
     h("h3", {}, h("span", { class: `pill pill-${finding.severity}` }, finding.severity), capital(finding.kind_text)),
-    h("p", {}, capital(finding.summary)),
+    h("p", {}, ...rich(capital(finding.summary))),
     h("p", { class: "fine" }, `Cause: ${finding.cause_text}; ${sure}first seen at step ${finding.first_step}.`),
     finding.layers.length
       ? h("ul", { class: "chips", "aria-label": "Layers, the most starved first" },
@@ -37,7 +37,7 @@ function card(finding: FindingView, show: Show): HTMLElement {
 }
 
 /** A name that leads to its place in the map, where it has one. */
-function place(name: string, row: number | null, step: number, show: Show): Node | string {
+export function place(name: string, row: number | null, step: number, show: Show): Node | string {
   if (row === null) return name;
   const link = h("button", { type: "button", class: "link", "data-row": row, title: "Show it in the map" }, name);
   link.addEventListener("click", () => show(row, step));
@@ -48,13 +48,18 @@ function evidence(finding: FindingView, show: Show): HTMLElement {
   const heads = ["Layer", "Statistic", "Value", "Threshold", "Steps", "Source"];
   const rows = finding.evidence.map((e) => {
     const cells = [place(short(e.layer, 60), e.row, e.first, show), e.statistic, e.value, e.threshold, e.steps, e.source];
-    return h("tr", {}, ...cells.map((text, i) => h("td", { "data-label": heads[i], class: i === 2 || i === 3 ? "n" : "" }, text)));
+    return h("tr", {}, ...cells.map((text, i) => h("td", { "data-label": heads[i], class: i === 2 || i === 3 ? "n" : "" }, ...(typeof text === "string" ? rich(signed(text, i)) : [text]))));
   });
   return h("div", { class: "scroll" },
     h("table", { class: "evidence" },
       h("caption", { class: "unseen" }, `Evidence for: ${finding.kind_text}`),
       h("thead", {}, h("tr", {}, ...heads.map((t) => h("th", { scope: "col" }, t)))),
       h("tbody", {}, ...rows)));
+}
+
+/** Numbers with the minus that stands everywhere else on the page. */
+function signed(text: string, column: number): string {
+  return column === 2 || column === 3 ? text.replace(/^-(?=\d)/, "\u2212") : text;
 }
 
 export function notesPanel(skipped: Note[], incidents: View["incidents"]): HTMLElement | null {

@@ -1,15 +1,19 @@
 // The top: the story in three lines, how the run ended, and the signal as it fades from layer to layer.
 
-import { h, short, svg } from "../dom";
+import { copyButton } from "../copy";
+import { h, rich, short, svg } from "../dom";
 import { plain } from "../format";
 import { scale } from "../theme";
 import type { Cell, ModelView, RunView, SignalView, TreatmentView } from "../types";
 import { told } from "../map";
+import { place, type Show } from "./findings";
 
 const GLYPHS: Record<string, string> = { sick: "!", not_learning: "?", inconclusive: "\u2026", healthy: "\u2713" };
 const BARS = 160;
+const MOST = 4; // layers that are named
 
-export function hero(model: ModelView, run: RunView, id: string, treatment: TreatmentView | null): HTMLElement {
+/** `show` brings a layer's row of the map into view, at a step. */
+export function hero(model: ModelView, run: RunView, id: string, treatment: TreatmentView | null, show: Show): HTMLElement {
   return h(
     "header",
     { class: `hero verdict-${model.verdict}`, "data-panel": "verdict", "data-verdict": model.verdict },
@@ -18,8 +22,9 @@ export function hero(model: ModelView, run: RunView, id: string, treatment: Trea
       h("span", { class: "label" }, "Verdict"), model.headline.word, h("span", { class: "model-name" }, short(model.name, 60))),
     h("h1", { id }, model.headline.claim),
     h("dl", { class: "story" },
-      h("div", {}, h("dt", {}, "Why"), h("dd", { "data-line": "why" }, model.headline.why)),
-      h("div", {}, h("dt", {}, "Next"), h("dd", { "data-line": "next" }, model.headline.next)),
+      h("div", {}, h("dt", {}, "Why"), h("dd", { "data-line": "why" }, ...rich(model.headline.why))),
+      where(model, show),
+      h("div", {}, h("dt", {}, "Next"), h("dd", { "data-line": "next" }, ...next(model, treatment))),
       treatment ? h("div", {}, h("dt", {}, "Tried"), h("dd", { "data-line": "tried" }, tried(treatment))) : null),
     ribbon(model.signal),
     h("div", { class: "facts" },
@@ -28,11 +33,29 @@ export function hero(model: ModelView, run: RunView, id: string, treatment: Trea
   );
 }
 
+/** The layers of the first finding, as the terminal names them; each leads to its row. */
+function where(model: ModelView, show: Show): HTMLElement | null {
+  const finding = model.findings[0];
+  if (!finding?.layers.length || model.verdict === "healthy") return null;
+  const few = finding.layers.length <= MOST + 1 ? finding.layers : finding.layers.slice(0, MOST);
+  const more = finding.layers.length - few.length;
+  const parts = few.flatMap((name, i): (Node | string)[] => [i ? (i === few.length - 1 && !more ? " and " : ", ") : "", place(short(name, 40), finding.layer_rows[i] ?? null, finding.first_step, show)]);
+  const worst = finding.layers.length > 1 ? " (the worst first)" : "";
+  return h("div", {}, h("dt", {}, "Where"), h("dd", { "data-line": "where" }, finding.layers.length > 1 ? "Layers " : "Layer ", ...parts, more ? ` and ${more} more` : "", worst));
+}
+
+/** What was tried and works comes before what is advised; how to have it is a command to copy. */
+function next(model: ModelView, treatment: TreatmentView | null): (Node | string)[] {
+  if (!treatment?.next) return rich(model.headline.next) as (Node | string)[];
+  const { text, command } = treatment.next;
+  return command === null ? [text] : [text, h("span", { class: "command" }, h("code", {}, command), copyButton("command", () => command, "Copy", "Select it and copy"))];
+}
+
 /** What the trials came to, with the two losses that tell it. */
 function tried(treatment: TreatmentView): string {
   const [base, chosen] = [treatment.rows.find((r) => r.role === "baseline"), treatment.rows.find((r) => r.chosen)];
   if (!base || !chosen || base.last === null || chosen.last === null) return treatment.summary;
-  return `${treatment.summary} With it the loss ends at ${plain(chosen.last)}, as it is at ${plain(base.last)}.`;
+  return `${treatment.summary} With it the loss ends at ${plain(chosen.last)} instead of ${plain(base.last)}.`;
 }
 
 /** One bar per layer, from the data on the left to the output on the right; the height is the signal's log. */

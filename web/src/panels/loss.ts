@@ -5,28 +5,53 @@ import { h, panel, spread, table } from "../dom";
 import { plain } from "../format";
 import type { Tokens } from "../theme";
 import type { LossView } from "../types";
+import { zoomBar, type Shown, type Zoom } from "../zoom";
 
-export function lossPanel(loss: LossView): HTMLElement {
+export function lossPanel(loss: LossView, zoom: Zoom): HTMLElement {
   const drawn = chart(300, "loss");
-  const low = loss.steps[0] ?? 0;
-  const high = loss.steps[loss.steps.length - 1] ?? 1;
-  drawn.update((look) => option(loss, look, low, high), `Loss over ${loss.recorded} steps. ${loss.summary}`);
+  const bar = zoomBar(zoom, "loss");
   const rows = spread(loss.steps.length, 40).map((i) => [String(loss.steps[i]), plain(loss.values[i], 4)]);
   const section = panel(
     "loss",
     "Loss",
     loss.summary,
     keys(loss),
+    bar,
     drawn.box,
     table("Loss by step", ["Step", "Loss"], rows),
   );
-  section.dataset.points = String(loss.steps.length);
   section.dataset.scale = loss.log ? "log" : "linear";
   section.dataset.chance = loss.chance === null ? "unknown" : String(loss.chance);
   section.dataset.marks = String(loss.marks.length);
   section.dataset.flat = loss.flat.map((f) => f.join("-")).join(" ");
   section.dataset.nonFinite = String(loss.non_finite);
+  if (bar) drawn.drag((from, to) => zoom.to(Math.round(from), Math.round(to)));
+  zoom.listen((shown) => {
+    const part = within(loss, shown);
+    const [low, high] = shown.steps ?? [part.steps[0] ?? 0, part.steps[part.steps.length - 1] ?? 1];
+    section.dataset.points = String(part.steps.length);
+    section.dataset.shown = `${low}-${high}`;
+    const where = shown.steps ? `Steps ${low} to ${high} of ` : "";
+    drawn.update((look) => option(part, look, low, high), `${where}${where ? "the loss" : "Loss"} over ${loss.recorded} steps. ${loss.summary}`);
+  });
   return section;
+}
+
+/** The loss of the steps that are shown, with what is marked on them. */
+function within(loss: LossView, shown: Shown): LossView {
+  const part = shown.loss;
+  if (!shown.steps) return loss;
+  const [low, high] = shown.steps;
+  const values = part.values.filter((v): v is number => v !== null);
+  const [min, max] = [values.reduce((a, b) => Math.min(a, b), Infinity), values.reduce((a, b) => Math.max(a, b), -Infinity)];
+  const chance = loss.chance !== null && min <= 2 * loss.chance && 0.5 * loss.chance <= max ? loss.chance : null; // far away it would flatten the rest
+  return {
+    ...loss, steps: part.steps, values: part.values, smooth: part.smooth, chance,
+    min: values.length ? min : null, max: values.length ? max : null, log: loss.log && min > 0 && max / min > 20,
+    non_finite_steps: loss.non_finite_steps.filter((s) => low <= s && s <= high),
+    marks: loss.marks.filter((m) => low <= m.step && m.step <= high),
+    flat: loss.flat.filter(([a, b]) => a < high && b > low).map(([a, b]): [number, number] => [Math.max(a, low), Math.min(b, high)]),
+  };
 }
 
 function keys(loss: LossView): HTMLElement {
@@ -106,10 +131,11 @@ function markLine(loss: LossView, look: Tokens): object {
       label: { show: false },
     });
   }
-  const seen = new Set<number>();
-  for (const mark of loss.marks) {
-    const first = !seen.has(mark.step);
-    seen.add(mark.step);
+  const [low, high] = [loss.steps[0] ?? 0, loss.steps[loss.steps.length - 1] ?? 1];
+  let named = -Infinity; // names that would lie over each other are left to the list above
+  for (const mark of [...loss.marks].sort((a, b) => a.step - b.step)) {
+    const first = mark.step - named > 0.1 * (high - low);
+    if (first) named = mark.step;
     data.push({
       xAxis: mark.step,
       lineStyle: { color: colours[mark.severity] ?? look.note, type: "solid", width: 1.5 },

@@ -39,9 +39,10 @@ function picture(river: RiverView, rows: string[], open: (row: number) => void):
   const room = Math.max(...arcs, 0);
   const top = 22 + Math.max(-Math.min(...lanes) * LANE, room);
   const longest = Math.max(...river.nodes.map((n) => Math.min(n.label.length, 16)));
-  const gap = Math.min(Math.max(920 / depth, 14), 150);
+  const tail = longest * 5; // the last name leans out to the right
+  const gap = Math.min(Math.max((955 - tail) / depth, 14), 150);
   const height = top + Math.max(...lanes, 0) * LANE + 34 + longest * 4.4;
-  const width = 70 + gap * depth;
+  const width = 35 + gap * depth + Math.max(tail, 35);
   const span = river.high - river.low || 1;
   const at = (s: number | null) => (s === null ? 0 : Math.min(Math.max((s - river.low) / span, 0), 1));
   const grid: Grid = { x: (d) => 35 + d * gap, y: (lane) => top + lane * LANE, at, size: (s) => 1.5 + at(s) * (WIDEST - 1.5) };

@@ -7,6 +7,7 @@ import { patterns } from "../patterns";
 import type { ModelState } from "../state";
 import { scaleGradient, themed } from "../theme";
 import type { Cell, ModelView, SignalView } from "../types";
+import { zoomBar, type Zoom } from "../zoom";
 import { layerPanel } from "./layer";
 
 export interface SignalPart {
@@ -16,7 +17,7 @@ export interface SignalPart {
   open: (row: number) => void;
 }
 
-export function signalPanel(model: ModelView, state: ModelState): SignalPart {
+export function signalPanel(model: ModelView, state: ModelState, zoom: Zoom): SignalPart {
   const signal = model.signal;
   const section = panel("signal", "Signal map", caption(signal));
   describe(section, signal);
@@ -31,6 +32,7 @@ export function signalPanel(model: ModelView, state: ModelState): SignalPart {
     told,
     open: (row) => open(row, true),
     drawn: () => (section.dataset.drawn = "true"),
+    zoom: (from, to) => zoom.to(from, to),
   });
   const select = layerSelect(signal.rows);
   const open = (row: number | null, scroll: boolean) => {
@@ -46,7 +48,11 @@ export function signalPanel(model: ModelView, state: ModelState): SignalPart {
     if (row !== null && scroll) place.scrollIntoView({ block: "nearest", behavior: "smooth" });
   };
   select.addEventListener("change", () => open(select.value === "" ? null : Number(select.value), false));
-  section.append(tools(map, select), map.box, legend(signal), place, numbers(signal));
+  section.append(tools(map, select), zoomBar(zoom, "signal") ?? "", map.box, legend(signal), place, numbers(signal));
+  zoom.listen((shown) => {
+    map.window(shown.signal);
+    section.dataset.columns = String(shown.signal.steps.length);
+  });
   const kept = state.layer === null ? -1 : signal.rows.indexOf(state.layer);
   if (kept >= 0) open(kept, false);
   return {
@@ -71,7 +77,7 @@ function tools(map: SignalMap, select: HTMLSelectElement): HTMLElement {
     return made;
   };
   const folds = map.groups.length ? [button("Fold modules", true), button("Unfold", false)] : [];
-  return h("div", { class: "tools" }, select, ...folds, h("span", { class: "fine" }, map.groups.length ? "Click a row to open its layer, a bracket to fold its module." : "Click a row to open its layer."));
+  return h("div", { class: "tools" }, select, ...folds, h("span", { class: "fine" }, map.groups.length ? "Click a row to open its layer, a bracket to fold its module." : "Click a row to open its layer.", h("span", { class: "for-mouse" }, " Drag over steps to zoom in.")));
 }
 
 function caption(signal: SignalView): string {

@@ -4,6 +4,7 @@ import { chart, logAxis, stepAxis, tip, valueAxis } from "../charts";
 import { h, panel, short, svg } from "../dom";
 import { plain } from "../format";
 import { SERIES, type Tokens } from "../theme";
+import { beforeAfter } from "./before";
 import { patchView } from "./patch";
 import type { TreatmentView, TrialRow } from "../types";
 
@@ -26,7 +27,8 @@ export function treatmentPanel(view: TreatmentView): HTMLElement {
   };
   const hasCurves = view.rows.some((r) => r.curve);
   section.append(laneKeys(), trialTable(view, colours, light));
-  if (hasCurves) section.append(h("h3", {}, "Loss of every trial"), h("p", { class: "caption" }, "Mean over the seeds, and their range. Grey: what did not help. Point at a row above to single it out."), curveKeys(view), drawn.box);
+  if (hasCurves) section.append(h("h3", {}, "Loss of every trial"), h("p", { class: "caption" }, "Mean over the seeds, and their range. Grey: what did not help. Point at a row above, or step to it with the Tab key, to single it out."), curveKeys(view, colours), drawn.box);
+  section.append(...beforeAfter(view));
   if (view.patch) section.append(h("h3", {}, "The change in the source"), patchView(view.patch, view.diff ?? "treatment.diff"));
   section.append(...untried(view), ...notes(view), files(view));
   section.dataset.untried = String(view.untried.length);
@@ -48,8 +50,13 @@ function laneKeys(): HTMLElement {
   return h("ul", { class: "keys" }, key("ring", "predicted by theory"), key("full", "measured"), key("one", "1: the signal keeps its size"));
 }
 
-function curveKeys(view: TreatmentView): HTMLElement {
-  const list = h("ul", { class: "keys" }, h("li", {}, h("i", { class: "guess" }), "as it is"));
+function curveKeys(view: TreatmentView, colours: Map<string, string | null>): HTMLElement {
+  const helped = view.rows.filter((r) => r.curve && colours.get(r.name)).map((r) => {
+    const mark = h("i", { class: "median" });
+    mark.style.borderColor = colours.get(r.name)!;
+    return h("li", { "data-curve": r.name }, mark, short(r.title, 48));
+  });
+  const list = h("ul", { class: "keys" }, ...helped, h("li", {}, h("i", { class: "guess" }), "untreated"));
   if (view.chance !== null) list.append(h("li", {}, h("i", { class: "guess fine-dash" }), `best constant guess: ${plain(view.chance, 4)}`));
   return list;
 }
@@ -78,13 +85,14 @@ function trialRow(row: TrialRow, view: TreatmentView, colours: Map<string, strin
   const dot = h("i", { class: "dot" });
   const colour = colours.get(row.name);
   if (colour) dot.style.background = colour;
-  const stuck = row.stuck_seeds ? `stuck in ${row.stuck_seeds} of ${row.seeds} seeds` : `${row.seeds} seeds`;
+  const stuck = row.stuck_seeds ? `stuck in ${row.stuck_seeds} of ${row.seeds} seeds` : `${row.seeds} ${row.seeds === 1 ? "seed" : "seeds"}`;
+  const why = row.why.replaceAll(" -> ", " \u2192 ");
   const outcome = row.role === "baseline" ? "baseline" : row.outcome;
   const cell = (label: string, ...children: (Node | string | null)[]) => h("td", { "data-label": label }, ...children);
   const element = h(
     "tr",
-    { class: row.chosen ? "chosen" : "", "data-trial": row.name, "data-outcome": outcome, tabindex: 0, title: row.why },
-    h("th", { scope: "row" }, h("span", { class: "variant" }, dot, h("span", {}, short(row.title, 60), row.chosen ? h("b", { class: "tag" }, "chosen") : null, h("small", {}, row.why)))),
+    { class: row.chosen ? "chosen" : "", "data-trial": row.name, "data-outcome": outcome, tabindex: 0 },
+    h("th", { scope: "row" }, h("span", { class: "variant" }, dot, h("span", {}, short(row.title, 60), row.chosen ? h("b", { class: "tag" }, "chosen") : null, h("small", {}, why)))),
     cell("Gain per layer", lane(row, view)),
     cell("Predicted", h("span", { class: "n" }, row.predicted_text)),
     cell("Measured", h("span", { class: "n" }, row.measured_text)),

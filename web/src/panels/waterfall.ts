@@ -147,7 +147,8 @@ export function fall(rows: ChainRow[], lowest: number | null, highest: number | 
   const place = (v: number) => (100 * (v - low)) / (high - low);
   const list = h("ol", { class: "fall" });
   list.append(scaleRow(low, high, place));
-  for (const row of rows) list.append(fallRow(row, place));
+  const digits = high - low < 1.5 ? 2 : 1; // a chain that hardly loses anything is not told in zeros
+  for (const row of rows) list.append(fallRow(row, place, digits));
   return list;
 }
 
@@ -162,7 +163,7 @@ function scaleRow(low: number, high: number, place: (v: number) => number): HTML
   return h("li", { class: "fall-scale", "aria-hidden": "true" }, h("span", {}), track, h("span", {}, "decades"));
 }
 
-function fallRow(row: ChainRow, place: (v: number) => number): HTMLElement {
+function fallRow(row: ChainRow, place: (v: number) => number, digits: number): HTMLElement {
   const track = h("span", { class: "track", "aria-hidden": "true" });
   if (row.from !== null && row.to !== null) {
     const [a, b] = [place(Math.min(row.from, row.to)), place(Math.max(row.from, row.to))];
@@ -181,10 +182,10 @@ function fallRow(row: ChainRow, place: (v: number) => number): HTMLElement {
   const predicted = row.predicted === null ? "" : `, predicted ${decades(row.predicted)}`;
   return h(
     "li",
-    { "data-kind": row.kind, "data-decades": row.decades ?? row.mark ?? "", title: `${row.label}: gain ${row.gain}, ${row.text} decades${predicted}` },
+    { class: row.label.length > 19 ? "long" : "", "data-kind": row.kind, "data-decades": row.decades ?? row.mark ?? "", title: `${row.label}: gain ${row.gain}, ${row.text} decades${predicted}` },
     h("span", { class: "fall-name" }, short(row.label, 44)),
     track,
-    h("span", { class: "fall-value" }, row.text),
+    h("span", { class: "fall-value" }, row.decades === null ? row.text : decades(row.decades, digits)),
   );
 }
 
