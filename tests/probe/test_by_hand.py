@@ -80,6 +80,46 @@ def test_it_is_watched_as_with_an_optimizer(update: Update) -> None:
             )
 
 
+def test_gradients_from_autograd_grad() -> None:
+    def train_by_grad(model: nn.Module) -> None:
+        for x, y in batches():
+            weights = list(model.parameters())
+            found = torch.autograd.grad(F.cross_entropy(model(x), y), weights)
+            assert all(p.grad is None for p in weights)
+            with torch.no_grad():
+                for p, g in zip(weights, found, strict=True):
+                    p.sub_(RATE * g)
+
+    model, original = net(), torch.autograd.grad
+    seen_by_grad = watched(lambda: train_by_grad(model))
+    assert torch.autograd.grad is original and not seen_by_grad.incidents
+    run, (other, twin) = seen_by_grad.model, seen(descend)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    assert run.losses == other.model.losses
+    for statistic in ("gradient_rms", "update_rms", "first_order"):
+        mine, theirs = run.parameter_stats[statistic], other.model.parameter_stats[statistic]
+        assert mine.tolist() == pytest.approx(theirs.tolist(), nan_ok=True), statistic
+    assert [t.stats for t in run.traces] == [t.stats for t in other.model.traces]
+
+
+def test_derivatives_that_go_into_a_loss_are_no_steps() -> None:
+    """A physics-informed net: du/dx by torch.autograd.grad, and an optimizer for the rest."""
+    model = net()
+    sgd = torch.optim.SGD(model.parameters(), RATE)
+
+    def steps() -> None:
+        for x, y in batches():
+            x.requires_grad_()
+            u = model(x)
+            (slope,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+            sgd.zero_grad()
+            (F.cross_entropy(u, y) + slope.square().mean()).backward()
+            sgd.step()
+
+    found = watched(steps)
+    assert len(found.model.steps) == STEPS and not found.incidents
+
+
 def test_loose_tensors_are_named_as_the_script_calls_them() -> None:
     w, b = torch.randn(6, 3, requires_grad=True), torch.zeros(3, requires_grad=True)
 

@@ -18,6 +18,7 @@ _GENTLE = 0.1  # decades lost per weighted layer below which no factor is to bla
 # activations written by hand are made of these
 _CURVED = frozenset("Exp Expm1 Exp2 Log Log1p Pow Reciprocal Div Sqrt Rsqrt Cosh Sinh Atan".split())
 _SCALES = frozenset("Mul Div".split())
+_SHUT = 0.6  # decades at one gate: less than a half, and the half of what is left
 _BY_HAND = 1.0  # decades lost in them
 _AMPLIFIES = 0.3  # weights that undo this share of what the activations lose are too large, not too small
 
@@ -101,8 +102,10 @@ def _worst(traced: Traced, parts: Attribution, factors: Sequence[Factor]) -> Cau
     scales = [f for f in others if f.name in _SCALES and _is_number(traced, f)]
     if _decades(f for f in others if f.name in _CURVED and f not in scales) < bar:
         return "init_too_large" if parts.weight > 0 else "saturating_activation"
-    if _decades(f for f in others if f.name == "Mul" and f not in scales) < bar:
-        return "saturating_activation"  # what multiplies the signal is shut
+    gates = [f for f in others if f.name == "Mul" and f not in scales]
+    if _decades(gates) < bar:
+        shut = _decades(gates) < -_SHUT * len(gates)
+        return "saturating_activation" if shut else "too_deep"  # open by half, each halves what passes
     if _decades(scales) < bar:
         return "init_too_small"  # the weights, times the numbers that the script puts to them
     layers = sum(f.kind == "weight" for f in factors)

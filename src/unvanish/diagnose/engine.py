@@ -62,13 +62,17 @@ def _diagnose_model(model: ModelRun, run: Run, rules: Sequence[Rule], *, contest
     )
     skipped = _faults(run)
     findings: list[Finding] = []
+    decided = False
     for rule in rules:
         if any(f.severity != "note" for f in findings) and rule not in FLOW:
             continue
-        if rule in FLOW and any(f.kind not in FLOW_KINDS or f.kind == rule.kind for f in findings):
+        if rule in FLOW and (
+            decided or any(f.kind not in FLOW_KINDS or f.kind == rule.kind for f in findings)
+        ):
             continue
         try:
             findings.extend(rule.check(facts))
+            decided |= rule in BEFORE and any(f.severity != "note" for f in findings)
         except Exception as error:  # one broken rule must not take the diagnosis with it
             skipped.append(
                 NotChecked(what=rule.kind, why=f"the rule failed: {type(error).__name__}: {error}")

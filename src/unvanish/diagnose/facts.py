@@ -21,6 +21,7 @@ THRESHOLD = -3 / math.log(10)
 SAME = 0.5  # decades: layers that differ by less are equally starved
 GIANT_STEP = 0.5  # |dw| / |w| of a tensor in one step, which rewrites it
 LOOK_ALIKE = 0.003  # of what differs between samples at the first layer is left at the last
+DRIFTED = 2.0  # times the largest bias at the start
 WIDE = 8.0  # fan_in times the mean square of the weights: He et al. 2015 has 2, Glorot and LeCun about 1
 FEW = 8  # inputs of a unit
 FEWEST = 20  # steps before a stalled loss says anything
@@ -150,6 +151,9 @@ class Facts:
         snaps = [s for s in self.model.snapshots if s.parameter in names and s.step <= max(by, 1)]
         if not snaps or snaps[-1].quantiles[3] >= 0:
             return False
+        drawn = max(abs(q) for q in snaps[0].quantiles)
+        if by > 0 and -snaps[-1].quantiles[3] > DRIFTED * drawn:
+            return True  # most have gone down further than any was at the start
         return snaps[-1].quantiles[5] < 0 or (by == 0 and snaps[-1].quantiles[5] <= 0)
 
     @cached_property

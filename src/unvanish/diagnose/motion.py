@@ -61,6 +61,22 @@ class Motion:
         columns = [self.relative[:, p.index] for p in self.weights]
         return max((self._over_all_steps(c) for c in columns if np.isfinite(c).any()), default=0.0)
 
+    @cached_property
+    def travelled(self) -> float:
+        """The same of the tensor in the middle, each counted by its elements: one small tensor may go far alone."""
+        known = []
+        for p in self.weights:
+            column = self.relative[:, p.index]
+            if np.isfinite(column).any():
+                known.append((self._over_all_steps(column), p.numel))
+        known.sort()
+        left = sum(numel for _, numel in known) / 2
+        for value, numel in known:
+            left -= numel
+            if left <= 0:
+                return value
+        return 0.0
+
     def _over_all_steps(self, values: NDArray[np.float64]) -> float:
         """The sum over all steps of what was measured at some: each stands for the steps around it."""
         known = np.isfinite(values)

@@ -37,11 +37,11 @@ class ByHand:
         self.waiting = self.stepping = False
         self._before = []
 
-    def see(self, loss: Tensor) -> None:
-        """A backward pass begins. From the second on it is known whether the weights have moved."""
+    def see(self, loss: Tensor, leaves: list[Tensor] | None = None) -> None:
+        """A backward pass begins (to these leaves). From the second on it is known whether the weights have moved."""
         self._seen += 1
         if self._seen == 1:
-            leaves = leaves_of(loss)
+            leaves = leaves_of(loss) if leaves is None else leaves
             self.param_groups[0]["params"] = leaves
             self._before = [(p, _some(p)) for p in leaves[:LOOKED_AT]]
             return
@@ -54,6 +54,23 @@ class ByHand:
         """Whether an optimizer holds them, and has not stepped yet: gradients are being accumulated."""
         own = {id(p) for p in self.param_groups[0]["params"]}
         return any(id(p) in own for o in living_optimizers() for p in parameters_of(o))
+
+
+def asked_for(outputs: Any, inputs: Any, options: dict[str, Any]) -> list[Tensor] | None:
+    """The weights whose gradients torch.autograd.grad is asked for; None where it is asked for something else.
+
+    Those of one loss, for leaves, once: derivatives that go into a loss themselves are wanted with their own graph.
+    """
+    losses = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    leaves = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if (
+        len(losses) != 1
+        or losses[0].numel() != 1
+        or options.get("create_graph")
+        or options.get("grad_outputs")
+    ):
+        return None
+    return leaves if leaves and all(isinstance(p, Tensor) and p.is_leaf for p in leaves) else None
 
 
 def leaves_of(loss: Tensor) -> list[Tensor]:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from unvanish.probe.backward import Tracing, Walker, index_of
 from unvanish.probe.beside import Beside
 from unvanish.probe.bounds import measure_bounds
 from unvanish.probe.buffer import Buffer
-from unvanish.probe.by_hand import ByHand
+from unvanish.probe.by_hand import ByHand, asked_for
 from unvanish.probe.discover import LooseParameters, unwrap
 from unvanish.probe.forward import Call, ForwardWatch
 from unvanish.probe.hidden import hidden
@@ -130,6 +130,7 @@ class Probe:
         self._awaiting: list[Watched] = []  # models whose step came before their backward pass was over
         self._now: list[Watched] = []  # the models that the step under way is a step of
         self._by_hand = ByHand(waiting=only is None)
+        self._grad_seam = Seams()  # while it may be that the script trains by hand
         self._said: set[str] = set()
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
@@ -179,6 +180,8 @@ class Probe:
             ):
                 self._handles.append(register(hook))
         self._seams.place(torch.autograd, "backward", self._around_backward)
+        if self._by_hand.waiting:
+            self._grad_seam.place(torch.autograd, "grad", self._around_grad)
         self._seams.place(torch, "compile", self._before_compile)
         see_clipping(self._seams, self._clipped)
         self._scale.place(self._seams)
@@ -195,7 +198,7 @@ class Probe:
         self._active = False
         self._models.ending = True
         steps += [handle.remove for handle in self._handles]
-        steps += [self._forward.disarm, self._beside.part, self._seams.take_back]
+        steps += [self._forward.disarm, self._beside.part, self._grad_seam.take_back, self._seams.take_back]
         for step in steps:
             try:
                 step()
@@ -331,13 +334,35 @@ class Probe:
 
     # --- a step without an optimizer -----------------------------------------------------------------------
 
+    def _around_grad(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            hand = self._by_hand
+            live = self._active and not (self._forward.in_backward or self._captures.active)
+            leaves = asked_for(outputs, inputs, kwargs) if live and not args else None
+            if leaves is None or not (hand.waiting or hand.stepping):
+                return original(outputs, inputs, *args, **kwargs)
+            loss = outputs if isinstance(outputs, Tensor) else outputs[0]
+            self._end_step_by_hand(loss, leaves)
+            tracing = self._begin_backward(loss, (), kwargs)
+            done = False
+            try:
+                result = original(outputs, inputs, **kwargs)
+                done = True
+            finally:
+                self._end_backward(tracing, (), kwargs, done)
+            if hand.stepping:
+                self._begin_step_by_hand(zip(leaves, result, strict=False))
+            return result
+
+        return grad
+
     @hidden
-    def _end_step_by_hand(self, tensors: Any) -> None:
+    def _end_step_by_hand(self, tensors: Any, leaves: list[Tensor] | None = None) -> None:
         """A backward pass begins: the script has done to the weights what it does after each."""
         hand = self._by_hand
         try:
             if hand.waiting and isinstance(tensors, Tensor):
-                hand.see(tensors)
+                hand.see(tensors, leaves)
                 if hand.stepping:  # what came before was not known to be a step, and is over
                     self._losses, self._tracings = [], []
         except Exception as error:
@@ -347,13 +372,24 @@ class Probe:
             self._stepped(hand)
 
     @hidden
-    def _begin_step_by_hand(self) -> None:
-        """The gradients are there; the calls of the forward pass to come are to be seen."""
-        self._before_step(self._by_hand, (self._by_hand,), {})
+    def _begin_step_by_hand(self, given: Iterable[tuple[Tensor, Tensor | None]] = ()) -> None:
+        """The gradients are there; the calls of the forward pass to come are to be seen.
+
+        `given`: what torch.autograd.grad returned, looked at in the place where backward() puts it.
+        """
+        lent = []
         try:
+            for leaf, gradient in given:
+                if leaf.grad is None and gradient is not None:
+                    leaf.grad = gradient.detach()
+                    lent.append(leaf)
+            self._before_step(self._by_hand, (self._by_hand,), {})
             self._rearm()
         except Exception as error:
             self._fault("step", error)
+        finally:
+            for leaf in lent:
+                leaf.grad = None
 
     # --- the optimizer's step ------------------------------------------------------------------------------
 
@@ -362,8 +398,9 @@ class Probe:
         if not self._active or self._captures.active:
             return
         began = time.perf_counter()
-        if optimizer is not self._by_hand:
+        if optimizer is not self._by_hand and (self._by_hand.waiting or self._by_hand.stepping):
             self._by_hand.off()
+            self._grad_seam.take_back()
         try:
             if not self._models.ours(optimizer):
                 self._take()  # the backward passes since the step before were for this one

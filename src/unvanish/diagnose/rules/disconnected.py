@@ -31,7 +31,8 @@ _WORDS: dict[Cause, str] = {
 def _check(facts: Facts) -> Iterable[Finding]:
     learning = facts.learning
     poorly = learning.poorly and learning.steps >= PATIENCE
-    if not (facts.stalled or poorly or (learning.hardly and learning.steps >= FEWEST)):
+    blind = learning.status in ("contested", "no_loss") and learning.steps >= FEWEST and _unreached(facts)
+    if not (facts.stalled or poorly or blind or (learning.hardly and learning.steps >= FEWEST)):
         return
     unknown = _unknown_weights(facts)
     if unknown:
@@ -67,10 +68,16 @@ def _check(facts: Facts) -> Iterable[Finding]:
         if cause == "frozen" and any(p.entry < THRESHOLD for p in facts.recent):
             continue  # what is to learn gets nothing, whatever else was frozen
         if members and share >= most:
-            yield _finding(
-                facts, cause, _layers(members), confidence, share, "share of the weights (elements)", most
-            )
+            # bodies are frozen on purpose, what stands nearest to the output is not
+            named = _layers(members[::-1] if cause == "frozen" else members)
+            yield _finding(facts, cause, named, confidence, share, "share of the weights (elements)", most)
             return
+
+
+def _unreached(facts: Facts) -> bool:
+    """Whether no weight ever got a gradient at a step of its optimizer."""
+    found = facts.motion.column("gradient_rms")
+    return bool(found.size) and not np.isfinite(found).any()
 
 
 def _stepwise(facts: Facts) -> tuple[list[str], float, float, str] | None:
@@ -91,11 +98,13 @@ def _stepwise(facts: Facts) -> tuple[list[str], float, float, str] | None:
 
 def _unknown_weights(facts: Facts) -> list[str]:
     """Weighted operations of the last traced graph whose weights want gradients, and the model does not hold them."""
-    if not facts.profiles or facts.learning.status == "contested" or not facts.alone:
+    last = facts.model.traces[-1] if facts.model.traces else None
+    graph = facts.model.graphs.get(last.graph) if last is not None else None
+    if graph is None or facts.learning.status == "contested" or not facts.alone:
         return []
     found = [
         operation.module or operation.name
-        for operation in facts.profiles[-1].traced.operations
+        for operation in graph.operations
         if operation.kind == "weight" and operation.parameters and not any(operation.parameters)
     ]
     return list(dict.fromkeys(found))

@@ -24,6 +24,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
     if not (facts.stalled or hardly) or not facts.model.architecture:
         return
     entry = facts.model.architecture[0]
+    if _cut_before(facts, entry):
+        return  # what it gets is made by weights before it, which have ceased to answer
     known = [s.input_variety for s in facts.model.architecture if s.input_variety is not None]
     if facts.stalled and entry.input_variety is not None and all(v < SAME for v in known):
         seen = Evidence(layer=entry.name, statistic="share of the input's mean square that differs between samples",
@@ -40,6 +42,21 @@ def _check(facts: Facts) -> Iterable[Finding]:
             yield _finding(facts, entry, seen, words, 0.75)
         else:
             yield _saturated(facts, entry, seen, words, flat)
+
+
+def _cut_before(facts: Facts, entry: LayerSpec) -> bool:
+    """Whether the first layer whose input was looked at is fed by other weights, and hands nothing back to them."""
+    traced = facts.profiles[-1].traced if facts.profiles else None
+    own = [o for o in (traced.operations if traced is not None else ()) if layer_name(o) == entry.name]
+    first = next((o for o in own if o.kind == "weight"), None)
+    if traced is None or first is None:
+        return False
+    before = [
+        o
+        for o in traced.operations[: first.index]
+        if any(o.parameters) and traced.follows(o.index, first.index)
+    ]
+    return bool(before) and all(traced.stats[o.index].norm == 0 for o in before)
 
 
 def _flattened(facts: Facts, entry: LayerSpec) -> float | None:

@@ -35,7 +35,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         return  # by the output all samples look alike: it is not the labels that say nothing
     fed = facts.recent and all(p.entry > THRESHOLD for p in facts.recent)
     distance = abs(learning.last - learning.chance) / abs(learning.chance) if learning.chance else math.inf
-    if fed and distance < AT_CHANCE and motion.path > MOVED:
+    if fed and distance < AT_CHANCE and motion.travelled > MOVED:
         last = facts.model.steps[-1]
         yield Finding(
             kind="uninformative_data",
@@ -49,7 +49,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
             evidence=(
                 Evidence(layer="", statistic="distance of the loss from that of guessing, of the latter",
                          value=distance, threshold=AT_CHANCE, steps=(0, last), source=_SOURCE),
-                Evidence(layer="", statistic="|step| / |weight|, summed over all steps", value=motion.path,
+                Evidence(layer="", statistic="|step| / |weight|, summed over all steps", value=motion.travelled,
                          threshold=MOVED, steps=(0, last), source=_SOURCE),
             ),
             treatments=TREATMENTS["labels"],

@@ -26,7 +26,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         return
     most, last = motion.rates
     faded = math.isfinite(last) and last < FADED * most
-    short = motion.path < (CUT_SHORT if faded else SHORT_PATH)
+    short = motion.travelled < (CUT_SHORT if faded else SHORT_PATH)
     fall = (learning.first - learning.last) / motion.scale if learning.first and learning.last else math.nan
     as_said = (
         0.5 * motion.predicted < fall < 2 * motion.predicted
@@ -41,9 +41,9 @@ def _check(facts: Facts) -> Iterable[Finding]:
             confidence=0.9,
             layers=(),
             first_step=0,
-            summary=f"all {facts.learning.steps} steps together moved no weight by more than {motion.path:.2g} of "
-            f"its size and could lower the loss by {max(0.0, motion.predicted):.1%}, while the gradient is "
-            f"there{why}; {facts.learning.sentence}.",
+            summary=f"all {facts.learning.steps} steps together moved most weights by no more than "
+            f"{motion.travelled:.2g} of their size and could lower the loss by {max(0.0, motion.predicted):.1%}, "
+            f"while the gradient is there{why}; {facts.learning.sentence}.",
             evidence=(
                 Evidence(layer="", statistic="fall of the loss that all steps could bring, of its scale",
                          value=motion.predicted, threshold=TOO_LITTLE, steps=facts.span, source=_SOURCE),

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from unvanish.diagnose.causes import TREATMENTS
-from unvanish.diagnose.facts import Facts
+from unvanish.diagnose.facts import FEWEST, Facts
+from unvanish.diagnose.path import parameter_layer
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
 from unvanish.schema.graph import place
+from unvanish.schema.run import ParameterInfo
 
 ALIKE = 1e-6  # of the weights' mean square differs between units
 _SOURCE = "Goodfellow et al. 2016, Deep Learning, 8.4: initial parameters must break symmetry between units"
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
+    copies = (
+        _copies(facts) if facts.stalled or (facts.learning.poorly and facts.learning.steps >= FEWEST) else []
+    )
+    if copies:
+        yield _of_copies(facts, copies)
+        return
     if not facts.stalled:
         return
     alike = [
@@ -42,6 +50,43 @@ def _check(facts: Facts) -> Iterable[Finding]:
             Evidence(layer=s.name, statistic="share of the weights' mean square that differs between units",
                      value=s.unit_variety or 0.0, threshold=ALIKE, steps=(0, 0), source=_SOURCE)
             for s in alike[:5]
+        ),
+        treatments=TREATMENTS["symmetry"],
+    )  # fmt: skip
+
+
+def _copies(facts: Facts) -> list[ParameterInfo]:
+    """Weights of different modules that start equal and have stayed equal: each does what the others do."""
+    by_shape: dict[tuple[int, ...], list[ParameterInfo]] = {}
+    for parameter in facts.motion.weights:
+        if parameter.requires_grad and len(parameter.shape) > 1:
+            by_shape.setdefault(parameter.shape, []).append(parameter)
+    found: list[ParameterInfo] = []
+    for members in (m for m in by_shape.values() if len(m) > 1):
+        alike: dict[tuple[tuple[float, ...], ...], list[ParameterInfo]] = {}
+        for parameter in members:
+            snaps = [s for s in facts.model.snapshots if s.parameter == parameter.index]
+            if len(snaps) > 1 and snaps[-1].norm > 0 and snaps[0].quantiles != snaps[-1].quantiles:
+                ends = ((snaps[0].norm, *snaps[0].quantiles), (snaps[-1].norm, *snaps[-1].quantiles))
+                alike.setdefault(ends, []).append(parameter)
+        found += [p for same in alike.values() if len(same) > 1 for p in same]
+    return found
+
+
+def _of_copies(facts: Facts, copies: Sequence[ParameterInfo]) -> Finding:
+    layers = tuple(dict.fromkeys(parameter_layer(p.name) for p in copies))
+    return Finding(
+        kind="plateau",
+        cause="symmetry",
+        severity="critical" if facts.stalled else "warning",
+        confidence=0.9,
+        layers=layers,
+        first_step=0,
+        summary=f"{place(layers[0])} and {len(layers) - 1} more start as copies of one another and are moved alike: "
+        f"together they are no more than one of them; {facts.learning.sentence}.",
+        evidence=(
+            Evidence(layer=layers[0], statistic="weights that are equal at the start and at the end",
+                     value=float(len(copies)), threshold=1.0, steps=facts.span, source=_SOURCE),
         ),
         treatments=TREATMENTS["symmetry"],
     )  # fmt: skip

@@ -20,7 +20,7 @@ from unvanish.diagnose.facts import (
     median_starvation,
     most_starved_first,
 )
-from unvanish.diagnose.path import Traced, decades, is_weight, layer_name
+from unvanish.diagnose.path import Traced, decades, is_weight, layer_name, parameter_layer
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.chain import Factor
 from unvanish.schema.finding import Attribution, Cause, Evidence, Finding, Severity
@@ -34,6 +34,7 @@ MASKED = 100  # steps; under an adaptive optimizer, which divides the scale away
 MOVED = 1.0  # |dw| / |w| summed over the steps: before that an adaptive optimizer has not had its chance
 # Decades between time steps: healthy gates halve the signal at each, and what happened lately may be all that counts.
 FORGOTTEN = -4.0  # decades
+_SMOOTH = frozenset("Exp Sigmoid Tanh Softplus LogSigmoid Erf Gelu Silu".split())
 AT_ONCE = 20  # steps: before them nothing was learned that could be lost
 TRIED = 0.05  # the same: a net that has not been moved has not failed at anything yet
 FED = (
@@ -64,7 +65,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         return
     starved = [p.entry < THRESHOLD for p in facts.profiles]
     since = lasting_since(facts.profiles, starved)
-    if not math.isfinite(facts.recent[-1].entry):
+    if not math.isfinite(facts.recent[-1].entry) and not all(map(_rounded_to_zero, facts.recent)):
         since = None  # exact zeros are another matter: dead units, a cut, a number format
     if excused and not _lost_on_the_way(facts, since):
         return
@@ -75,6 +76,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
         return
     if facts.wide_init and all(_squashed(p) < CLEAR for p in facts.recent):
         yield _finding(facts, facts.recent[0].step, carried=True)
+    elif all(map(_rounded_to_zero, facts.recent)) and (silent := _silent(facts)):
+        yield _silenced(facts, silent)
     elif facts.motion.path > TRIED:
         yield from _fades_through_time(facts)
 
@@ -87,6 +90,47 @@ def _lost_on_the_way(facts: Facts, since: int | None) -> bool:
     fed = facts.profiles[0].entry > FED
     clear = all(p.entry < CLEAR for p in facts.recent)
     return fed and clear and learning.poorly and not learning.falling and learning.steps > since + FEWEST
+
+
+def _rounded_to_zero(profile: Profile) -> bool:
+    """Whether a smooth function's slope is so small that float32 has no number for it: exp(-200), say."""
+    traced = profile.traced
+    for operation, stats in zip(traced.operations, traced.stats, strict=True):
+        if operation.name in _SMOOTH and stats.norm > 0 and len(operation.parents) == 1:
+            below = traced.stats[operation.parents[0]]
+            if below.count and below.norm == 0:
+                return True
+    return False
+
+
+def _silent(facts: Facts) -> list[str]:
+    """Layers whose weights have got nothing but exact zeros at every look."""
+    zeros = facts.motion.column("gradient_zeros")
+    return [
+        parameter_layer(p.name)
+        for p in facts.motion.weights
+        if len(zeros) and (zeros[:, p.index] == 1.0).all()
+    ]
+
+
+def _silenced(facts: Facts, layers: Sequence[str]) -> Finding:
+    """Weights that enter elsewhere than in a matrix product: the radii of a radial basis, say."""
+    return Finding(
+        kind="vanishing_gradients",
+        cause="saturating_activation",
+        severity="critical",
+        confidence=0.85,
+        layers=tuple(dict.fromkeys(layers)),
+        first_step=0,
+        summary=f"nothing but exact zeros comes to {place(layers[0])}: the slope of what lies behind it is smaller "
+        f"than any number of its format; {facts.learning.sentence}.",
+        evidence=(
+            Evidence(layer=layers[0], statistic="share of the gradient's elements that are exactly zero", value=1.0,
+                     threshold=1.0, steps=facts.span, source=_SOURCE),
+        ),
+        attribution=Attribution(activation=-300.0),
+        treatments=TREATMENTS["saturating_activation"],
+    )  # fmt: skip
 
 
 def _squashed(profile: Profile) -> float:
