@@ -64,6 +64,11 @@ def _within_a_recurrence(traced: Traced, path: Sequence[int], parts: Attribution
     return inside > len(path) // 2 and gates < min(parts.activation, parts.weight, parts.norm)
 
 
+def attends_by(name: str) -> bool:
+    """Whether an operation is a softmax, or an attention that runs as one operation; by autograd's name."""
+    return name in SOFTMAXES or name.startswith(FUSED)
+
+
 def _is_number(traced: Traced, factor: Factor) -> bool:
     """Whether an operation takes one tensor that the net computes, beside a number or a constant."""
     return len(traced.operations[factor.operation].parents) < 2
@@ -75,9 +80,7 @@ def _attends_without_skips(traced: Traced, path: Sequence[int]) -> bool:
     Dong et al. 2021, Attention is not all you need: without skips the rank is lost doubly exponentially with depth,
     whatever the initialisation.
     """
-    attends = sum(
-        o.name in SOFTMAXES or o.name.startswith(FUSED) for o in traced.operations if o.kind != "loss"
-    )
+    attends = sum(attends_by(o.name) for o in traced.operations if o.kind != "loss")
     skips = sum(traced.operations[i].kind == "skip" for i in path)
     return attends > ATTENTIONS and skips < attends / 2  # the sum of two embeddings is no way round
 

@@ -13,7 +13,7 @@ import numpy as np
 from unvanish.diagnose.learning import Learning, learning_of
 from unvanish.diagnose.motion import Motion, motion_of
 from unvanish.diagnose.path import Traced, decades, layer_name, parameter_layer
-from unvanish.schema.run import ModelRun
+from unvanish.schema.run import ModelRun, Snapshot
 
 # Total RMS gain beyond which plain SGD does not train any more: e^-3 (Schoenholz et al. 2016: trainable to about
 # six depth scales xi of the squared gain; amplitude exp(-6/2)).
@@ -144,11 +144,24 @@ class Facts:
         wide = (s.name for s in self.model.architecture if s.fan_in >= FEW and s.weight_variance > WIDE)
         return next(wide, "")
 
+    @cached_property
+    def snapshots(self) -> dict[int, list[Snapshot]]:
+        """Those of each parameter (by its index), in order of steps."""
+        found: dict[int, list[Snapshot]] = {}
+        for snapshot in self.model.snapshots:
+            found.setdefault(snapshot.parameter, []).append(snapshot)
+        return found
+
+    @property
+    def in_float16(self) -> bool:
+        """Whether a parameter is kept in float16, which holds no number above 65504."""
+        return any(p.dtype == "float16" for p in self.model.info.parameters)
+
     def biased_below(self, layer: str, by: int) -> bool:
         """Whether most of the layer's biases were below zero by a step (at the start: or zero)."""
         own = (f"{layer}.bias", layer.replace("weight", "bias"))
         names = {p.index for p in self.model.info.parameters if p.name in own}
-        snaps = [s for s in self.model.snapshots if s.parameter in names and s.step <= max(by, 1)]
+        snaps = [s for index in names for s in self.snapshots.get(index, ()) if s.step <= max(by, 1)]
         if not snaps or snaps[-1].quantiles[3] >= 0:
             return False
         drawn = max(abs(q) for q in snaps[0].quantiles)

@@ -63,7 +63,7 @@ class Learning:
         """Whether the loss is lower than it was at first: one that starts below chance may stay there."""
         if self.first is None or self.last is None:
             return False
-        return self.first - self.last > max(3 * self.noise, STILL_FALLING * abs(self.first))
+        return _fallen(self.first, self.last, self.noise, STILL_FALLING)
 
     @property
     def unmoved(self) -> bool:
@@ -191,11 +191,11 @@ def _asleep(first: float, last: float, chance: float | None, noise: float, steps
     """Whether a loss that is below chance by little stands where it began: a lucky start is nothing learned."""
     if chance is None or steps < 2 * FEWEST_STEPS or last < POOR * chance:
         return False
-    return first - last < max(3 * noise, STILL_FALLING * abs(first))
+    return not _fallen(first, last, noise, STILL_FALLING)
 
 
-def _fallen(first: float, last: float, noise: float) -> bool:
-    return first - last > max(3 * noise, FALLEN * abs(first))
+def _fallen(first: float, last: float, noise: float, least: float = FALLEN) -> bool:
+    return first - last > max(3 * noise, least * abs(first))
 
 
 def _still_falling(values: Sequence[float], noise: float, least: float = STILL_FALLING) -> bool:

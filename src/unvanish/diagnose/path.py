@@ -82,6 +82,14 @@ class Traced:
             max(users, key=lambda u: (_order(u[1]), u[0]))[0] if users else None for users in self.consumers
         ]
 
+    def swallows(self, index: int) -> bool:
+        """Whether an operation of one operand gets a signal and hands back nothing but exact zeros."""
+        operation, stats = self.operations[index], self.stats[index]
+        if len(operation.parents) != 1 or not stats.norm > 0:
+            return False
+        below = self.stats[operation.parents[0]]
+        return below.count > 0 and below.norm == 0
+
     def follows(self, first: int, last: int) -> bool:
         """Whether the operation `last` depends on the operation `first`: time steps do, elements of a set do not."""
         ahead, seen = [last], {last}

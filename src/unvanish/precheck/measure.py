@@ -21,7 +21,7 @@ from unvanish.diagnose.facts import Facts, facts_of
 from unvanish.errors import CaptureError
 from unvanish.probe import through_time
 from unvanish.probe.architecture import Weights, describe, weigh
-from unvanish.probe.backward import Node, Tracing, Walker, index_of
+from unvanish.probe.backward import Node, Tracing, Walker, places_of
 from unvanish.probe.chance import chance_loss, targets_of
 from unvanish.probe.explore import MAX_NODES, explore
 from unvanish.probe.forward import Call, ForwardWatch
@@ -114,7 +114,7 @@ class _Work:
         sited = site(tracing, self._paths, self._names, {})
         trace = _trace(sited, [sited.numbers(exponents=False).stats], float(loss.detach()))
         sizes = {own: None if g is None else _rms(g) for own, g in zip(wanted, grads, strict=True)}
-        at = [index_of(tracing, one.number) for one in targets]
+        at = places_of(tracing, targets)
         return sited, replace(trace, chance=chance_loss(targets, at, trace.stats) if at else None), sizes
 
     def finish(

@@ -197,12 +197,10 @@ def _by_unit(tensor: Tensor, dim: int) -> Tensor:
     return sizes.float() if sizes.dtype == torch.bfloat16 else sizes  # numpy has no bfloat16
 
 
-def index_of(tracing: Tracing, handle_number: int) -> int | None:
-    """The index of the operation with this sequence number."""
-    for node in tracing.nodes:
-        if node.number == handle_number:
-            return node.index
-    return None
+def places_of(tracing: Tracing, targets: Sequence[Targets]) -> tuple[int | None, ...]:
+    """The index of each term's operation; None where it is not among those that are measured."""
+    found = {node.number: node.index for node in tracing.nodes} if targets else {}
+    return tuple(found.get(one.number) for one in targets)
 
 
 class Walker:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from unvanish.probe.discover import living_optimizers, parameters_of
-from unvanish.probe.kinds import plain_name
+from unvanish.probe.explore import explore
 
-MOST_NODES = 200_000  # of a graph that are gone through for its leaves
 LOOKED_AT, ELEMENTS = 16, 64  # weights, and elements of each, that show whether something moved
 PATIENCE = 64  # backward passes: who has not moved a weight by then does not train
 
@@ -74,18 +73,11 @@ def asked_for(outputs: Any, inputs: Any, options: dict[str, Any]) -> list[Tensor
 
 
 def leaves_of(loss: Tensor) -> list[Tensor]:
-    """The tensors that a backward pass from here hands gradients to, nearest to the data first."""
-    ahead, found = [loss.grad_fn], list[Tensor]()
-    seen: dict[int, Any] = {}  # held, for an id may be given again
-    while ahead and len(seen) < MOST_NODES:
-        node: Any = ahead.pop()
-        if node is None or id(node) in seen:
-            continue
-        seen[id(node)] = node
-        if plain_name(node.name()) == "AccumulateGrad":
-            found.append(node.variable)
-        ahead += [above for above, _ in node.next_functions]
-    return found[::-1]
+    """The tensors that a backward pass from here hands gradients to, in order of execution."""
+    graph = None if loss.grad_fn is None else explore(loss.grad_fn)
+    if graph is None:
+        return []
+    return list({id(p): p for number in graph.order for p in graph.parameters[number]}.values())
 
 
 def _some(parameter: Tensor) -> Tensor:

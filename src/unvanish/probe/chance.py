@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,13 +109,14 @@ def targets_of(loss: Tensor, predictions: Sequence[Prediction] = ()) -> tuple[Ta
     hand, (output - target)**2: what is saved there is their difference.
     """
     ahead, found = [(loss.grad_fn, 0)], list[Targets]()
+    known = {p.number: p for p in predictions}
     while ahead:
         handle, deep = ahead.pop()
         if handle is None or deep > _DEEP + len(found) or len(found) > MOST_TERMS:
             return ()
         try:
             with torch.no_grad():
-                term = _term(handle, predictions)
+                term = _term(handle, known)
         except Exception:  # targets that were freed, packed away or changed in place: not known
             return ()
         if term is not None:
@@ -138,12 +139,12 @@ def _by_a_number(handle: Any) -> bool:
     return all(f.numel() == 1 for f in factors if isinstance(f, Tensor))
 
 
-def _term(handle: Any, predictions: Sequence[Prediction]) -> Targets | None:
+def _term(handle: Any, known: Mapping[int, Prediction]) -> Targets | None:
     name = plain_name(handle.name())
     if name in _READERS:
         return _READERS[name](handle)
     if name == "Abs" or _squares(name, handle):
-        return _by_hand(handle, predictions, squared=name != "Abs")
+        return _by_hand(handle, known, squared=name != "Abs")
     return None
 
 
@@ -154,7 +155,7 @@ def _squares(name: str, handle: Any) -> bool:
     return bool(name == "Mul" and len(both) == 2 and both[0][0] is not None and both[0][0] is both[1][0])
 
 
-def _by_hand(handle: Any, predictions: Sequence[Prediction], *, squared: bool) -> Targets | None:
+def _by_hand(handle: Any, known: Mapping[int, Prediction], *, squared: bool) -> Targets | None:
     """An error of (prediction - target): the target is what is missing between the two."""
     below = handle.next_functions[0][0]
     if below is None or plain_name(below.name()) not in ("Sub", "Rsub"):
@@ -164,7 +165,7 @@ def _by_hand(handle: Any, predictions: Sequence[Prediction], *, squared: bool) -
         return None
     difference = handle._saved_self
     made_by = next(s for s in sides if s is not None)
-    prediction = _prediction(made_by, predictions)
+    prediction = _prediction(made_by, known)
     if prediction is None or prediction.numel() != difference.numel() or difference.is_complex():
         return None
     values = prediction.reshape(difference.shape)
@@ -176,8 +177,7 @@ def _by_hand(handle: Any, predictions: Sequence[Prediction], *, squared: bool) -
     )
 
 
-def _prediction(handle: Any, predictions: Sequence[Prediction]) -> Tensor | None:
-    known = {p.number: p for p in predictions}
+def _prediction(handle: Any, known: Mapping[int, Prediction]) -> Tensor | None:
     for _ in range(_DEEP):
         found = known.get(handle._sequence_nr())
         if found is not None:

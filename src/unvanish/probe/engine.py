@@ -17,7 +17,7 @@ from torch.optim import optimizer as optim_module
 from unvanish.errors import CaptureError
 from unvanish.probe import chance, through_time
 from unvanish.probe.architecture import describe, weigh
-from unvanish.probe.backward import Tracing, Walker, index_of
+from unvanish.probe.backward import Tracing, Walker, places_of
 from unvanish.probe.beside import Beside
 from unvanish.probe.bounds import measure_bounds
 from unvanish.probe.buffer import Buffer
@@ -288,7 +288,7 @@ class Probe:
                         tracing.loss = torch.tensor(math.nan) if value is None else value.detach().clone()
                         if value is loss and not self._lean:
                             tracing.targets = chance.targets_of(loss, self._forward.predictions)
-                        tracing.targets_at = tuple(index_of(tracing, t.number) for t in tracing.targets)
+                        tracing.targets_at = places_of(tracing, tracing.targets)
                         self._show(loss, tracing)
                         tracing.arm()
                         through_time.arm(tracing)

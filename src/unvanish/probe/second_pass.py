@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from unvanish.probe import through_time
-from unvanish.probe.backward import Leaf, Node, Tracing, Walker, index_of
+from unvanish.probe.backward import Leaf, Node, Tracing, Walker, places_of
 from unvanish.probe.chance import Targets, targets_of
 from unvanish.probe.forward import Call, ForwardWatch
 from unvanish.probe.noted import CompiledCall, RandomState, mapped, number_of, tensors_in
@@ -82,7 +82,7 @@ def run_again(
             raise SecondPassError("its graph is too large")
         result = _taken_apart(noted, tracing, kept, unit_dim_of_input)
         result.targets = targets_of(found[kept[0]]) if len(kept) == 1 else ()
-        at = [index_of(tracing, t.number) for t in result.targets]
+        at = places_of(tracing, result.targets)
         result.targets_nodes = tuple(None if i is None else tracing.nodes[i] for i in at)
         _backward(noted, tracing, root, leaves)
         result.random = drawn()

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable
 
-from unvanish.diagnose.causes import FUSED, SOFTMAXES, TREATMENTS, attribution_to
+from unvanish.diagnose.causes import SOFTMAXES, TREATMENTS, attends_by, attribution_to
 from unvanish.diagnose.facts import FEWEST, Facts, Profile
 from unvanish.diagnose.path import Traced, decades, layer_name
 from unvanish.diagnose.rule import Rule
@@ -74,7 +74,7 @@ def _is_attention(profile: Profile, index: int) -> bool:
     traced, output = profile.traced, profile.traced.trace.output
     operation = traced.operations[index]
     inside = operation.module is not None and output is not None and index < output
-    return inside and (operation.name in SOFTMAXES or operation.name.startswith(FUSED))
+    return inside and attends_by(operation.name)
 
 
 def softmax_gains(profile: Profile) -> dict[tuple[str, int], float]:

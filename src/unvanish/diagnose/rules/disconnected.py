@@ -86,11 +86,11 @@ def _stepwise(facts: Facts) -> tuple[list[str], float, float, str] | None:
     if profile is None:
         return None
     traced = profile.traced
-    for operation, stats in zip(traced.operations, traced.stats, strict=True):
-        if operation.name not in _STEPS or len(operation.parents) != 1 or not stats.norm > 0:
+    for operation in traced.operations:
+        if operation.name not in _STEPS or not traced.swallows(operation.index):
             continue
         cut = [s.layer for s in profile.layers if s.operation < operation.index and s.starvation == -math.inf]
-        if cut and traced.stats[operation.parents[0]].norm == 0:
+        if cut:
             words = f"signal that {operation.name.lower()}() hands back, log10"
             return list(dict.fromkeys(cut[::-1])), 0.9, -300.0, words
     return None

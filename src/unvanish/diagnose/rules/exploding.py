@@ -28,9 +28,7 @@ _SOURCE = "Pascanu et al. 2013 (exploding gradients); the e^3 bound mirrors Scho
 def _check(facts: Facts) -> Iterable[Finding]:
     if facts.learning.learns or not facts.profiles:
         return
-    if facts.learning.status == "non_finite" and any(
-        p.dtype == "float16" for p in facts.model.info.parameters
-    ):
+    if facts.learning.status == "non_finite" and facts.in_float16:
         at, first = facts.first_nonfinite[0], facts.learning.first_bad_step
         if min(s for s in (at, first, AT_ONCE + 1) if s is not None) <= AT_ONCE:
             return  # so soon, it is the format that ends: non_finite.py says so

@@ -132,7 +132,6 @@ def _by_structure(chain: Sequence[int], names: Sequence[str]) -> Misfit | None:
                           "logarithms before nll_loss", 0.0, 1.0, 0.85)  # fmt: skip
         if (
             name == "Expand"
-            and after
             and len(after) == 1
             and after[-1].startswith(("MseLoss", "SmoothL1Loss", "HuberLoss"))
         ):

@@ -59,7 +59,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
 
 def _cause(facts: Facts) -> tuple[Cause, str, str]:
     """(cause, layer where it begins, words on it): by the number format, else by the operation where it begins."""
-    if any(p.dtype == "float16" for p in facts.model.info.parameters):
+    if facts.in_float16:
         return "low_precision", _first_layer(facts), _HALF
     found = _origin(facts)
     if found is None:

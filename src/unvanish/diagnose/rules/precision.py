@@ -115,10 +115,9 @@ def _emptied(profile: Profile) -> tuple[str, str] | None:
     for operation, stats in zip(traced.operations, traced.stats, strict=True):
         if operation.name != "ToCopy" and not (operation.kind == "loss" and operation.name in _SLOPED):
             continue
-        if len(operation.parents) != 1 or not stats.norm > 0 or not math.isfinite(stats.norm):
+        if not math.isfinite(stats.norm) or not traced.swallows(operation.index):
             continue
-        below = traced.stats[operation.parents[0]]
-        if below.count and below.norm == 0 and len(traced.consumers[operation.parents[0]]) == 1:
+        if len(traced.consumers[operation.parents[0]]) == 1:
             rms = stats.norm / math.sqrt(max(1, stats.count))
             return ("the cast" if operation.name == "ToCopy" else "the loss"), f"{rms:.1g} in size"
     return None

@@ -17,9 +17,8 @@ _SOURCE = "Goodfellow et al. 2016, Deep Learning, 8.4: initial parameters must b
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
-    copies = (
-        _copies(facts) if facts.stalled or (facts.learning.poorly and facts.learning.steps >= FEWEST) else []
-    )
+    poorly = facts.learning.poorly and facts.learning.steps >= FEWEST
+    copies = _copies(facts) if facts.stalled or poorly else []
     if copies:
         yield _of_copies(facts, copies)
         return
@@ -57,20 +56,16 @@ def _check(facts: Facts) -> Iterable[Finding]:
 
 def _copies(facts: Facts) -> list[ParameterInfo]:
     """Weights of different modules that start equal and have stayed equal: each does what the others do."""
-    by_shape: dict[tuple[int, ...], list[ParameterInfo]] = {}
+    alike: dict[tuple[object, ...], list[ParameterInfo]] = {}
     for parameter in facts.motion.weights:
-        if parameter.requires_grad and len(parameter.shape) > 1:
-            by_shape.setdefault(parameter.shape, []).append(parameter)
-    found: list[ParameterInfo] = []
-    for members in (m for m in by_shape.values() if len(m) > 1):
-        alike: dict[tuple[tuple[float, ...], ...], list[ParameterInfo]] = {}
-        for parameter in members:
-            snaps = [s for s in facts.model.snapshots if s.parameter == parameter.index]
-            if len(snaps) > 1 and snaps[-1].norm > 0 and snaps[0].quantiles != snaps[-1].quantiles:
-                ends = ((snaps[0].norm, *snaps[0].quantiles), (snaps[-1].norm, *snaps[-1].quantiles))
-                alike.setdefault(ends, []).append(parameter)
-        found += [p for same in alike.values() if len(same) > 1 for p in same]
-    return found
+        snaps = facts.snapshots.get(parameter.index, [])
+        if not parameter.requires_grad or len(parameter.shape) < 2 or len(snaps) < 2:
+            continue
+        first, last = snaps[0], snaps[-1]
+        if last.norm > 0 and first.quantiles != last.quantiles:
+            key = (parameter.shape, first.norm, first.quantiles, last.norm, last.quantiles)
+            alike.setdefault(key, []).append(parameter)
+    return [p for same in alike.values() if len(same) > 1 for p in same]
 
 
 def _of_copies(facts: Facts, copies: Sequence[ParameterInfo]) -> Finding:

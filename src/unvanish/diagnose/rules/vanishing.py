@@ -95,12 +95,7 @@ def _lost_on_the_way(facts: Facts, since: int | None) -> bool:
 def _rounded_to_zero(profile: Profile) -> bool:
     """Whether a smooth function's slope is so small that float32 has no number for it: exp(-200), say."""
     traced = profile.traced
-    for operation, stats in zip(traced.operations, traced.stats, strict=True):
-        if operation.name in _SMOOTH and stats.norm > 0 and len(operation.parents) == 1:
-            below = traced.stats[operation.parents[0]]
-            if below.count and below.norm == 0:
-                return True
-    return False
+    return any(o.name in _SMOOTH and traced.swallows(o.index) for o in traced.operations)
 
 
 def _silent(facts: Facts) -> list[str]:
