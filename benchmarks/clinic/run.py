@@ -309,7 +309,7 @@ def headline(seen: Sequence[Seen]) -> str:
     date = datetime.now(timezone.utc).date().isoformat()
     cases, seeds = len({s.case.name for s in report}), len({s.seed for s in report})
     return (
-        f"On the part of [the clinic](docs/clinic.md) that nothing was tuned on ({cases} scripts, their labels "
+        f"On the part of [the clinic](docs/clinic.md) that nothing had been tuned on ({cases} scripts, their labels "
         f"proved by training itself, {seeds} seeds each, {date}): "
         f"sick nets called sick {said[RECALL]}, called sick and sick {said[PRECISION]}, "
         f"the cause right {said[CAUSE]}, a right layer first {said[LAYER]}, "
