@@ -60,14 +60,13 @@ def asked_for(outputs: Any, inputs: Any, options: dict[str, Any]) -> list[Tensor
 
     Those of one loss, for leaves, once: derivatives that go into a loss themselves are wanted with their own graph.
     """
+    if not isinstance(outputs, Tensor | list | tuple) or not isinstance(inputs, Tensor | list | tuple):
+        return None  # a generator, say, can be gone through only once
     losses = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     leaves = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    if (
-        len(losses) != 1
-        or losses[0].numel() != 1
-        or options.get("create_graph")
-        or options.get("grad_outputs")
-    ):
+    if len(losses) != 1 or options.get("create_graph") or "grad_outputs" in options:
+        return None
+    if not isinstance(losses[0], Tensor) or losses[0].numel() != 1:
         return None
     return leaves if leaves and all(isinstance(p, Tensor) and p.is_leaf for p in leaves) else None
 

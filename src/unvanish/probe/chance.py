@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,6 +45,9 @@ class Prediction:
     number: int
     values: Tensor  # detached
     version: int
+
+
+Reader = Callable[[Any, Mapping[int, Prediction]], Targets | None]  # of an operation, with what modules gave
 
 
 def prediction_of(output: Tensor) -> Prediction | None:
@@ -114,15 +118,17 @@ def targets_of(loss: Tensor, predictions: Sequence[Prediction] = ()) -> tuple[Ta
         handle, deep = ahead.pop()
         if handle is None or deep > _DEEP + len(found) or len(found) > MOST_TERMS:
             return ()
-        try:
-            with torch.no_grad():
-                term = _term(handle, known)
-        except Exception:  # targets that were freed, packed away or changed in place: not known
-            return ()
-        if term is not None:
-            found.append(term)
-            continue
         name = plain_name(handle.name())
+        reader = _READERS.get(name) or _reader_by_hand(name, handle)
+        if reader is not None:
+            try:
+                with torch.no_grad():
+                    term = reader(handle, known)
+            except Exception:  # targets that were freed, packed away or changed in place: not known
+                return ()
+            if term is not None:
+                found.append(term)
+                continue
         above = [n for n, _ in handle.next_functions if n is not None]
         if (name == "Add" and len(above) == 2) or name in ("Stack", "Cat"):
             ahead += [(n, deep + 1) for n in above]
@@ -139,20 +145,18 @@ def _by_a_number(handle: Any) -> bool:
     return all(f.numel() == 1 for f in factors if isinstance(f, Tensor))
 
 
-def _term(handle: Any, known: Mapping[int, Prediction]) -> Targets | None:
-    name = plain_name(handle.name())
-    if name in _READERS:
-        return _READERS[name](handle)
-    if name == "Abs" or _squares(name, handle):
-        return _by_hand(handle, known, squared=name != "Abs")
-    return None
-
-
-def _squares(name: str, handle: Any) -> bool:
+def _reader_by_hand(name: str, handle: Any) -> Reader | None:
+    """For an error that is written with plain operations."""
+    if name == "Abs":
+        return partial(_by_hand, squared=False)
     if name == "Pow":
-        return float(handle._saved_exponent) == 2.0
+        exponent = getattr(handle, "_saved_exponent", None)
+        return (
+            partial(_by_hand, squared=True) if isinstance(exponent, int | float) and exponent == 2 else None
+        )
     both = handle.next_functions
-    return bool(name == "Mul" and len(both) == 2 and both[0][0] is not None and both[0][0] is both[1][0])
+    twice = name == "Mul" and len(both) == 2 and both[0][0] is not None and both[0][0] is both[1][0]
+    return partial(_by_hand, squared=True) if twice else None
 
 
 def _by_hand(handle: Any, known: Mapping[int, Prediction], *, squared: bool) -> Targets | None:
@@ -189,7 +193,7 @@ def _prediction(handle: Any, known: Mapping[int, Prediction]) -> Tensor | None:
     return None
 
 
-def _classes(handle: Any) -> Targets | None:
+def _classes(handle: Any, _: Mapping[int, Prediction]) -> Targets | None:
     labels, classes = handle._saved_target.reshape(-1), handle._saved_self.shape[1]
     # one bin more for those that are ignored: to take them out, or bincount(), would wait for the device
     bins = torch.where(labels == handle._saved_ignore_index, classes, labels)
@@ -200,7 +204,7 @@ def _classes(handle: Any) -> Targets | None:
     return Targets(handle._sequence_nr(), "classes", moments, handle._saved_reduction == 2)
 
 
-def _values(handle: Any) -> Targets | None:
+def _values(handle: Any, _: Mapping[int, Prediction]) -> Targets | None:
     target = handle._saved_target
     return (
         None
@@ -222,7 +226,7 @@ def _samples(target: Tensor) -> Tensor:
     return target.reshape(target.shape[0], -1) if target.dim() else target.reshape(1, 1)
 
 
-def _robust(handle: Any) -> Targets | None:
+def _robust(handle: Any, _: Mapping[int, Prediction]) -> Targets | None:
     target, huber = handle._saved_target, hasattr(handle, "_saved_delta")
     if target.dim() == 0:
         return None
@@ -246,7 +250,7 @@ def _deviations(number: int, target: Tensor, kink: tuple[bool, float] | None, *,
     )
 
 
-def _bits(handle: Any) -> Targets | None:
+def _bits(handle: Any, _: Mapping[int, Prediction]) -> Targets | None:
     if handle._saved_weight is not None:
         return None
     target = handle._saved_target
@@ -290,7 +294,7 @@ def _bit_entropy(moments: list[list[float]]) -> float:
     return sum(found) / max(1, len(found))
 
 
-_READERS: dict[str, Callable[[Any], Targets | None]] = {
+_READERS: dict[str, Reader] = {
     "NllLoss": _classes,
     "NllLoss2D": _classes,
     "MseLoss": _values,

@@ -6,7 +6,7 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -58,6 +58,7 @@ NOT_IN_RECOMPUTED = (
     "a reentrant checkpoint hides their graph; with checkpoint(..., use_reentrant=False) they are seen",
 )
 MOST_LOSSES = 1024  # backward passes of one step whose losses are kept
+Given = Sequence[tuple[Tensor, Tensor | None]]  # weights with the gradients that torch.autograd.grad returned
 Explain = Callable[[Tensor, list[Call], list[nn.Module]], None]
 KEPT_STEPS = 3  # optimizer steps for which forward calls are remembered, before all optimizers are known
 
@@ -211,8 +212,6 @@ class Probe:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._active or self._forward.in_backward or self._captures.active:
                 return original(tensors, *args, **kwargs)
-            if self._by_hand.waiting or self._by_hand.stepping:
-                self._end_step_by_hand(tensors)
             tracing = self._begin_backward(tensors, args, kwargs)
             done = False
             try:
@@ -220,8 +219,6 @@ class Probe:
                 done = True
             finally:
                 self._end_backward(tracing, args, kwargs, done)
-                if done and self._by_hand.stepping:
-                    self._begin_step_by_hand()
             return result
 
         try:
@@ -262,10 +259,14 @@ class Probe:
     # --- the backward pass ---------------------------------------------------------------------------------
 
     @hidden
-    def _begin_backward(self, tensors: Any, args: Any, kwargs: Any) -> Tracing | None:
+    def _begin_backward(
+        self, tensors: Any, args: Any, kwargs: Any, leaves: list[Tensor] | None = None
+    ) -> Tracing | None:
         began = time.perf_counter()
         tracing = None
         try:
+            if self._by_hand.waiting or self._by_hand.stepping:
+                self._end_step_by_hand(tensors, leaves)
             loss = tensors if isinstance(tensors, Tensor) else None
             if loss is None and isinstance(tensors, list | tuple) and len(tensors) == 1:
                 loss = tensors[0]
@@ -304,7 +305,9 @@ class Probe:
             self._explain(loss, list(self._forward.calls), self._forward.roots)
 
     @hidden
-    def _end_backward(self, tracing: Tracing | None, args: Any, kwargs: Any, done: bool) -> None:
+    def _end_backward(
+        self, tracing: Tracing | None, args: Any, kwargs: Any, done: bool, given: Given = ()
+    ) -> None:
         try:
             if tracing is not None:
                 tracing.disarm()
@@ -322,6 +325,8 @@ class Probe:
             self._fault("backward", error)
         finally:
             self._forward.in_backward = False
+        if done and self._by_hand.stepping:
+            self._begin_step_by_hand(given)
 
     def _trace_late(self) -> None:
         """Optimizers have stepped while this backward pass was under way: it is that step's."""
@@ -336,43 +341,37 @@ class Probe:
 
     def _around_grad(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            hand = self._by_hand
             live = self._active and not (self._forward.in_backward or self._captures.active)
-            leaves = asked_for(outputs, inputs, kwargs) if live and not args else None
-            if leaves is None or not (hand.waiting or hand.stepping):
+            if not live or args or not (self._by_hand.waiting or self._by_hand.stepping):
                 return original(outputs, inputs, *args, **kwargs)
-            loss = outputs if isinstance(outputs, Tensor) else outputs[0]
-            self._end_step_by_hand(loss, leaves)
-            tracing = self._begin_backward(loss, (), kwargs)
+            leaves = asked_for(outputs, inputs, kwargs)
+            if leaves is None:
+                return original(outputs, inputs, **kwargs)
+            tracing = self._begin_backward(outputs, (), kwargs, leaves)
+            result: Sequence[Tensor | None] = ()
             done = False
             try:
                 result = original(outputs, inputs, **kwargs)
                 done = True
             finally:
-                self._end_backward(tracing, (), kwargs, done)
-            if hand.stepping:
-                self._begin_step_by_hand(zip(leaves, result, strict=False))
+                self._end_backward(tracing, (), kwargs, done, tuple(zip(leaves, result, strict=False)))
             return result
 
         return grad
 
-    @hidden
-    def _end_step_by_hand(self, tensors: Any, leaves: list[Tensor] | None = None) -> None:
-        """A backward pass begins: the script has done to the weights what it does after each."""
+    def _end_step_by_hand(self, tensors: Any, leaves: list[Tensor] | None) -> None:
+        """A backward pass begins (to these leaves): the script has done to the weights what it does after each."""
         hand = self._by_hand
-        try:
-            if hand.waiting and isinstance(tensors, Tensor):
-                hand.see(tensors, leaves)
-                if hand.stepping:  # what came before was not known to be a step, and is over
-                    self._losses, self._tracings = [], []
-        except Exception as error:
-            hand.off()
-            self._fault("backward", error)
+        loss = tensors[0] if isinstance(tensors, list | tuple) and len(tensors) == 1 else tensors
+        if hand.waiting and isinstance(loss, Tensor):
+            hand.see(loss, leaves)
+            if hand.stepping:  # what came before was not known to be a step, and is over
+                self._losses, self._tracings = [], []
         if hand.stepping and self._now:
-            self._stepped(hand)
+            self._after_step(hand, (hand,), {})
 
     @hidden
-    def _begin_step_by_hand(self, given: Iterable[tuple[Tensor, Tensor | None]] = ()) -> None:
+    def _begin_step_by_hand(self, given: Given) -> None:
         """The gradients are there; the calls of the forward pass to come are to be seen.
 
         `given`: what torch.autograd.grad returned, looked at in the place where backward() puts it.
@@ -398,10 +397,10 @@ class Probe:
         if not self._active or self._captures.active:
             return
         began = time.perf_counter()
-        if optimizer is not self._by_hand and (self._by_hand.waiting or self._by_hand.stepping):
-            self._by_hand.off()
-            self._grad_seam.take_back()
         try:
+            if optimizer is not self._by_hand and (self._by_hand.waiting or self._by_hand.stepping):
+                self._by_hand.off()
+                self._grad_seam.take_back()
             if not self._models.ours(optimizer):
                 self._take()  # the backward passes since the step before were for this one
                 return
@@ -435,17 +434,10 @@ class Probe:
                 return
             if _closure(optimizer, args, kwargs):
                 self._measure(optimizer)  # gradients exist only inside the step
-        except Exception as error:
-            self._fault("step", error)
-        self._stepped(optimizer, began)
-
-    def _stepped(self, optimizer: Any, began: float | None = None) -> None:
-        """The weights are changed. By hand, the next forward pass was made before that is known."""
-        try:
             for watched in self._now:
                 self._last_look(watched, optimizer)
-            self._keep_pace(time.perf_counter() if began is None else began)
-            if optimizer is not self._by_hand:
+            self._keep_pace(began)
+            if optimizer is not self._by_hand:  # by hand, the next forward pass is already made
                 self._rearm()
         except Exception as error:
             self._fault("step", error)
