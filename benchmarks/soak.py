@@ -227,10 +227,14 @@ def _resident() -> int:
 
 
 def slope(samples: NDArray[np.float64]) -> float:
-    """How fast the floor of rows (step, value) rises, per step: the least of the second half against the first's."""
+    """How fast the floor of rows (step, value) rises, per step: the least of the second half against the first's.
+
+    Over the distance of the halves: a leak has its least values where they begin. Where there is none, the two may
+    lie side by side, and what comes and goes between them is no slope.
+    """
     half = len(samples) // 2
-    first, second = (part[part[:, 1].argmin()] for part in (samples[:half], samples[half:]))
-    return float((second[1] - first[1]) / (second[0] - first[0]))
+    rise = samples[half:, 1].min() - samples[:half, 1].min()
+    return float(rise / (samples[half, 0] - samples[0, 0]))
 
 
 def steady_slope(samples: NDArray[np.float64]) -> float:

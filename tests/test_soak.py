@@ -61,6 +61,17 @@ def test_a_leak_is_told_from_a_jump(
     assert least < steady_slope(np.column_stack([steps, memory])) < most
 
 
+@pytest.mark.parametrize("leak", [0.0, 0.01, 0.05])
+def test_a_leak_of_objects_is_told_from_what_comes_and_goes(leak: float) -> None:
+    """The least value of each half may lie where they meet: the distance of the two is no measure."""
+    slope = runpy.run_path(str(ROOT / "benchmarks" / "soak.py"))["slope"]
+    steps = np.arange(30_000, 100_000, 125)
+    objects = 3_000 + leak * steps + 200 * np.sin(steps / 700)
+    objects[len(steps) // 2 - 1] -= 1_000 * (leak == 0)
+    objects[len(steps) // 2] -= 900 * (leak == 0)
+    assert slope(np.column_stack([steps, objects])) == pytest.approx(leak, abs=0.004)
+
+
 @pytest.mark.slow
 @needs_proc
 def test_a_hundred_thousand_steps_with_faults(tmp_path: Path) -> None:
