@@ -34,6 +34,10 @@ for epoch in range(30):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    torch.save(model.state_dict(), "best.pt")
+    model.load_state_dict(torch.load("best.pt"))
+    with open("log.csv", "a") as log:
+        log.write("a line\\n")
 print("final loss:", loss.item())
 """
 )
@@ -46,11 +50,15 @@ def build():
 """
 )
 
+USERS = ("best.pt", "log.csv")
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, source in (("sick.py", SICK), ("well.py", WELL), ("nets.py", FACTORY)):
         (tmp_path / name).write_text(source, encoding="utf-8")
+    for name in USERS:
+        (tmp_path / name).write_text("the user's\n")
     (tmp_path / "idle.py").write_text("print('nothing')\n", encoding="utf-8")
     (tmp_path / "broken.py").write_text("raise RuntimeError('no data')\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -85,11 +93,16 @@ def test_wrong_usage(words: list[str], folder: Path) -> None:
 
 
 def treated(folder: Path, *words: str) -> dict[str, Any]:
+    """The result of a treatment, which leaves the user's files as they are."""
+    before = {name: ((folder / name).read_text(), (folder / name).stat().st_mtime_ns) for name in USERS}
     done = subprocess.run(
         [sys.executable, "-m", "unvanish", "treat", "--seed", "1", "--json", "t.json", *words],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    after = {name: ((folder / name).read_text(), (folder / name).stat().st_mtime_ns) for name in USERS}
+    assert before == after
+    assert {p.name for p in folder.iterdir() if p.suffix in (".pt", ".csv")} == set(USERS)
     return {**json.loads((folder / "t.json").read_text()), "told": done.stderr}
 
 

@@ -43,6 +43,7 @@ class RunOptions:
     recipe: str | None = None
     quiet: bool = False
     live: bool = False
+    scratch: str | None = None
 
 
 def watch_script(target: launch.Target, options: RunOptions) -> int:
@@ -57,6 +58,8 @@ def watch_script(target: launch.Target, options: RunOptions) -> int:
     json_file = files.writable_json(options.json_path)
     stdout, stderr, here = sys.stdout, sys.stderr, Path.cwd()  # ours; a script may put others in their place
     watcher = Watcher(target, options, files.writable_folder(options.out))
+    if options.scratch is not None:
+        _isolate(Path(options.scratch), target)
     launch.when_imported("torch", watcher.begin, in_forks=True)
     with launch.announced(watcher.told):
         ended = launch.run_target(target, seed=options.seed, is_stop=watcher.is_stop)
@@ -257,6 +260,14 @@ class Watcher:
             if self.session.said is not None and stream is not None:
                 files.say(f"{self.session.said}: {self.session.path}", stream)
         return ended.code
+
+
+def _isolate(scratch: Path, target: launch.Target) -> None:
+    """Imported only where it is asked for: a script that is run in earnest writes where it writes."""
+    from unvanish.launch.isolation import folders_of, isolate
+
+    own = folders_of(target.name, os.getcwd(), is_module=target.is_module, arguments=target.arguments)  # noqa: PTH109
+    isolate(scratch, own)
 
 
 def _quiet(_: str) -> None:

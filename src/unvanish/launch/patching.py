@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unvanish.errors import UnvanishError
+from unvanish.launch.isolation import folders_of, isolate
 from unvanish.schema.treatment import Prescription
 from unvanish.treatment.patch.facts import Facts
 from unvanish.treatment.patch.patch import patch_source, read_sources
@@ -100,6 +101,8 @@ def main() -> None:
     """Read a request from one file, write the answer to another."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     os.chdir(request["directory"])
+    folders = folders_of(request["script"], request["directory"], arguments=request["arguments"])
+    isolate(Path(request["scratch"]), folders)
     with contextlib.redirect_stdout(sys.stderr):
         made = make_patch(
             Path(request["script"]),

@@ -22,6 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from unvanish.errors import UnvanishError
 from unvanish.explanation.gains import measured_gain_per_layer, predicted_gain_per_layer
 from unvanish.launch.held_out import HeldOut
+from unvanish.launch.isolation import folders_of, isolated
 from unvanish.launch.surgeon import Surgeon
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.engine import Probe, StopTraining
@@ -70,6 +71,16 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
     surgeon.forget()
     gc.collect()
     return TrialOutcome(**{**outcome, "held_out": held_out.losses, "wall_seconds": time.monotonic() - began})
+
+
+def run_isolated_trial(spec: TrialSpec) -> TrialOutcome:
+    """Run one trial in a process that ends with it: what the script writes is seen by itself alone, and then gone."""
+    target = spec.target
+    folders = folders_of(
+        target.program, target.directory, is_module=target.is_module, arguments=target.arguments
+    )
+    with isolated(folders):
+        return run_trial(spec)
 
 
 def _outcome(
