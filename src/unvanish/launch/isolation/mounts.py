@@ -19,7 +19,8 @@ from unvanish.launch.isolation.zones import Zones, is_below
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _NEWNS, _NEWUSER = 0x00020000, 0x10000000
-_BIND, _REC, _PRIVATE = 0x1000, 0x4000, 0x40000
+_BIND, _REC, _PRIVATE, _REMOUNT, _RDONLY, _RELATIME = 0x1000, 0x4000, 0x40000, 0x20, 0x1, 0x200000
+_MOST, _MOST_LOOKED_AT = 400, 5000  # folders that mounts take; files
 # of root's own folders, those that hold programs and the system's state; a script's data lie elsewhere
 _SYSTEM = frozenset(
     "bin boot dev etc lib lib32 lib64 libx32 lost+found proc run sbin snap sys usr var".split()
@@ -38,6 +39,7 @@ class Refused(OSError):  # noqa: N818 - it is the system that refuses
 class _Place:
     path: str
     protected: bool
+    inner: bool  # it lies in another place, which will hide it
 
 
 def mount_overlays(zones: Zones, scratch: Path) -> None:
@@ -48,21 +50,22 @@ def mount_overlays(zones: Zones, scratch: Path) -> None:
     """
     places = tuple(_places(zones, _mounted()))
     here = os.getcwd()
-    _try_in_a_child(places, scratch)
+    _try_in_a_child(places, zones.own, scratch)
     _enter()
-    _mount(places, scratch)
+    _Mounts(places, zones.own, scratch).make()
     os.chdir(here)  # the same folder, as the overlay shows it
 
 
-def _try_in_a_child(places: tuple[_Place, ...], scratch: Path) -> None:
+def _try_in_a_child(places: tuple[_Place, ...], own: tuple[str, ...], scratch: Path) -> None:
     """What fails halfway can't be taken back: a child tries it first."""
     if not sys.platform.startswith("linux"):
         raise Refused("not Linux")
     child = os.fork()
     if not child:
         try:
-            _enter()
-            _mount(places, scratch / "tried")
+            if _enter() and not all(map(_all_ours, own)):
+                raise Refused("a user namespace can't copy what belongs to others")
+            _Mounts(places, own, scratch / "tried").make()
             os._exit(0)
         finally:
             os._exit(1)
@@ -71,53 +74,119 @@ def _try_in_a_child(places: tuple[_Place, ...], scratch: Path) -> None:
         raise Refused("overlays can't be mounted here")
 
 
-def _enter() -> None:
-    """A mount namespace of our own; as an ordinary user in a user namespace, in which all keep their names."""
+def _enter() -> bool:
+    """A mount namespace of our own; as an ordinary user in a user namespace (True), in which we keep our name."""
     user, group = os.geteuid(), os.getegid()
+    as_user = False
     try:
         _call("unshare", _NEWNS)
     except OSError:
+        as_user = True
         _call("unshare", _NEWNS | _NEWUSER)  # refused to a process with threads
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     _bind("none", "/", _REC | _PRIVATE)
+    return as_user
 
 
-def _mount(places: tuple[_Place, ...], scratch: Path) -> None:
-    """Outer folders first. What is free inside of a protected one is held aside, and put back on top."""
-    for index, place in enumerate(places):
-        if not place.protected:
-            aside = _made(scratch, "aside", index)
-            _bind(place.path, aside, _BIND)
-    for index, place in enumerate(places):
-        if place.protected:
-            upper, work = _made(scratch, "upper", index), _made(scratch, "work", index)
-            options = f"lowerdir={place.path},upperdir={upper},workdir={work}"
-            if any(c in place.path + str(scratch) for c in ",:\\"):
-                raise Refused("an overlay's options can't name this folder")
+def _all_ours(folder: str) -> bool:
+    """Whether all that is in it has our user and group (looked at: the first thousands)."""
+    ours, looked_at = (os.geteuid(), os.getegid()), 0
+    for place, folders, files in os.walk(folder):
+        for name in (".", *folders, *files):
+            there = os.lstat(os.path.join(place, name))
+            if (there.st_uid, there.st_gid) != ours:
+                return False
+            looked_at += 1
+            if looked_at >= _MOST_LOOKED_AT:
+                return True
+    return True
+
+
+class _Mounts:
+    """Outer folders first. What lies in them and is another file system, or free, is held aside and put on top."""
+
+    def __init__(self, places: tuple[_Place, ...], own: tuple[str, ...], scratch: Path) -> None:
+        """`own`: where a script must be able to write."""
+        self._places = places
+        self._own = own
+        self._scratch = scratch
+        self._count = 0
+
+    def make(self) -> None:
+        """All of them."""
+        source = {place.path: place.path for place in self._places}
+        for place in self._places:
+            if place.inner:
+                source[place.path] = self._new("aside")
+                _bind(place.path, source[place.path], _BIND)
+        for place in self._places:
+            if not place.protected:
+                _bind(source[place.path], place.path, _BIND)
+                continue
             try:
-                _overlay(place.path, f"{options},userxattr")
-            except OSError:
-                _overlay(
-                    place.path, options
-                )  # kernels before 5.11, and root where extended attributes are not
-        else:
-            _bind(str(scratch / "aside" / str(index)), place.path, _BIND)
+                self._overlay(place.path, source[place.path])
+            except OSError:  # in a user namespace: what is mounted in it may not be hidden
+                self._split(place.path)
+
+    def _split(self, folder: str) -> None:
+        """An overlay for each folder in it; what lies in it directly can't be written."""
+        below = [p.path for p in self._places if p.inner and is_below(p.path, folder) and p.path != folder]
+        if not below:
+            raise Refused("an overlay is refused here")
+        _bind(folder, folder, _BIND | _REC)
+        _bind(folder, folder, _BIND | _REMOUNT | _RDONLY | _flags_of(folder))
+        self._cover(folder, below)
+
+    def _cover(self, folder: str, below: list[str]) -> None:
+        if folder in self._own:
+            raise Refused("a script could not write in its own folder")
+        for entry in _folders_in(folder):
+            if entry in below:
+                continue
+            if any(is_below(path, entry) for path in below):
+                self._cover(entry, below)
+            else:
+                self._overlay(entry, entry)
+
+    def _overlay(self, target: str, lower: str) -> None:
+        if any(c in lower + str(self._scratch) for c in ",:\\"):
+            raise Refused("an overlay's options can't name this folder")
+        options = f"lowerdir={lower},upperdir={self._new('upper')},workdir={self._new('work')}"
+        try:
+            _overlay(target, f"{options},userxattr")
+        except OSError:
+            _overlay(target, options)  # kernels before 5.11; where there are no extended attributes for users
+
+    def _new(self, name: str) -> str:
+        if self._count > _MOST:
+            raise Refused("too many mounts would be needed")
+        self._count += 1
+        folder = self._scratch / name / str(self._count)
+        folder.mkdir(parents=True)
+        return str(folder)
 
 
-def _made(scratch: Path, name: str, index: int) -> str:
-    folder = scratch / name / str(index)
-    folder.mkdir(parents=True)
-    return str(folder)
+def _folders_in(folder: str) -> list[str]:
+    try:
+        return [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except OSError:  # not for us, so that nothing in it is written either
+        return []
+
+
+def _flags_of(folder: str) -> int:
+    """What the mount does not allow goes on to be so: a user namespace may not take that away."""
+    there = os.statvfs(folder).f_flag
+    return (there & 0b1110) | (there & 0xC00) | (_RELATIME if there & 0x1000 else 0)
 
 
 def _places(zones: Zones, mounted: list[tuple[str, str]]) -> Iterator[_Place]:
     """The folders to mount at, outer ones first, each where its own state differs from that around it."""
     found: dict[str, bool] = {}
-    for entry in os.scandir("/"):
-        if entry.is_dir(follow_symlinks=False) and entry.name not in _SYSTEM and zones.protects(entry.path):
-            found[entry.path] = True
+    for entry in _folders_in("/"):
+        if entry[1:] not in _SYSTEM and zones.protects(entry):
+            found[entry] = True
     found.update({folder: rule for folder, rule in zones.rules if folder != "/" and os.path.isdir(folder)})
     roots = [folder for folder, rule in found.items() if rule]
     for point, kind in mounted:  # an overlay does not show what is mounted below it
@@ -133,7 +202,7 @@ def _places(zones: Zones, mounted: list[tuple[str, str]]) -> Iterator[_Place]:
             continue
         if around is None or state[around] != found[folder] or (folder in points and state[around]):
             state[folder] = found[folder]
-            yield _Place(path=folder, protected=found[folder])
+            yield _Place(path=folder, protected=found[folder], inner=around is not None)
 
 
 def _mounted() -> list[tuple[str, str]]:

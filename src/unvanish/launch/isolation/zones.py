@@ -15,9 +15,13 @@ _ANYBODYS = ("/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/run")  # noqa: S108 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zones:
-    """`rules`: (real path of a folder, whether it is protected); the deepest folder around a path decides."""
+    """`rules`: (real path of a folder, whether it is protected); the deepest folder around a path decides.
+
+    `own`: the folders that the script itself is likely to write in.
+    """
 
     rules: tuple[tuple[str, bool], ...]
+    own: tuple[str, ...] = ()
 
     def protects(self, path: str) -> bool:
         """Whether this absolute path, without links, is not to be written."""
@@ -27,11 +31,12 @@ class Zones:
 def zones_for(folders: Iterable[str | Path], scratch: Path) -> Zones:
     """All is protected, `folders` (the script's) wherever they are; else temporary folders and devices are not."""
     rules = {"/": True}
-    rules.update({os.path.realpath(folder): True for folder in (*folders, Path.home())})
+    own = tuple(os.path.realpath(folder) for folder in folders)
+    rules.update(dict.fromkeys((*own, os.path.realpath(Path.home())), True))
     free = (*_ANYBODYS, tempfile.gettempdir(), scratch)
     rules.update({os.path.realpath(folder): False for folder in free})
     deepest_first = sorted(rules.items(), key=lambda rule: -len(rule[0].rstrip("/")))
-    return Zones(rules=tuple(deepest_first))
+    return Zones(rules=tuple(deepest_first), own=own)
 
 
 def is_below(path: str, folder: str) -> bool:
