@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
-import itertools
 import os
 import random
 import runpy
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,9 @@ from unvanish.errors import UnvanishError
 from unvanish.explanation.gains import measured_gain_per_layer, predicted_gain_per_layer
 from unvanish.launch.held_out import HeldOut
 from unvanish.launch.isolation import folders_of, isolated
+from unvanish.launch.seeds import shifted_seeds
 from unvanish.launch.surgeon import Surgeon
+from unvanish.launch.tail import Tail, quiet
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.schema.assemble import assemble
@@ -56,7 +56,7 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
         on_fault=on_fault,
     )
     error: str | None = None
-    with _process_state(spec.target), _shifted_seeds(spec.seed), held_out.watched(), surgeon.at_work():
+    with _process_state(spec.target), shifted_seeds(spec.seed), held_out.watched(), surgeon.at_work():
         probe.attach()
         try:
             with _ends_early(spec, probe, buffer, events):
@@ -137,17 +137,23 @@ def _run(target: Target) -> str | None:
     folder = target.directory if target.is_module else str(Path(target.program).absolute().parent)
     sys.argv = [target.program, *target.arguments]
     sys.path.insert(0, folder)
-    quiet = io.StringIO()
+    with quiet() as output:
+        return _ran(target, output)
+
+
+def _ran(target: Target, output: Tail) -> str | None:
     try:
-        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-            if target.is_module:
-                runpy.run_module(target.program, run_name="__main__", alter_sys=True)
-            else:
-                runpy.run_path(target.program, run_name="__main__")
+        if target.is_module:
+            runpy.run_module(target.program, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(target.program, run_name="__main__")
     except StopTraining:
         return None
     except SystemExit as end:
-        return None if end.code in (None, 0) else f"the script ended with exit code {end.code}"
+        if end.code in (None, 0):
+            return None
+        said = f" ({output.last_line})" if output.last_line else ""
+        return f"the script ended with exit code {end.code}{said}"
     except Exception as failure:  # noqa: BLE001 - whatever the script raises is the outcome
         return f"{type(failure).__name__}: {failure}"
     return None
@@ -186,36 +192,3 @@ def _forget_modules_of(target: Target, known: set[str]) -> None:
         file = getattr(sys.modules[name], "__file__", None)
         if file and str(file).startswith(root) and "site-packages" not in file:
             del sys.modules[name]
-
-
-@contextlib.contextmanager
-def _shifted_seeds(shift: int) -> Iterator[None]:
-    """Add `shift` to every seed that the script sets; shift the unseeded start as well."""
-    places: list[tuple[Any, str]] = [
-        (torch, "manual_seed"),
-        (torch.random, "manual_seed"),
-        (np.random, "seed"),
-        (np.random, "default_rng"),
-        (random, "seed"),
-    ]
-    originals = [getattr(owner, name) for owner, name in places]
-    unseeded = itertools.count(shift * 10**6)  # a generator of its own for each default_rng() without a seed
-
-    def shifted(original: Callable[..., Any]) -> Callable[..., Any]:
-        def seed(value: Any = None, *args: Any, **kwargs: Any) -> Any:
-            moved = (value + shift) % 2**32 if isinstance(value, int) else value
-            if value is None and original.__name__ == "default_rng":
-                moved = next(unseeded)
-            return original(moved, *args, **kwargs)
-
-        return seed
-
-    for original in (torch.manual_seed, np.random.seed, random.seed):
-        original(shift)
-    for (owner, name), original in zip(places, originals, strict=True):
-        setattr(owner, name, shifted(original))
-    try:
-        yield
-    finally:
-        for (owner, name), original in zip(places, originals, strict=True):
-            setattr(owner, name, original)
