@@ -59,8 +59,8 @@ SHIFTED: dict[str, Draw] = {
     "unseeded start": lambda: (torch.rand(1).item(), random.random(), np.random.rand()),  # noqa: NPY002
 }
 LEFT: dict[str, Draw] = {
-    "train_test_split": lambda: train_test_split(np.arange(20), random_state=3)[0].tolist(),
-    "make_moons": lambda: make_moons(8, noise=0.1, random_state=3)[0].tolist(),
+    "train_test_split": lambda: list(train_test_split(np.arange(20), random_state=3)[0]),
+    "make_moons": lambda: list(make_moons(8, noise=0.1, random_state=3)[0][:, 0]),
     "random_split": lambda: list(
         data.random_split(range(20), [10, 10], generator=torch.Generator().manual_seed(3))[0].indices
     ),

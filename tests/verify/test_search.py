@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
+from unvanish.errors import UsageError
 from unvanish.schema.treatment import Untried
 from unvanish.treatment.candidate import Candidate, candidate, of
 from unvanish.verify.search import SHORTEST, Search, SearchPlan
@@ -207,3 +208,26 @@ def test_each_seed_is_used_once_for_each_side() -> None:
     searched(engine, some("bn")).run()
     pairs = [(s.candidate, s.seed) for s in engine.specs if s.seed != 0]
     assert sorted(pairs) == sorted(itertools.product((BASELINE, "bn"), (1, 2, 3, 4, 5)))
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_an_engine_that_fails_on_the_way_leaves_what_is_known(after: int) -> None:
+    class Failing(Formulas):
+        def run(self, specs: Iterable[TrialSpec]) -> Iterator[TrialOutcome]:
+            for outcome in super().run(specs):
+                if len(self.specs) > after:
+                    raise UsageError("the cluster is gone", "start it again")
+                yield outcome
+
+    result = searched(Failing(learns_where("bn")), some("he", "bn", "skip")).run()
+    assert result.stopped == "the cluster is gone; start it again"
+    assert result.baseline.seeds
+
+
+def test_an_engine_that_never_begins_is_an_error() -> None:
+    class Broken(Formulas):
+        def run(self, specs: Iterable[TrialSpec]) -> Iterator[TrialOutcome]:
+            raise UsageError("there is no cluster", "start one")
+
+    with pytest.raises(UsageError, match="there is no cluster"):
+        searched(Broken(learns_where("bn")), some("he")).run()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unvanish.session import Session
 
 FAILED = 1
+PRACTICE = "unvanish.launch.practice"  # the script of factories
 LIVE_PORT = 8777  # the same from run to run, so that a page may stay open; another where that is taken
 FAIL_ON_MET = 3
 FailOn = Literal["warning", "critical"]
@@ -104,7 +105,7 @@ class Watcher:
         self._options = options
         self._out = out
         self._command = tuple(sys.argv)
-        self._name = new_run_id(target.name)
+        self._name = new_run_id(_called(target))
         self._launch = launch_of(os.environ)
         self._pid = os.getpid()
         self._recipe = None if options.recipe is None else Path(options.recipe).absolute()
@@ -243,6 +244,11 @@ class Watcher:
                 f"the recipe was never applied: {self._target.title} built no optimizer for its model",
                 "apply it to the script that it was made for",
             )
+        if self._surgeon is not None and self._surgeon.idle:
+            raise RecipeError(
+                f"the recipe was applied to a model that {self._target.title} does not train: no gradient came to it",
+                "apply it to the script that it was made for",
+            )
         if self.session is None and (self._out / self._name).exists():
             self.session = self._new_session()  # only children have trained
         if self.session is None:
@@ -260,6 +266,14 @@ class Watcher:
             if self.session.said is not None and stream is not None:
                 files.say(f"{self.session.said}: {self.session.path}", stream)
         return ended.code
+
+
+def _called(target: launch.Target) -> str:
+    """A run's name: of a factory that is trained for want of a script, its file and function."""
+    if target.is_module and target.name == PRACTICE and target.arguments:
+        file, _, factory = target.arguments[0].rpartition(":")
+        return f"{Path(file).stem}_{factory}".replace(".", "_")
+    return target.name
 
 
 def _isolate(scratch: Path, target: launch.Target) -> None:

@@ -28,7 +28,13 @@ from unvanish.probe.buffer import Buffer
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.schema.assemble import assemble
 from unvanish.schema.run import Event, ModelRun
+from unvanish.treatment.script_modules import room_for_modules_in
 from unvanish.verify.trial import LAST, Target, TrialOutcome, TrialSpec, diverged, fallen_below
+
+IDLE = (
+    "the treated model takes no part in the training: no gradient came to it (a copy beside the one that is trained,"
+    " or master weights that the script keeps by hand)"
+)
 
 
 def run_trial(spec: TrialSpec) -> TrialOutcome:
@@ -56,7 +62,13 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
         on_fault=on_fault,
     )
     error: str | None = None
-    with _process_state(spec.target), shifted_seeds(spec.seed), held_out.watched(), surgeon.at_work():
+    with (
+        _process_state(spec.target),
+        room_for_modules_in(Path(_folder_of(spec.target))),
+        shifted_seeds(spec.seed),
+        held_out.watched(),
+        surgeon.at_work(),
+    ):
         probe.attach()
         try:
             with _ends_early(spec, probe, buffer, events):
@@ -67,6 +79,8 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
     error = next(iter(faults), error)
     if error is None and not surgeon.done:
         error = "the script never built an optimizer for the model that was to be treated"
+    if error is None and surgeon.idle:
+        error = IDLE
     outcome = _outcome(spec, assemble(events), surgeon, error)
     surgeon.forget()
     gc.collect()
@@ -74,7 +88,7 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
 
 
 def run_isolated_trial(spec: TrialSpec) -> TrialOutcome:
-    """Run one trial in a process that ends with it: what the script writes is seen by itself alone, and then gone."""
+    """Run one trial in a process that ends with it: what the script writes it alone can see, and then it is gone."""
     target = spec.target
     folders = folders_of(
         target.program, target.directory, is_module=target.is_module, arguments=target.arguments
@@ -131,10 +145,17 @@ def _ends_early(spec: TrialSpec, probe: Probe, buffer: Buffer, events: list[Even
         handle.remove()
 
 
+def _folder_of(target: Target) -> str:
+    """What python puts first in sys.path for it."""
+    if target.is_module:
+        return target.directory
+    return str(Path(target.directory, target.program).resolve().parent)
+
+
 def _run(target: Target) -> str | None:
     """Run the script; its output is not shown. The error in one line, or None."""
     os.chdir(target.directory)
-    folder = target.directory if target.is_module else str(Path(target.program).absolute().parent)
+    folder = _folder_of(target)
     sys.argv = [target.program, *target.arguments]
     sys.path.insert(0, folder)
     with quiet() as output:

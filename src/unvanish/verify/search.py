@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from unvanish.errors import UnvanishError
 from unvanish.schema.treatment import TreatmentResult, TrialResult, Untried
 from unvanish.treatment.candidate import Candidate
 from unvanish.treatment.catalogue import rate
@@ -82,6 +83,10 @@ class Search:
             self._search()
         except KeyboardInterrupt:
             self._book.stopped = "interrupted"
+        except UnvanishError as error:  # the engine's: it can't go on
+            if not self._book.count:
+                raise
+            self._book.stopped = str(error)
         except _OutOfBudget:
             self._book.stopped = f"the budget of {self._budget:g} s was spent"
         return self._result()

@@ -31,6 +31,7 @@ from unvanish.treatment.patch.places import names_of_modules
 from unvanish.treatment.patch.reading import read_facts
 from unvanish.treatment.patch.record import Recorded, Recorder
 from unvanish.treatment.recipe import Recipe, fingerprint
+from unvanish.treatment.script_modules import room_for_modules_in
 
 
 class _Enough(BaseException):
@@ -102,6 +103,7 @@ def run_script(
     main.__dict__.update(__file__=str(script), __builtins__=__builtins__)
     with (
         _process(place, arguments, served),
+        room_for_modules_in(Path(place).parent),
         Path(os.devnull).open("w", encoding="utf-8") as nothing,
         contextlib.redirect_stdout(nothing),
     ):
