@@ -11,7 +11,7 @@ import pytest
 from unvanish.errors import UsageError
 from unvanish.schema.treatment import Untried
 from unvanish.treatment.candidate import Candidate, candidate, of
-from unvanish.verify.search import SHORTEST, Search, SearchPlan
+from unvanish.verify.search import SHORT, SHORTEST, Search, SearchPlan
 from unvanish.verify.trial import BASELINE, Target, TrialOutcome, TrialSpec, fallen_below
 
 CHANCE = 2.0
@@ -96,15 +96,58 @@ def test_the_first_that_helps_is_tested_in_pairs_and_chosen() -> None:
     assert result.steps == sum(len(engine._outcome(s).losses) for s in engine.specs)
 
 
-def test_both_sides_get_the_same_seeds_rates_and_steps() -> None:
+def test_both_sides_get_the_same_seeds_and_steps_and_the_untreated_one_its_best_rate() -> None:
     engine = Formulas(learns_where("bn"))
     searched(engine, some("bn")).run()
     tested = [s for s in engine.specs if s.fallen_to is None and s.candidate != BASELINE]
     twins = [s for s in engine.specs if s.fallen_to is None and s.candidate == BASELINE]
-    assert [(s.seed, s.steps) for s in tested] == [(s.seed, s.steps) for s in twins]
-    grid = [s.learning_rate_factor for s in tested if s.seed == 0]
-    assert sorted(grid) == [0.3, 1.0, 3.0] == sorted(s.learning_rate_factor for s in twins if s.seed == 0)
-    assert all(s.steps >= SHORTEST for s in tested)
+    paired = [(s.seed, s.steps) for s in twins if s.seed != 0]
+    assert [(s.seed, s.steps) for s in tested] == paired == [(k, SHORTEST) for k in (1, 2, 3, 4, 5)]
+    # the untreated script's own rate is known from its pilot: the beginning of that is the same trial
+    assert sorted(s.learning_rate_factor for s in twins if s.seed == 0) == [0.3, 3.0]
+
+
+def test_the_untreated_script_is_compared_at_the_rate_at_which_it_does_best() -> None:
+    def formula(spec: TrialSpec, step: int) -> float:
+        if spec.candidate == BASELINE:
+            return CHANCE - 0.004 * step * (spec.learning_rate_factor == 3.0) + 0.001 * (step % 2)
+        return CHANCE * math.exp(-0.05 * step) + 0.05
+
+    engine = Formulas(formula)
+    searched(engine, some("bn")).run()
+    assert {s.learning_rate_factor for s in engine.specs if s.candidate == BASELINE and s.seed != 0} == {3.0}
+    assert {s.learning_rate_factor for s in engine.specs if s.candidate == "bn"} == {1.0}
+
+
+def test_a_finalist_that_does_not_hold_on_its_first_seeds_costs_no_more() -> None:
+    lucky = learns_where("bn")
+    engine = Formulas(lambda spec, step: lucky(spec, step) if spec.seed == 0 else CHANCE)
+    result = searched(engine, some("bn")).run()
+    assert result.chosen is None
+    assert {s.seed for s in engine.specs} == {0, 1, 2}
+
+
+def test_flat_pilots_are_short_and_the_most_promising_get_more_steps() -> None:
+    engine = Formulas(learns_where("skip", after=60))
+    result = searched(engine, some("he", "bn", "skip", "slow"), steps=120).run()
+    assert result.chosen == "skip"
+    pilots = [(s.candidate, s.steps) for s in engine.specs if s.fallen_to is not None]
+    assert pilots[:5] == [(n, SHORT) for n in (BASELINE, "he", "bn", "skip", "slow")]
+    assert {n for n, steps in pilots if steps == 120} <= {"he", "bn", "skip"}
+
+
+def test_what_the_untreated_script_reaches_early_is_what_a_short_pilot_is_held_against() -> None:
+    slowly = learns_where("bn", speed=0.01)  # 1.5 after 30 steps: not below what comes later
+    given = [searched(Formulas(slowly), some("bn"), fallen_to=0.8, fallen_early=e).run() for e in (None, 1.7)]
+    assert given[1].chosen == "bn" and given[1].steps < given[0].steps
+
+
+@pytest.mark.parametrize("good", ["he", "slow"])
+def test_steps_are_counted_once(good: str) -> None:
+    for rate in (1.0, 3.0, 10.0):
+        engine = Formulas(learns_where(good, BASELINE if rate == 10 else good, rate=rate))
+        result = searched(engine, some("he", "bn", "skip", "slow")).run()
+        assert result.steps == sum(len(engine._outcome(s).losses) for s in engine.specs)
 
 
 def test_a_pilot_that_falls_at_once_makes_the_paired_trials_short() -> None:
