@@ -190,6 +190,54 @@ def test_a_scratch_folder_is_gone_at_the_end_and_after_a_kill() -> None:
             assert mine.exists()  # in use: it stays
 
 
+MOUNTS = """
+import os, tempfile
+from pathlib import Path
+from unvanish.launch.isolation import isolate
+from unvanish.launch.isolation.mounted import mounted
+from unvanish.launch.isolation.scratch import scratch_folder
+os.environ["UNVANISH_ISOLATION"] = "mounts"
+base = Path.cwd()
+with scratch_folder() as scratch:
+    tempfile.tempdir = str(base / "project" / "temporary")  # free, inside of what is protected
+    isolate(scratch, [base / "project"])
+    (base / "project" / "x").write_text("script's")
+    (base / "project" / "temporary" / "kept").write_text("kept")
+    inside = [p for p, _ in mounted() if "unvanish-scratch" in p]
+    assert not inside, inside
+    assert not (base / "project" / "temporary" / "removed").exists()
+    (base / "project" / "temporary" / "removed").touch()
+    (base / "project" / "temporary" / "removed").unlink()
+assert not scratch.exists()
+"""
+
+
+def test_nothing_of_the_users_is_mounted_in_what_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "project" / "temporary" / "users").mkdir(parents=True)
+    (tmp_path / "project" / "temporary" / "users" / "x").write_text("user's")
+    (tmp_path / "project" / "x").write_text("user's")
+    if not way_is_open("mounts", tmp_path):
+        pytest.skip("mounts are refused here")
+    done = subprocess.run(
+        [sys.executable, "-c", MOUNTS], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "project" / "x").read_text() == "user's"
+    assert (tmp_path / "project" / "temporary" / "users" / "x").read_text() == "user's"
+    assert (tmp_path / "project" / "temporary" / "kept").read_text() == "kept"
+    assert sorted(p.name for p in (tmp_path / "project" / "temporary").iterdir()) == ["kept", "users"]
+
+
+def test_a_folder_in_which_something_is_mounted_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s" / "aside").mkdir(parents=True)
+    there = [(str(tmp_path / "s" / "aside"), "ext4")]
+    monkeypatch.setattr("unvanish.launch.isolation.scratch.mounted", lambda: there)
+    remove(tmp_path / "s")
+    assert (tmp_path / "s" / "aside").exists()
+
+
 def test_apart_gives_what_it_gives_and_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("user's")
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from unvanish.launch.isolation.mounted import mounted
 from unvanish.launch.isolation.zones import Zones, is_below
 
-_OCTAL = re.compile(r"\\([0-7]{3})")
 _NEWNS, _NEWUSER = 0x00020000, 0x10000000
 _BIND, _REC, _PRIVATE, _REMOUNT, _RDONLY, _RELATIME = 0x1000, 0x4000, 0x40000, 0x20, 0x1, 0x200000
+_DETACH = 0x2
 _MOST, _MOST_LOOKED_AT = 400, 5000  # folders that mounts take; files
 # of root's own folders, those that hold programs and the system's state; a script's data lie elsewhere
 _SYSTEM = frozenset(
@@ -48,7 +48,7 @@ def mount_overlays(zones: Zones, scratch: Path) -> None:
     Raises:
         OSError: it can't be done here; then nothing has changed.
     """
-    places = tuple(_places(zones, _mounted()))
+    places = tuple(_places(zones, mounted()))
     here = os.getcwd()
     _try_in_a_child(places, zones.own, scratch)
     _enter()
@@ -129,6 +129,9 @@ class _Mounts:
                 self._overlay(place.path, source[place.path])
             except OSError:  # in a user namespace: what is mounted in it may not be hidden
                 self._split(place.path)
+        for place in self._places:
+            if place.inner:  # whoever removes the scratch folder must not find the user's files in it
+                _call("umount2", source[place.path].encode(), _DETACH)
 
     def _split(self, folder: str) -> None:
         """An overlay for each folder in it; what lies in it directly can't be written."""
@@ -181,7 +184,7 @@ def _flags_of(folder: str) -> int:
     return (there & 0b1110) | (there & 0xC00) | (_RELATIME if there & 0x1000 else 0)
 
 
-def _places(zones: Zones, mounted: list[tuple[str, str]]) -> Iterator[_Place]:
+def _places(zones: Zones, others: list[tuple[str, str]]) -> Iterator[_Place]:
     """The folders to mount at, outer ones first, each where its own state differs from that around it."""
     found: dict[str, bool] = {}
     for entry in _folders_in("/"):
@@ -189,13 +192,13 @@ def _places(zones: Zones, mounted: list[tuple[str, str]]) -> Iterator[_Place]:
             found[entry] = True
     found.update({folder: rule for folder, rule in zones.rules if folder != "/" and os.path.isdir(folder)})
     roots = [folder for folder, rule in found.items() if rule]
-    for point, kind in mounted:  # an overlay does not show what is mounted below it
+    for point, kind in others:  # an overlay does not show what is mounted below it
         if any(is_below(point, root) for root in roots):
             found.setdefault(point, zones.protects(point) and kind not in _NO_DISK)
             if kind in _NO_DISK:
                 found[point] = False
     state: dict[str, bool] = {}
-    points = {point for point, _ in mounted}
+    points = {point for point, _ in others}
     for folder in sorted(found, key=len):
         around = max((f for f in state if is_below(folder, f)), key=len, default=None)
         if around is None and not found[folder]:
@@ -203,22 +206,6 @@ def _places(zones: Zones, mounted: list[tuple[str, str]]) -> Iterator[_Place]:
         if around is None or state[around] != found[folder] or (folder in points and state[around]):
             state[folder] = found[folder]
             yield _Place(path=folder, protected=found[folder], inner=around is not None)
-
-
-def _mounted() -> list[tuple[str, str]]:
-    """(mount point, file system) of all that is mounted but the root."""
-    try:
-        lines = (
-            Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        )
-    except OSError:
-        return []
-    found = {}
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        point = _OCTAL.sub(lambda m: chr(int(m[1], 8)), before.split(" ")[4])  # a space is \\040
-        found[point] = after.split(" ")[0]
-    return [(point, kind) for point, kind in found.items() if point != "/" and os.path.isdir(point)]
 
 
 # --- the kernel ---------------------------------------------------------------------------------------------

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unvanish.launch.isolation.mounted import mounted
+from unvanish.launch.isolation.zones import is_below
+
 fcntl: Any = None
 with contextlib.suppress(ImportError):  # Windows has none
     fcntl = importlib.import_module("fcntl")
@@ -39,7 +42,12 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, folders without any permission too."""
+    """Remove a folder with all that is in it, folders without any permission too.
+
+    Not where anything is mounted in it: that is no scratch.
+    """
+    if any(is_below(point, os.path.realpath(folder)) for point, _ in mounted()):
+        return
 
     def again(function: Any, path: str, _: Any) -> None:
         with contextlib.suppress(OSError):
