@@ -1,7 +1,8 @@
 """The source patch of a recipe, made and rehearsed in a process of its own: `python -m unvanish.launch.patching`.
 
 The script is run up to its first optimizer step, to see where its model is built; then twice for a few steps, patched
-and treated by the recipe, to see whether both do the same. Nothing of the user's is written.
+and treated by the recipe, to see whether both do the same. Nothing of the user's is written: what the script
+writes goes to a scratch folder.
 """
 
 from __future__ import annotations
