@@ -50,6 +50,7 @@ def build():
 """
 )
 
+CLINIC = Path(__file__).parents[2] / "benchmarks" / "clinic" / "flow"
 USERS = ("best.pt", "log.csv")
 
 
@@ -141,3 +142,17 @@ def test_a_cure_from_end_to_end(folder: Path) -> None:
 def test_only_what_is_asked_for_is_tried(folder: Path) -> None:
     result = treated(folder, "--only", "residual,xavier", "sick.py")
     assert {t["name"] for t in result["trials"]} <= {"residual", "residual_scaled", "xavier"}
+
+
+@pytest.mark.slow
+def test_gains_of_norms_that_are_far_too_small_are_cured(folder: Path) -> None:
+    source = CLINIC / "wine_layernorm.py"
+    (folder / source.name).write_text(source.read_text())
+    result = treated(folder, source.name)
+    chosen = next(t for t in result["trials"] if t["name"] == result["chosen"])
+    assert chosen["outcome"] == "cured" and chosen["seeds"] == 5
+    done = subprocess.run(
+        [sys.executable, "-m", "unvanish", "run", "--quiet", "--seed", "101", "--recipe", result["recipe"], source.name],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert float(done.stdout.split()[-1]) < 0.4  # the clinic's own bar

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 from collections.abc import Callable
 
@@ -114,6 +116,13 @@ def test_classes_know_instances_made_before_and_after() -> None:
         assert isinstance(torch.default_generator, torch.Generator)
         torch.randperm(4, generator=new[2])
     assert all(isinstance(n, type(o)) for n, o in zip(new, old, strict=True))
+
+
+def test_generators_can_be_pickled_and_copied() -> None:
+    with shifted_seeds(1):
+        for made in (np.random.RandomState(0), random.Random(0)):
+            for again in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):  # noqa: S301
+                assert again.random() == copy.deepcopy(made).random()
 
 
 def test_all_is_put_back() -> None:

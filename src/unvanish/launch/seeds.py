@@ -126,7 +126,7 @@ class _Shifter:
             def seed(self, seed: Any = None) -> None:
                 super().seed(shifter.numpy_seed(seed))
 
-        return RandomState
+        return _named_as(RandomState, original)
 
     def python_random(self) -> type:
         """Python's class."""
@@ -136,7 +136,7 @@ class _Shifter:
             def seed(self, a: Any = None, version: int = 2) -> None:
                 super().seed(shifter.moved(a), version)
 
-        return Random
+        return _named_as(Random, original)
 
     def torch_generator(self) -> type:
         """torch's class."""
@@ -154,7 +154,7 @@ class _Shifter:
                 if self.given is not None:
                     super().manual_seed(self.given)
 
-        return Generator
+        return _named_as(Generator, original)
 
     def random_split(self, original: Callable[..., Any], kind: type) -> Callable[..., Any]:
         """A split of the data is the same for all seeds, where the generator was seeded for it."""
@@ -174,6 +174,13 @@ class _Shifter:
 
 
 _NAMES = ("seed", "a")
+
+
+def _named_as(kind: type, original: type) -> type:
+    """So that a script's generators can be pickled: under this name, a class is found."""
+    kind.__qualname__, kind.__name__ = original.__qualname__, original.__name__
+    kind.__module__ = "numpy.random" if original is np.random.RandomState else original.__module__
+    return kind
 
 
 def _like(original: type) -> type:

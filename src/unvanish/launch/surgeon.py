@@ -13,8 +13,10 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from unvanish.errors import RecipeError, UnvanishError
+from unvanish.launch.copies import copies_of
 from unvanish.launch.trained import Trained
 from unvanish.probe.discover import LooseParameters, holders, living_modules, parameters_of
+from unvanish.probe.standin import LAYERS
 from unvanish.schema.call import Batch
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Prescription
@@ -65,6 +67,7 @@ class Surgeon:
         self._wanted_rate = learning_rate
         self._patient = patient
         self._on_fault = on_fault
+        self.asides = 0  # as of all that stands in for nn.Module.__call__
         self._met: set[int] = set()  # ids of what was treated
         self._optimizers: list[Optimizer] = []
         self._undone: list[Undo] = []
@@ -113,27 +116,30 @@ class Surgeon:
             original(optimizer, *args, **kwargs)
             self._see(optimizer)
 
-        called = nn.Module.__call__
-
-        def calling(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if self.done and nn.Module.__call__ is calling:
-                nn.Module.__call__ = called  # type: ignore[method-assign]
-            self._before_forward(module, args, kwargs)
-            return called(module, *args, **kwargs)
-
-        # no global hook: those are not given what a module is called with by name
-        self._called = called
         self._handle = register_optimizer_step_pre_hook(self._before_step)
         Optimizer.__init__ = built  # type: ignore[method-assign, assignment]
         if self._prescriptions:
-            nn.Module.__call__ = calling  # type: ignore[method-assign]
+            LAYERS.add(self)
 
     def end(self) -> None:
         """Take the hooks away."""
         Optimizer.__init__ = self._original  # type: ignore[method-assign]
-        nn.Module.__call__ = self._called  # type: ignore[method-assign]
+        LAYERS.remove(self)
         self._handle.remove()
         self._trained.end()
+
+    def over(self, original: Callable[..., Any], live: Callable[[], bool]) -> Callable[..., Any]:
+        """What stands in for nn.Module.__call__; no global hook, as that is not told what is passed by name."""
+
+        def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807 - it stands in for it
+            if not torch.compiler.is_compiling() and live():
+                if self.done:
+                    LAYERS.remove(self)
+                else:
+                    self._before_forward(module, args, kwargs)
+            return original(module, *args, **kwargs)
+
+        return __call__
 
     def forget(self) -> None:
         """Let go of the script's objects."""
@@ -212,7 +218,7 @@ class Surgeon:
     def _operate_on(self, models: Sequence[nn.Module], batch: Batch | None = None) -> None:
         try:
             for model in models:
-                copies = [c for c in _copies_of(model) if id(c) not in self._met]
+                copies = [c for c in copies_of(model) if id(c) not in self._met]
                 self._met |= {id(model), *map(id, copies)}
                 self._treat(model, self._prescriptions, batch)
                 self._trained.watch(model)
@@ -247,19 +253,6 @@ class Surgeon:
         finally:
             for parameter in copy.parameters() if all_frozen else frozen:
                 parameter.requires_grad_(False)
-
-
-def _copies_of(model: nn.Module) -> list[nn.Module]:
-    """Other modules of the same class, names and shapes with the same values: copies that the script has made."""
-    mark, kind, mine = fingerprint(model), type(model), {id(p) for p in model.parameters()}
-    found = []
-    for other in living_modules():
-        if type(other) is not kind or other is model or any(id(p) in mine for p in other.parameters()):
-            continue
-        pairs = zip(model.parameters(), other.parameters(), strict=False)
-        if fingerprint(other) == mark and all(p.dtype == q.dtype and torch.equal(p, q) for p, q in pairs):
-            found.append(other)
-    return found
 
 
 def _count(module: nn.Module) -> int:
