@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from unvanish import cli
+from unvanish import cli, launch
+from unvanish.cli.watch import _called, _shown
 
 DATA = """
 import sys
@@ -84,6 +85,15 @@ def test_what_can_not_be_treated_is_one_clear_line(
     assert cli.main(["treat", *words]) == 1
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in told and told.startswith("unvanish: ")
+
+
+def test_the_run_of_a_factory_is_called_by_its_file_and_function() -> None:
+    factory = launch.Target(
+        name="unvanish.launch.practice", arguments=("a/nets.py:Nets.deep",), is_module=True
+    )
+    assert (_called(factory), _shown(factory)) == ("nets_Nets_deep", "a/nets.py:Nets.deep")
+    module = launch.Target(name="package.train", arguments=("x",), is_module=True)
+    assert (_called(module), _shown(module)) == ("package.train", "package.train")
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ class Watcher:
         return Session(
             out=self._out,
             command=self._command,
-            script=self._target.name,
+            script=_shown(self._target),
             seed=self._options.seed,
             every=self._options.every,
             exact=self._options.exact,
@@ -270,10 +270,17 @@ class Watcher:
 
 def _called(target: launch.Target) -> str:
     """A run's name: of a factory that is trained for want of a script, its file and function."""
-    if target.is_module and target.name == PRACTICE and target.arguments:
-        file, _, factory = target.arguments[0].rpartition(":")
-        return f"{Path(file).stem}_{factory}".replace(".", "_")
-    return target.name
+    file, _, factory = _shown(target).rpartition(":")
+    return f"{Path(file).stem}_{factory}".replace(".", "_") if _is_practice(target) else target.name
+
+
+def _shown(target: launch.Target) -> str:
+    """What the user has named."""
+    return target.arguments[0] if _is_practice(target) else target.name
+
+
+def _is_practice(target: launch.Target) -> bool:
+    return target.is_module and target.name == PRACTICE and bool(target.arguments)
 
 
 def _isolate(scratch: Path, target: launch.Target) -> None:
