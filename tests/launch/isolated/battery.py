@@ -331,6 +331,19 @@ def tensorboard():
 
 
 @case
+def pipes():
+    if sys.argv[2] == "python":  # the user's own, with someone at its other end
+        number = os.open("pipe", os.O_RDWR | os.O_NONBLOCK)
+        with open("pipe", "w") as file:
+            file.write("x")
+        assert os.read(number, 1) == b"x"
+    os.mkfifo("own_pipe")
+    number = os.open("own_pipe", os.O_RDWR)
+    os.write(number, b"x")
+    assert os.read(number, 1) == b"x"
+
+
+@case
 def native_writes_are_held():
     if sys.argv[2] == "mounts":
         subprocess.run(["sh", "-c", "echo x >> notes.txt; rm log.csv; touch native"], check=True)

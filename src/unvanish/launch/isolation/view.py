@@ -107,6 +107,8 @@ class View:
         place = self.place(real)
         own = self._upper + real
         if place == real and os.path.lexists(real):
+            if not _can_be_copied(real):
+                return real  # a pipe, a device: what is written to it is for whoever reads it
             self._copy_up(real, own, content=keep)
         elif place == real or not os.path.lexists(own):
             self._room_for(real)
@@ -121,6 +123,8 @@ class View:
         if os.path.isdir(place) and not os.path.islink(place):
             self._merge(real)
         elif place == real and os.path.lexists(real):
+            if not _can_be_copied(real):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
             self._copy_up(real, own, content=True)
         return own, real
 
@@ -174,8 +178,6 @@ class View:
             os.symlink(os.readlink(real), own)
         elif os.path.isdir(real):
             os.makedirs(own, exist_ok=True)
-        elif not stat.S_ISREG(os.stat(real).st_mode):
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), real)
         elif content:
             shutil.copyfile(real, own)
         else:
@@ -193,5 +195,10 @@ class View:
             place = self.place(inner)
             if os.path.isdir(place) and not os.path.islink(place):
                 self._merge(inner)
-            elif place == inner:
+            elif place == inner and _can_be_copied(inner):
                 self._copy_up(inner, self._upper + inner, content=True)
+
+
+def _can_be_copied(path: str) -> bool:
+    mode = os.lstat(path).st_mode
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)

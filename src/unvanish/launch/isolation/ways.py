@@ -38,8 +38,8 @@ def isolate(scratch: Path, folders: Iterable[str | Path]) -> str:
         UsageError: the way that the environment asks for is not open here, or is none.
     """
     asked = os.environ.get(ASKED, "").strip()
-    if asked == "none":
-        return asked
+    if asked == "none" or os.name != "posix":
+        return "none"
     if asked and asked not in WAYS:
         raise UsageError(
             f"{ASKED}={asked[:40]} is no way to isolate", f"choose from {', '.join((*WAYS, 'none'))}"
@@ -79,13 +79,17 @@ def redirected(scratch: Path, folders: Iterable[str | Path]) -> Iterator[None]:
 
 
 def apart(work: Callable[[], T], folders: Iterable[str | Path]) -> T:
-    """What `work` gives, run in a fork of this process that is isolated; without forks, in this process, redirected.
+    """What `work` gives, run in an isolated fork of this process; where it is not Linux, in this process, redirected.
+
+    A fork is what mounts need, and not safe with the frameworks of macOS. Windows has neither.
 
     Raises:
         UnvanishError: what `work` raises of these. ScriptError: the process did not come to its end.
     """
+    if os.name != "posix" or os.environ.get(ASKED, "").strip() == "none":
+        return work()
     with scratch_folder() as scratch:
-        if not hasattr(os, "fork") or threading.active_count() > 1:
+        if not sys.platform.startswith("linux") or threading.active_count() > 1:
             with redirected(scratch, folders):
                 return work()
         near, far = Pipe(duplex=False)
