@@ -142,6 +142,18 @@ def test_what_the_untreated_script_reaches_early_is_what_a_short_pilot_is_held_a
     assert given[1].chosen == "bn" and given[1].steps < given[0].steps
 
 
+def test_what_is_on_its_way_gets_more_steps_before_others_are_tried() -> None:
+    def formula(spec: TrialSpec, step: int) -> float:
+        speed = {"he": 0.003, "slow": 0.2}.get(spec.candidate, 0.0)
+        return CHANCE * math.exp(-speed * step) + 0.002 * (step % 2)
+
+    engine = Formulas(formula)
+    result = searched(engine, some("he", "bn", "skip", "slow"), steps=120).run()
+    assert result.chosen == "he"
+    assert "slow" not in {s.candidate for s in engine.specs}
+    assert [s.steps for s in engine.specs if s.candidate == "he" and s.fallen_to is not None] == [SHORT, 120]
+
+
 @pytest.mark.parametrize("good", ["he", "slow"])
 def test_steps_are_counted_once(good: str) -> None:
     for rate in (1.0, 3.0, 10.0):

@@ -13,6 +13,7 @@ from unvanish.verify.rows import UNTREATED
 from unvanish.verify.trial import BASELINE, TrialOutcome, fallen_below
 
 ALIKE = 0.02  # of the losses' scale: pilots that end so close to each other are equally promising
+ON_ITS_WAY = 0.4  # of the way from what the untreated script does to what it never reaches
 QUICK = 20  # steps: falls that differ by less are equally quick
 
 
@@ -51,6 +52,18 @@ class Pilots:
             bars = [b for b in (self.chance, *(o.last for o in untreated)) if b is not None]
             level = min(filter(math.isfinite, bars), default=outcome.first)
         return fallen_below(outcome.losses, level)
+
+    def coming(self, side: Candidate) -> bool:
+        """Whether it has not fallen yet and is clearly on its way: most likely it lacks a few steps."""
+        return any(self._on_its_way(o) for o in self.of(side, 1.0)) and self.needed(side) is None
+
+    def _on_its_way(self, outcome: TrialOutcome) -> bool:
+        level = self.level(outcome.spec.steps)
+        untreated = [o.last for o in self.of(UNTREATED, 1.0) if o.losses and not o.diverged]
+        start = min((b for b in (self.chance, *untreated) if b is not None), default=None)
+        if level is None or start is None or outcome.error is not None or outcome.diverged:
+            return False
+        return fallen_below(outcome.losses, start - ON_ITS_WAY * (start - level))
 
     @property
     def known(self) -> tuple[Candidate, ...]:

@@ -127,9 +127,17 @@ class Search:
             wave = queue[start : start + size]
             specs = [self._spec(c, factor=(rates or {}).get(c.name, 1.0)) for c in wave]
             self._pilot(specs, stage, len(queue) - start)
-            if self._one_cures():
+            if self._one_cures() or self._one_comes(wave):
                 return True
         return False
+
+    def _one_comes(self, wave: Sequence[Candidate]) -> bool:
+        """What is on its way gets more steps before others are tried."""
+        some = [c for c in wave if self._steps < self._plan.steps and self._pilots.coming(c)]
+        if not some:
+            return False
+        self._pilot([self._spec(c, steps=self._plan.steps) for c in some], "longer trials", len(some))
+        return self._one_cures()
 
     def _one_cures(self) -> bool:
         """Test those that are new, the quickest first, until one is cured."""
@@ -153,7 +161,10 @@ class Search:
         if steps <= self._steps:
             return False
         self._steps = steps
-        some = self._pilots.promising(count)
+        some = [
+            c for c in self._pilots.promising(count)
+            if not any(o.spec.steps >= steps for o in self._pilots.of(c, self._pilots.rate(c)))
+        ]  # fmt: skip
         if self._plan.fallen_to is None:
             self._pilot([self._spec(UNTREATED)], "longer trials", 1 + len(some))
         return self._in_waves(some, "longer trials", {c.name: self._pilots.rate(c) for c in some})
