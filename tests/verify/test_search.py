@@ -11,7 +11,8 @@ import pytest
 from unvanish.errors import UsageError
 from unvanish.schema.treatment import Untried
 from unvanish.treatment.candidate import Candidate, candidate, of
-from unvanish.verify.search import SHORT, SHORTEST, Search, SearchPlan
+from unvanish.verify.search import SHORTEST, Search
+from unvanish.verify.search_plan import SHORT, SearchPlan
 from unvanish.verify.trial import BASELINE, Target, TrialOutcome, TrialSpec, fallen_below
 
 CHANCE = 2.0

@@ -18,7 +18,7 @@ from unvanish.treatment.candidate import Candidate, candidate, pick
 from unvanish.treatment.catalogue import flow_candidates
 from unvanish.treatment.planner import candidates_for
 from unvanish.treatment.recipe import fingerprint_of
-from unvanish.verify.search import SHORT, SearchPlan
+from unvanish.verify.search_plan import SHORT, SearchPlan
 from unvanish.verify.trial import Target, tail_length
 
 EARLY = 30  # steps: what falls ill later than this is well at first
