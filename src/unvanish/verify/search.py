@@ -117,7 +117,7 @@ class Search:
             self._test(finalist, length)
             outcome, _ = self._book.judged(finalist)
             longest = LENGTHENED * self._plan.steps
-            if outcome == "improved" and length < longest:  # too short to tell, perhaps
+            if outcome in ("improved", "no_better") and length < longest:  # too short to tell, perhaps
                 self._test(finalist, min(max(2 * length, SHORT), longest))
                 outcome, _ = self._book.judged(finalist)
             if outcome == "cured":
