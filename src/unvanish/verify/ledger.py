@@ -24,6 +24,7 @@ class Ledger:
     pilots: Pilots
     start: float = field(default_factory=time.monotonic)
     final: list[TrialOutcome] = field(default_factory=list)  # of the paired tests
+    grid: list[TrialOutcome] = field(default_factory=list)  # of finalists, whole, on the pilots' seed
     tested: list[str] = field(default_factory=list)  # names of the finalists
     count: int = 0  # trials
     steps: int = 0  # of all of them

@@ -24,12 +24,13 @@ from unvanish.verify.search_plan import SHORT, SearchPlan
 from unvanish.verify.trial import BASELINE, Engine, TrialOutcome, TrialSpec
 
 GRID = (0.3, 3.0)  # beside the script's own rate, for the untreated side: it is to be beaten at its best
+LOWER = 0.3  # of the rate of its pilot, for the treated side
 WIDE_GRID = (0.1, 0.3, 3.0, 10.0)  # where nothing has helped at the script's own rate
 WAVE, WIDEST_WAVE = 3, 6  # pilots at a time: the machine's workers, between these
 MOST_PILOTS = 12
 MOST_FINALISTS = 4
 SHORTEST = 30  # steps of a paired trial: a tenth of them, and no fewer than seven, are what is compared
-ROOM = 1.25  # times the steps after which the pilot's loss had fallen
+ROOM = 1.5  # times the steps after which the pilot's loss had fallen
 LENGTHENED = 2  # times a trial's length, where the trials were too short to tell
 PROMISING, MOST_PROMISING = 3, 2  # get more steps; other rates, and twice as many steps
 FIRST_SEEDS = 2  # of a finalist: where it does not learn on these, the others are not run
@@ -149,12 +150,11 @@ class Search:
         return self._one_cures()
 
     def _test(self, finalist: Candidate, steps: int) -> None:
-        """The finalist at the rate of its pilot against the untreated script at its best one, on the paired seeds.
+        """Each side at the rate at which it does best on the pilot's seed, on paired seeds that no pilot has seen.
 
-        The finalist's own rate was found on the pilot's seed, by fewer tries than the untreated side gets: what is
-        unequal is against it. Its first seeds may show that it does not hold; the rest is then not run.
+        The finalist's first seeds may show that it does not hold; the rest is then not run.
         """
-        seeds, factor = self._plan.seeds, self._pilots.rate(finalist)
+        seeds, factor = self._plan.seeds, self._treated_rate(finalist, steps)
         first = [self._pair(finalist, seed, factor, steps) for seed in seeds[:FIRST_SEEDS]]
         self._run(first, "paired seeds", 2 * len(seeds), self._book.final)
         own = [o for o in self._book.final if o.spec in first]
@@ -166,6 +166,18 @@ class Search:
         done = [o.spec for o in self._book.final]
         specs = [s for s in (*rest, *twins) if s not in done]
         self._run(specs, "paired seeds", len(specs), self._book.final)
+
+    def _treated_rate(self, finalist: Candidate, steps: int) -> float:
+        """That of its pilot, or a lower one that goes nearly as far: what falls fast may fall over later."""
+        own = self._pilots.rate(finalist)
+        specs = [
+            self._spec(finalist, factor=factor, steps=steps, whole=True) for factor in (own, LOWER * own)
+        ]
+        self._run(specs, "learning rates", len(specs) + 2 * len(self._plan.seeds), self._book.grid)
+        return (
+            best_rate([o for o in self._book.grid if o.spec in specs], finalist.name, self._book.chance)
+            or own
+        )
 
     def _untreated_rate(self, steps: int) -> float:
         """Where the untreated script does best in so many steps; what was run already counts."""
