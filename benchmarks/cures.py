@@ -44,7 +44,7 @@ from unvanish.verify.engines.local import LocalEngine
 from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
 
 FRESH_SEEDS = (101, 102, 103)
-RUNNER = "unvanish.launch.trial:run_trial"
+RUNNER = "unvanish.launch.trial:run_isolated_trial"
 RATES = (0.1, 0.3, 1.0, 3.0, 10.0)
 WHOLE = 10**6  # steps: the script ends by itself
 TIMEOUT = 900  # seconds

@@ -158,7 +158,8 @@ def test_every_option_is_in_the_reference_and_no_other() -> None:
     for name, one in command.commands.items():
         section = re.search(rf"## `unvanish {name}[ `](.*?)(?=\n## |\Z)", text, re.DOTALL)
         assert section is not None, name
-        there = {o for p in one.params if isinstance(p, click.Option) for o in p.opts} - {"--help"}
+        shown = [p for p in one.params if isinstance(p, click.Option) and not p.hidden]
+        there = {o for p in shown for o in p.opts} - {"--help"}
         said = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", section.group(0)))
         assert said <= there | {"--out", "-"}, f"{name}: {said - there}"
         missing = {o for o in there if o.startswith("--")} - said

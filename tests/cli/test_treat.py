@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from unvanish import cli
+from unvanish import cli, launch
+from unvanish.cli.watch import _called, _shown
 
 DATA = """
 import sys
@@ -34,6 +35,10 @@ for epoch in range(30):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    torch.save(model.state_dict(), "best.pt")
+    model.load_state_dict(torch.load("best.pt"))
+    with open("log.csv", "a") as log:
+        log.write("a line\\n")
 print("final loss:", loss.item())
 """
 )
@@ -46,11 +51,16 @@ def build():
 """
 )
 
+CLINIC = Path(__file__).parents[2] / "benchmarks" / "clinic" / "flow"
+USERS = ("best.pt", "log.csv")
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, source in (("sick.py", SICK), ("well.py", WELL), ("nets.py", FACTORY)):
         (tmp_path / name).write_text(source, encoding="utf-8")
+    for name in USERS:
+        (tmp_path / name).write_text("the user's\n")
     (tmp_path / "idle.py").write_text("print('nothing')\n", encoding="utf-8")
     (tmp_path / "broken.py").write_text("raise RuntimeError('no data')\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -77,6 +87,15 @@ def test_what_can_not_be_treated_is_one_clear_line(
     assert said in told and told.startswith("unvanish: ")
 
 
+def test_the_run_of_a_factory_is_called_by_its_file_and_function() -> None:
+    factory = launch.Target(
+        name="unvanish.launch.practice", arguments=("a/nets.py:Nets.deep",), is_module=True
+    )
+    assert (_called(factory), _shown(factory)) == ("nets_Nets_deep", "a/nets.py:Nets.deep")
+    module = launch.Target(name="package.train", arguments=("x",), is_module=True)
+    assert (_called(module), _shown(module)) == ("package.train", "package.train")
+
+
 @pytest.mark.parametrize(
     "words", [["--seeds", "1", "x.py"], ["--engine", "cloud", "x.py"], ["--allow", "all", "x.py"], []]
 )
@@ -85,11 +104,16 @@ def test_wrong_usage(words: list[str], folder: Path) -> None:
 
 
 def treated(folder: Path, *words: str) -> dict[str, Any]:
+    """The result of a treatment, which leaves the user's files as they are."""
+    before = {name: ((folder / name).read_text(), (folder / name).stat().st_mtime_ns) for name in USERS}
     done = subprocess.run(
         [sys.executable, "-m", "unvanish", "treat", "--seed", "1", "--json", "t.json", *words],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    after = {name: ((folder / name).read_text(), (folder / name).stat().st_mtime_ns) for name in USERS}
+    assert before == after
+    assert {p.name for p in folder.iterdir() if p.suffix in (".pt", ".csv")} == set(USERS)
     return {**json.loads((folder / "t.json").read_text()), "told": done.stderr}
 
 
@@ -128,3 +152,17 @@ def test_a_cure_from_end_to_end(folder: Path) -> None:
 def test_only_what_is_asked_for_is_tried(folder: Path) -> None:
     result = treated(folder, "--only", "residual,xavier", "sick.py")
     assert {t["name"] for t in result["trials"]} <= {"residual", "residual_scaled", "xavier"}
+
+
+@pytest.mark.slow
+def test_gains_of_norms_that_are_far_too_small_are_cured(folder: Path) -> None:
+    source = CLINIC / "wine_layernorm.py"
+    (folder / source.name).write_text(source.read_text())
+    result = treated(folder, source.name)
+    chosen = next(t for t in result["trials"] if t["name"] == result["chosen"])
+    assert chosen["outcome"] == "cured" and chosen["seeds"] == 5
+    done = subprocess.run(
+        [sys.executable, "-m", "unvanish", "run", "--quiet", "--seed", "101", "--recipe", result["recipe"], source.name],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert float(done.stdout.split()[-1]) < 0.4  # the clinic's own bar

@@ -269,3 +269,72 @@ def test_torch_is_as_it_was_afterwards() -> None:
     model = net()
     step(model, torch.optim.SGD(model.parameters(), lr=0.1))
     assert not work.done
+
+
+class ByName(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = net()
+
+    def forward(self, *, x: Tensor, scale: float) -> Tensor:
+        return self.layers(x * scale)
+
+
+def test_what_a_model_is_called_with_by_name_is_the_batch_that_a_treatment_measures() -> None:
+    model, tensors = ByName(), []
+    work, faults = surgeon((of("init", scheme="lsuv"),))
+    with work.at_work():
+        optimizer = torch.optim.SGD(list(model.parameters())[:2], lr=0.0)
+        tensors = [p.clone() for p in model.parameters()]
+        model(x=torch.randn(64, 4), scale=100.0).mean().backward()
+        optimizer.step()
+    assert not faults and work.done and not work.idle
+    first = model.layers[0]
+    out = first(torch.randn(4096, 4) * 100.0)
+    assert out.std().item() == pytest.approx(1.0, rel=0.2)  # measured at the scale that it was called with
+    assert not torch.equal(tensors[0], first.weight)
+
+
+def test_a_model_that_first_meets_its_batch_in_the_forward_pass_is_treated_in_that_very_pass() -> None:
+    model = ByName()
+    work, faults = surgeon((of("init", scheme="lsuv"),), mark=fingerprint(model), patient=True)
+    with work.at_work():
+        optimizer = torch.optim.SGD(list(model.layers[0].parameters()), lr=0.0)
+        before = model.layers[2].weight.clone()
+        model(x=torch.randn(64, 4), scale=1.0).mean().backward()
+        optimizer.step()
+    assert not faults and not torch.equal(before, model.layers[2].weight)
+
+
+def test_calls_of_modules_are_torchs_own_again_once_the_treatment_is_in() -> None:
+    own, model = nn.Module.__call__, net()
+    work, _ = surgeon(RELU_HE)
+    with work.at_work():
+        assert nn.Module.__call__ is not own
+        step(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        assert nn.Module.__call__ is own
+    assert nn.Module.__call__ is own
+
+
+def test_masters_kept_by_hand_are_idle() -> None:
+    model = net()
+    masters = copy.deepcopy(model).double()
+    work, _ = surgeon(RELU_HE)
+    with work.at_work():
+        optimizer = torch.optim.SGD(masters.parameters(), lr=0.1)
+        model(torch.ones(5, 4)).sum().backward()
+        for master, parameter in zip(masters.parameters(), model.parameters(), strict=True):
+            master.grad = parameter.grad.double() if parameter.grad is not None else None
+        optimizer.step()
+    assert work.done and work.idle
+
+
+def test_parameters_that_are_used_without_a_call_of_their_module_are_trained() -> None:
+    model = net()
+    work, _ = surgeon(RELU_HE)
+    with work.at_work():
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        (model[0].weight.square().sum()).backward()
+        optimizer.step()
+    assert work.done and not work.idle
+    assert not any(p._backward_hooks for p in model.parameters())

@@ -12,6 +12,7 @@ import torch
 
 from unvanish.launch.trial import run_trial
 from unvanish.schema.treatment import Prescription
+from unvanish.verify.engines.local import LocalEngine
 from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
 
 SCRIPT = """
@@ -142,3 +143,59 @@ def test_a_trial_that_is_asked_to_draws_its_signal_and_trains_as_without(tmp_pat
     assert len(drawn.signal.rows) == plain.depth == 3
     first = [row[0] for row in drawn.signal.cells]
     assert first[-1] == 0.0 and first[0] < first[1] < -0.5, "sigmoids take of it, layer by layer"
+
+
+BESIDE = """
+import calendar, copy, html
+import torch
+from torch import nn
+assert calendar.MINE and html.escape("<") == "&lt;"
+net = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 2))
+trained = copy.deepcopy(net).double()
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+for _ in range(30):
+    trained.zero_grad()
+    trained(torch.randn(4, 4).double()).sum().backward()
+    for own, other in zip(net.parameters(), trained.parameters()):
+        own.grad = other.grad.float()
+        other.data.copy_(own.data)
+    optimizer.step()
+    loss = nn.functional.mse_loss(net(torch.ones(1, 4)).detach(), torch.zeros(1, 2))
+"""
+
+
+def test_a_treated_model_that_is_not_trained_is_an_error_and_modules_beside_the_script_are_its_own(
+    tmp_path: Path,
+) -> None:
+    import calendar
+
+    (tmp_path / "calendar.py").write_text("MINE = True\n")
+    (tmp_path / "s.py").write_text(BESIDE)
+    target = Target(program="s.py", directory=str(tmp_path))
+    xavier = (Prescription(treatment="init", parameters={"scheme": "xavier"}),)
+    outcome = run_trial(TrialSpec(candidate="x", prescriptions=xavier, target=target, seed=0, steps=20))
+    assert outcome.error is not None and "takes no part in the training" in outcome.error
+    assert sys.modules["calendar"] is calendar and not hasattr(calendar, "MINE")
+
+
+def test_what_a_script_said_last_stands_beside_its_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text("import sys\nprint('no data here', file=sys.stderr)\nsys.exit(3)\n")
+    outcome = run_trial(
+        TrialSpec(
+            candidate="x", prescriptions=(), target=Target(program="s.py", directory=str(tmp_path)), seed=0
+        )
+    )
+    assert outcome.error == "the script ended with exit code 3 (no data here)"
+
+
+def test_an_isolated_trial_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("the user's")
+    engine = LocalEngine(1, "unvanish.launch.trial:run_isolated_trial")
+    (tmp_path / "s.py").write_text(SCRIPT)
+    target = Target(program="s.py", arguments=("log",), directory=str(tmp_path))
+    specs = [TrialSpec(candidate=c, prescriptions=(), target=target, seed=0, steps=20) for c in "ab"]
+    before = (tmp_path / "log").stat().st_mtime_ns
+    with engine:
+        outcomes = list(engine.run(specs))
+    assert [o.error for o in outcomes] == [None, None] and outcomes[0].losses == outcomes[1].losses
+    assert (tmp_path / "log").read_text() == "the user's" and (tmp_path / "log").stat().st_mtime_ns == before

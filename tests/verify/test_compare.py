@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -210,3 +211,24 @@ def test_errors_are_a_row_with_their_reason() -> None:
 def test_a_healthy_baseline_is_never_cured(last: tuple[float, ...], wanted: str) -> None:
     healthy = sample(0.5, 0.5, 0.5, 0.51, 0.49, measured_gain=1.0)
     assert judge(sample(*last, **CURED), healthy)[0] == wanted
+
+
+def test_a_cure_of_what_runs_away_is_measured_from_what_it_began_with_or_chance() -> None:
+    wild = Sample(outcomes=tuple(outcome(s, float("nan")) for s in range(5)), chance=CHANCE)
+    good = Sample(outcomes=tuple(outcome(s, 0.5 + 0.01 * s) for s in range(5)), chance=CHANCE)
+    gaps = differences(good, wild)
+    assert all(-CHANCE <= g < 0 and math.isfinite(g) for g in gaps)
+    barely = Sample(outcomes=tuple(outcome(s, 1.5 * CHANCE) for s in range(5)), chance=CHANCE)
+    assert all(g > 0 for g in differences(barely, wild))  # above chance is no gain, whatever the other does
+
+
+def test_where_no_signal_came_through_before_it_has_to_arrive_now() -> None:
+    dead = Sample(
+        outcomes=tuple(replace(outcome(s, 2.0), measured_gain=None) for s in range(5)), chance=CHANCE
+    )
+    for gain, moved in ((0.9, True), (1e-3, False)):
+        now = Sample(
+            outcomes=tuple(replace(outcome(s, 0.5), measured_gain=gain, depth=12) for s in range(5)),
+            chance=CHANCE,
+        )
+        assert mechanism(now, dead)[0] is moved

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
+from unvanish.errors import UsageError
 from unvanish.schema.treatment import Untried
 from unvanish.treatment.candidate import Candidate, candidate, of
-from unvanish.verify.search import SHORTEST, Search, SearchPlan
+from unvanish.verify.search import SHORTEST, Search
+from unvanish.verify.search_plan import SHORT, SearchPlan
 from unvanish.verify.trial import BASELINE, Target, TrialOutcome, TrialSpec, fallen_below
 
 CHANCE = 2.0
@@ -95,15 +97,81 @@ def test_the_first_that_helps_is_tested_in_pairs_and_chosen() -> None:
     assert result.steps == sum(len(engine._outcome(s).losses) for s in engine.specs)
 
 
-def test_both_sides_get_the_same_seeds_rates_and_steps() -> None:
+def test_both_sides_get_the_same_seeds_and_steps_and_the_untreated_one_its_best_rate() -> None:
     engine = Formulas(learns_where("bn"))
     searched(engine, some("bn")).run()
-    tested = [s for s in engine.specs if s.fallen_to is None and s.candidate != BASELINE]
+    tested = [s for s in engine.specs if s.seed != 0 and s.candidate != BASELINE]
     twins = [s for s in engine.specs if s.fallen_to is None and s.candidate == BASELINE]
-    assert [(s.seed, s.steps) for s in tested] == [(s.seed, s.steps) for s in twins]
-    grid = [s.learning_rate_factor for s in tested if s.seed == 0]
-    assert sorted(grid) == [0.3, 1.0, 3.0] == sorted(s.learning_rate_factor for s in twins if s.seed == 0)
-    assert all(s.steps >= SHORTEST for s in tested)
+    paired = [(s.seed, s.steps) for s in twins if s.seed != 0]
+    assert [(s.seed, s.steps) for s in tested] == paired == [(k, SHORTEST) for k in (1, 2, 3, 4, 5)]
+    assert [s.learning_rate_factor for s in engine.specs if s.candidate == "bn" and s.seed == 0] == [
+        1.0,
+        1.0,
+        0.3,
+    ]
+    # the untreated script's own rate is known from its pilot: the beginning of that is the same trial
+    assert sorted(s.learning_rate_factor for s in twins if s.seed == 0) == [0.3, 3.0]
+
+
+def test_the_untreated_script_is_compared_at_the_rate_at_which_it_does_best() -> None:
+    def formula(spec: TrialSpec, step: int) -> float:
+        if spec.candidate == BASELINE:
+            return CHANCE - 0.004 * step * (spec.learning_rate_factor == 3.0) + 0.001 * (step % 2)
+        return CHANCE * math.exp(-0.05 * step) + 0.05
+
+    engine = Formulas(formula)
+    searched(engine, some("bn")).run()
+    assert {s.learning_rate_factor for s in engine.specs if s.candidate == BASELINE and s.seed != 0} == {3.0}
+    assert {s.learning_rate_factor for s in engine.specs if s.candidate == "bn" and s.seed} == {0.3}
+
+
+def test_a_finalist_that_does_not_hold_on_its_first_seeds_costs_no_more() -> None:
+    lucky = learns_where("bn")
+    engine = Formulas(lambda spec, step: lucky(spec, step) if spec.seed == 0 else CHANCE)
+    result = searched(engine, some("bn")).run()
+    assert result.chosen is None
+    assert {s.seed for s in engine.specs} == {0, 1, 2}
+
+
+def test_flat_pilots_are_short_and_the_most_promising_get_more_steps() -> None:
+    engine = Formulas(learns_where("skip", after=60))
+    result = searched(engine, some("he", "bn", "skip", "slow"), steps=120).run()
+    assert result.chosen == "skip"
+    pilots = [(s.candidate, s.steps) for s in engine.specs if s.fallen_to is not None]
+    assert pilots[:5] == [(n, SHORT) for n in (BASELINE, "he", "bn", "skip", "slow")]
+    assert {n for n, steps in pilots if steps == 120} <= {"he", "bn", "skip"}
+
+
+def test_what_the_untreated_script_reaches_early_is_what_a_short_pilot_is_held_against() -> None:
+    slowly = learns_where("bn", speed=0.01)  # 1.5 after 30 steps: not below what comes later
+    given = [searched(Formulas(slowly), some("bn"), fallen_to=0.8, fallen_early=e).run() for e in (None, 1.7)]
+    assert given[1].chosen == "bn" and given[1].steps < given[0].steps
+
+
+def test_what_is_on_its_way_gets_more_steps_before_others_are_tried() -> None:
+    def formula(spec: TrialSpec, step: int) -> float:
+        speed = {"he": 0.003, "slow": 0.2}.get(spec.candidate, 0.0)
+        return CHANCE * math.exp(-speed * step) + 0.002 * (step % 2)
+
+    engine = Formulas(formula)
+    result = searched(engine, some("he", "bn", "skip", "slow"), steps=120).run()
+    assert result.chosen == "he"
+    assert "slow" not in {s.candidate for s in engine.specs}
+    assert [s.steps for s in engine.specs if s.candidate == "he" and s.fallen_to is not None] == [SHORT, 120]
+
+
+def test_a_lower_rate_that_goes_nearly_as_far_is_taken() -> None:
+    engine = Formulas(learns_where("bn", rate=0.3, speed=0.2))
+    result = searched(engine, some("bn")).run()
+    assert result.chosen == "bn" and result.trials[0].rate_factor == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("good", ["he", "slow"])
+def test_steps_are_counted_once(good: str) -> None:
+    for rate in (1.0, 3.0, 10.0):
+        engine = Formulas(learns_where(good, BASELINE if rate == 10 else good, rate=rate))
+        result = searched(engine, some("he", "bn", "skip", "slow")).run()
+        assert result.steps == sum(len(engine._outcome(s).losses) for s in engine.specs)
 
 
 def test_a_pilot_that_falls_at_once_makes_the_paired_trials_short() -> None:
@@ -168,7 +236,7 @@ def test_divergence_is_no_fall() -> None:
     assert next(t for t in result.trials if t.name == "he").outcome in ("worse", "no_better")
 
 
-@pytest.mark.parametrize("stop_after", range(0, 22, 3))
+@pytest.mark.parametrize("stop_after", range(0, 17, 2))
 def test_interrupted_anywhere_it_keeps_what_is_known(stop_after: int) -> None:
     engine = Formulas(learns_where("bn"), stop_after=stop_after)
     result = searched(engine, some("he", "bn", "skip")).run()
@@ -216,3 +284,26 @@ def test_of_each_side_that_is_compared_one_trial_draws_its_signal() -> None:
     drawn = [(s.candidate, s.seed) for s in engine.specs if s.draw]
     assert sorted(drawn) == [(BASELINE, 1), ("he", 1)]
     assert all(s.trace for s in engine.specs if s.draw)
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_an_engine_that_fails_on_the_way_leaves_what_is_known(after: int) -> None:
+    class Failing(Formulas):
+        def run(self, specs: Iterable[TrialSpec]) -> Iterator[TrialOutcome]:
+            for outcome in super().run(specs):
+                if len(self.specs) > after:
+                    raise UsageError("the cluster is gone", "start it again")
+                yield outcome
+
+    result = searched(Failing(learns_where("bn")), some("he", "bn", "skip")).run()
+    assert result.stopped == "the cluster is gone; start it again"
+    assert result.baseline.seeds
+
+
+def test_an_engine_that_never_begins_is_an_error() -> None:
+    class Broken(Formulas):
+        def run(self, specs: Iterable[TrialSpec]) -> Iterator[TrialOutcome]:
+            raise UsageError("there is no cluster", "start one")
+
+    with pytest.raises(UsageError, match="there is no cluster"):
+        searched(Broken(learns_where("bn")), some("he")).run()

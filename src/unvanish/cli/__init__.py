@@ -140,6 +140,9 @@ def demo(out: str, json_path: str | None) -> int:
 @click.option(
     "--live", is_flag=True, help="Show the run while it trains, in the browser and on the terminal."
 )
+@click.option(
+    "--scratch", metavar="DIR", hidden=True, help="Of `treat`: what the script writes is kept in DIR alone."
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-m", "module", metavar="MODULE", help="Run a module, as python -m does.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT|-m MODULE [ARGS]...")

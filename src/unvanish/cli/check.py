@@ -1,4 +1,7 @@
-"""``unvanish check``: a script is run up to its first step, or a factory called; what it built is checked."""
+"""``unvanish check``: a script is run up to its first step, or a factory called; what it built is checked.
+
+That is an experiment: it happens in a process of its own, in which what the script writes is not kept.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,12 @@ def check_target(target: launch.Target, options: CheckOptions) -> int:
     stdout, stderr, here = sys.stdout, sys.stderr, Path.cwd()
     path = target.name.rpartition(":")[0] if factory else target.name
     own = str(Path(path).absolute().parent) if factory else target.folder
-    diagnosis = _factory(target.name, own, options) if factory else _script(target, options)
+    from unvanish.launch.isolation import apart, folders_of
+
+    diagnosis = apart(
+        lambda: _factory(target.name, own, options) if factory else _script(target, options),
+        folders_of(target.name, str(here), is_module=target.is_module, arguments=target.arguments),
+    )
     with launch.own_imports(own):
         kept = _keep(diagnosis, folder / new_run_id(path))
         files.write_json(kept.to_dict(), options.json_path, json_file, stdout)

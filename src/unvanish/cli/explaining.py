@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,25 +128,39 @@ def _of_factory(target: str, options: ExplainOptions, place: tuple[int, ...] | N
 
 def _of_script(target: str, options: ExplainOptions, place: tuple[int, ...] | None) -> Explanation:
     """Run it to its first steps, watched; its output goes to stderr, as ours is the result."""
+    from unvanish.launch.isolation import apart, folders_of
+
     script = launch.Target(name=target, arguments=options.words)
     script.check()
     follower = _Follower(options, place)
+    kept = None if options.out is None else files.writable_folder(options.out)
+    with tempfile.TemporaryDirectory(prefix="unvanish-", ignore_cleanup_errors=True) as folder:
+        own = folders_of(target, str(Path.cwd()), arguments=options.words)
+        explanation = apart(lambda: _followed(script, options, follower, Path(folder)), own)
+        if kept is None or explanation.run is None:
+            return replace(explanation, run=None)
+        place_of_run = shutil.move(explanation.run, kept / Path(explanation.run).name)
+        return replace(explanation, run=str(place_of_run))
+
+
+def _followed(
+    script: launch.Target, options: ExplainOptions, follower: _Follower, folder: Path
+) -> Explanation:
     stdout = sys.stdout
-    with _folder(options.out) as folder:
-        told = RunOptions(out=str(folder), steps=options.steps, seed=options.seed, exact=True, quiet=True)
-        watcher = Watcher(script, told, folder, explain=follower)
-        launch.when_imported("torch", watcher.begin, in_forks=True)
-        sys.stdout = sys.stderr
-        try:
-            with launch.announced(watcher.told):
-                ended = launch.run_target(script, seed=options.seed, is_stop=watcher.is_stop)
-            files.flush(sys.stdout)
-        finally:
-            sys.stdout = stdout
-        if ended.forked:
-            raise SystemExit(ended.code)
-        with launch.own_imports(watcher.folder):
-            return _explained(watcher, ended, script, options, follower)
+    told = RunOptions(out=str(folder), steps=options.steps, seed=options.seed, exact=True, quiet=True)
+    watcher = Watcher(script, told, folder, explain=follower)
+    launch.when_imported("torch", watcher.begin, in_forks=True)
+    sys.stdout = sys.stderr
+    try:
+        with launch.announced(watcher.told):
+            ended = launch.run_target(script, seed=options.seed, is_stop=watcher.is_stop)
+        files.flush(sys.stdout)
+    finally:
+        sys.stdout = stdout
+    if ended.forked:
+        raise SystemExit(ended.code)
+    with launch.own_imports(watcher.folder):
+        return _explained(watcher, ended, script, options, follower)
 
 
 def _explained(
@@ -175,18 +190,7 @@ def _explained(
             f"no gradient reached {name} in the traced steps of {script.title}",
             "try --steps with a larger number, or look for detach() and frozen parameters",
         )
-    return session.as_explanation(
-        chains, follower.answer(chains[0].parameter), run.path if options.out is not None else None
-    )
-
-
-@contextlib.contextmanager
-def _folder(out: str | None) -> Iterator[Path]:
-    if out is not None:
-        yield files.writable_folder(out)
-        return
-    with tempfile.TemporaryDirectory(prefix="unvanish-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    return session.as_explanation(chains, follower.answer(chains[0].parameter), run.path)
 
 
 class _Follower:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unvanish.session import Session
 
 FAILED = 1
+PRACTICE = "unvanish.launch.practice"  # the script of factories
 LIVE_PORT = 8777  # the same from run to run, so that a page may stay open; another where that is taken
 FAIL_ON_MET = 3
 FailOn = Literal["warning", "critical"]
@@ -43,6 +44,7 @@ class RunOptions:
     recipe: str | None = None
     quiet: bool = False
     live: bool = False
+    scratch: str | None = None
 
 
 def watch_script(target: launch.Target, options: RunOptions) -> int:
@@ -57,6 +59,8 @@ def watch_script(target: launch.Target, options: RunOptions) -> int:
     json_file = files.writable_json(options.json_path)
     stdout, stderr, here = sys.stdout, sys.stderr, Path.cwd()  # ours; a script may put others in their place
     watcher = Watcher(target, options, files.writable_folder(options.out))
+    if options.scratch is not None:
+        _isolate(Path(options.scratch), target)
     launch.when_imported("torch", watcher.begin, in_forks=True)
     with launch.announced(watcher.told):
         ended = launch.run_target(target, seed=options.seed, is_stop=watcher.is_stop)
@@ -101,7 +105,7 @@ class Watcher:
         self._options = options
         self._out = out
         self._command = tuple(sys.argv)
-        self._name = new_run_id(target.name)
+        self._name = new_run_id(_called(target))
         self._launch = launch_of(os.environ)
         self._pid = os.getpid()
         self._recipe = None if options.recipe is None else Path(options.recipe).absolute()
@@ -204,7 +208,7 @@ class Watcher:
         return Session(
             out=self._out,
             command=self._command,
-            script=self._target.name,
+            script=_shown(self._target),
             seed=self._options.seed,
             every=self._options.every,
             exact=self._options.exact,
@@ -240,6 +244,11 @@ class Watcher:
                 f"the recipe was never applied: {self._target.title} built no optimizer for its model",
                 "apply it to the script that it was made for",
             )
+        if self._surgeon is not None and self._surgeon.idle:
+            raise RecipeError(
+                f"the recipe was applied to a model that {self._target.title} does not train: no gradient came to it",
+                "apply it to the script that it was made for",
+            )
         if self.session is None and (self._out / self._name).exists():
             self.session = self._new_session()  # only children have trained
         if self.session is None:
@@ -257,6 +266,29 @@ class Watcher:
             if self.session.said is not None and stream is not None:
                 files.say(f"{self.session.said}: {self.session.path}", stream)
         return ended.code
+
+
+def _called(target: launch.Target) -> str:
+    """A run's name: of a factory that is trained for want of a script, its file and function."""
+    file, _, factory = _shown(target).rpartition(":")
+    return f"{Path(file).stem}_{factory}".replace(".", "_") if _is_practice(target) else target.name
+
+
+def _shown(target: launch.Target) -> str:
+    """What the user has named."""
+    return target.arguments[0] if _is_practice(target) else target.name
+
+
+def _is_practice(target: launch.Target) -> bool:
+    return target.is_module and target.name == PRACTICE and bool(target.arguments)
+
+
+def _isolate(scratch: Path, target: launch.Target) -> None:
+    """Imported only where it is asked for: a script that is run in earnest writes where it writes."""
+    from unvanish.launch.isolation import folders_of, isolate
+
+    own = folders_of(target.name, os.getcwd(), is_module=target.is_module, arguments=target.arguments)  # noqa: PTH109
+    isolate(scratch, own)
 
 
 def _quiet(_: str) -> None:

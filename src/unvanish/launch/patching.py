@@ -1,7 +1,8 @@
 """The source patch of a recipe, made and rehearsed in a process of its own: `python -m unvanish.launch.patching`.
 
 The script is run up to its first optimizer step, to see where its model is built; then twice for a few steps, patched
-and treated by the recipe, to see whether both do the same. Nothing of the user's is written.
+and treated by the recipe, to see whether both do the same. Nothing of the user's is written: what the script
+writes goes to a scratch folder.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unvanish.errors import UnvanishError
+from unvanish.launch.isolation import folders_of, isolate
 from unvanish.schema.treatment import Prescription
 from unvanish.treatment.patch.facts import Facts
 from unvanish.treatment.patch.patch import patch_source, read_sources
@@ -100,6 +102,8 @@ def main() -> None:
     """Read a request from one file, write the answer to another."""
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     os.chdir(request["directory"])
+    folders = folders_of(request["script"], request["directory"], arguments=request["arguments"])
+    isolate(Path(request["scratch"]), folders)
     with contextlib.redirect_stdout(sys.stderr):
         made = make_patch(
             Path(request["script"]),

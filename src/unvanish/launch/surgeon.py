@@ -9,15 +9,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as nn_module
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from unvanish.errors import RecipeError, UnvanishError
+from unvanish.launch.copies import copies_of
+from unvanish.launch.trained import Trained
 from unvanish.probe.discover import LooseParameters, holders, living_modules, parameters_of
+from unvanish.probe.standin import LAYERS
+from unvanish.schema.call import Batch
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Prescription
-from unvanish.treatment.operate import Undo, apply_when_ready
+from unvanish.treatment.operate import Undo, apply, apply_when_ready
 from unvanish.treatment.recipe import Recipe, fingerprint
 from unvanish.treatment.registry import TREATMENTS
 
@@ -64,9 +67,11 @@ class Surgeon:
         self._wanted_rate = learning_rate
         self._patient = patient
         self._on_fault = on_fault
+        self.asides = 0  # as of all that stands in for nn.Module.__call__
         self._met: set[int] = set()  # ids of what was treated
         self._optimizers: list[Optimizer] = []
         self._undone: list[Undo] = []
+        self._trained = Trained()
         self.treated: nn.Module | None = None
         self.learning_rate: float | None = None  # of the first group of the first optimizer, after scaling
 
@@ -88,6 +93,11 @@ class Surgeon:
             not self._prescriptions and bool(self._optimizers or not self._scales)
         )
 
+    @property
+    def idle(self) -> bool:
+        """Whether a model was treated that the script does not train: it has another one, or copies by hand."""
+        return self.treated is not None and not self._trained.seen
+
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """While this lasts, new optimizers are seen, and the treatment waits for its moment."""
@@ -106,17 +116,30 @@ class Surgeon:
             original(optimizer, *args, **kwargs)
             self._see(optimizer)
 
-        self._handles = [
-            nn_module.register_module_forward_pre_hook(self._before_forward),
-            register_optimizer_step_pre_hook(self._before_step),
-        ]
+        self._handle = register_optimizer_step_pre_hook(self._before_step)
         Optimizer.__init__ = built  # type: ignore[method-assign, assignment]
+        if self._prescriptions:
+            LAYERS.add(self)
 
     def end(self) -> None:
         """Take the hooks away."""
         Optimizer.__init__ = self._original  # type: ignore[method-assign]
-        for handle in self._handles:
-            handle.remove()
+        LAYERS.remove(self)
+        self._handle.remove()
+        self._trained.end()
+
+    def over(self, original: Callable[..., Any], live: Callable[[], bool]) -> Callable[..., Any]:
+        """What stands in for nn.Module.__call__; no global hook, as that is not told what is passed by name."""
+
+        def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807 - it stands in for it
+            if not torch.compiler.is_compiling() and live():
+                if self.done:
+                    LAYERS.remove(self)
+                else:
+                    self._before_forward(module, args, kwargs)
+            return original(module, *args, **kwargs)
+
+        return __call__
 
     def forget(self) -> None:
         """Let go of the script's objects."""
@@ -130,14 +153,15 @@ class Surgeon:
         if self._prescriptions and (self.treated is None or self._mark is not None):
             self._operate_on([m for m in self._models_of(optimizer) if id(m) not in self._met])
 
-    def _before_forward(self, module: nn.Module, _: Any) -> None:
+    def _before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.done or not self._optimizers or not torch.is_grad_enabled():
             return
         own = {id(p) for p in module.parameters()}
         if not any(id(p) in own for o in self._optimizers for p in parameters_of(o)):
             return
         if self._mark is None or self._is_meant(module):
-            self._operate_on([module])
+            batch = Batch(args=args, kwargs=kwargs) if module.training else None
+            self._operate_on([module], batch)
 
     def _before_step(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         if self.done or self._patient or not any(optimizer is o for o in self._optimizers):
@@ -191,22 +215,29 @@ class Surgeon:
     def _is_meant(self, module: nn.Module) -> bool:
         return fingerprint(module) == self._mark
 
-    def _operate_on(self, models: Sequence[nn.Module]) -> None:
+    def _operate_on(self, models: Sequence[nn.Module], batch: Batch | None = None) -> None:
         try:
             for model in models:
-                copies = [c for c in _copies_of(model) if id(c) not in self._met]
+                copies = [c for c in copies_of(model) if id(c) not in self._met]
                 self._met |= {id(model), *map(id, copies)}
-                self._treat(model, self._prescriptions)
+                self._treat(model, self._prescriptions, batch)
+                self._trained.watch(model)
                 self.treated = self.treated or model
                 for copy in copies:
                     self._treat_copy(copy)
         except UnvanishError as error:
             self._on_fault(error)
 
-    def _treat(self, model: nn.Module, prescriptions: Sequence[Prescription]) -> None:
+    def _treat(
+        self, model: nn.Module, prescriptions: Sequence[Prescription], batch: Batch | None = None
+    ) -> None:
+        """`batch`: what the model is being called with; without one, what needs it waits."""
         own = {id(p) for p in model.parameters()}
         mine = [o for o in self._optimizers if any(id(p) in own for p in parameters_of(o))]
-        self._undone.append(apply_when_ready(model, prescriptions, optimizer=mine, seed=self._seed))
+        if batch is not None:
+            self._undone.append(apply(model, prescriptions, optimizer=mine, batch=batch, seed=self._seed))
+        else:
+            self._undone.append(apply_when_ready(model, prescriptions, optimizer=mine, seed=self._seed))
 
     def _treat_copy(self, copy: nn.Module) -> None:
         """As the model was treated; its parameters, frozen as averages are, are drawn all the same."""
@@ -222,19 +253,6 @@ class Surgeon:
         finally:
             for parameter in copy.parameters() if all_frozen else frozen:
                 parameter.requires_grad_(False)
-
-
-def _copies_of(model: nn.Module) -> list[nn.Module]:
-    """Other modules of the same class, names and shapes with the same values: copies that the script has made."""
-    mark, kind, mine = fingerprint(model), type(model), {id(p) for p in model.parameters()}
-    found = []
-    for other in living_modules():
-        if type(other) is not kind or other is model or any(id(p) in mine for p in other.parameters()):
-            continue
-        pairs = zip(model.parameters(), other.parameters(), strict=False)
-        if fingerprint(other) == mark and all(p.dtype == q.dtype and torch.equal(p, q) for p, q in pairs):
-            found.append(other)
-    return found
 
 
 def _count(module: nn.Module) -> int:

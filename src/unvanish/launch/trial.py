@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
-import itertools
 import os
 import random
 import runpy
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +20,26 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from unvanish.errors import UnvanishError
 from unvanish.explanation.gains import measured_gain_per_layer, predicted_gain_per_layer
 from unvanish.launch.held_out import HeldOut
+from unvanish.launch.isolation import folders_of, isolated
+from unvanish.launch.seeds import shifted_seeds
 from unvanish.launch.surgeon import Surgeon
+from unvanish.launch.tail import Tail, quiet
 from unvanish.present.signal import signal_map
 from unvanish.probe.buffer import Buffer
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.schema.assemble import assemble
 from unvanish.schema.run import Event, ModelRun
 from unvanish.schema.treatment import TrialMap
+from unvanish.treatment.script_modules import room_for_modules_in
 from unvanish.verify.trial import LAST, Target, TrialOutcome, TrialSpec, diverged, fallen_below
 
 MAP_TRACES = 32  # of a trial whose map is kept: log-spaced, enough for 100,000 steps
 MAP_ROWS = 2000  # a map of more layers is not kept
+
+IDLE = (
+    "the treated model takes no part in the training: no gradient came to it (a copy beside the one that is trained,"
+    " or master weights that the script keeps by hand)"
+)
 
 
 def run_trial(spec: TrialSpec) -> TrialOutcome:
@@ -61,7 +68,13 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
         on_fault=on_fault,
     )
     error: str | None = None
-    with _process_state(spec.target), _shifted_seeds(spec.seed), held_out.watched(), surgeon.at_work():
+    with (
+        _process_state(spec.target),
+        room_for_modules_in(Path(_folder_of(spec.target))),
+        shifted_seeds(spec.seed),
+        held_out.watched(),
+        surgeon.at_work(),
+    ):
         probe.attach()
         try:
             with _ends_early(spec, probe, buffer, events):
@@ -72,10 +85,22 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
     error = next(iter(faults), error)
     if error is None and not surgeon.done:
         error = "the script never built an optimizer for the model that was to be treated"
+    if error is None and surgeon.idle:
+        error = IDLE
     outcome = _outcome(spec, assemble(events), surgeon, error)
     surgeon.forget()
     gc.collect()
     return TrialOutcome(**{**outcome, "held_out": held_out.losses, "wall_seconds": time.monotonic() - began})
+
+
+def run_isolated_trial(spec: TrialSpec) -> TrialOutcome:
+    """Run one trial in a process that ends with it: what the script writes it alone can see, and then it is gone."""
+    target = spec.target
+    folders = folders_of(
+        target.program, target.directory, is_module=target.is_module, arguments=target.arguments
+    )
+    with isolated(folders):
+        return run_trial(spec)
 
 
 def _outcome(
@@ -140,23 +165,36 @@ def _ends_early(spec: TrialSpec, probe: Probe, buffer: Buffer, events: list[Even
         handle.remove()
 
 
+def _folder_of(target: Target) -> str:
+    """What python puts first in sys.path for it."""
+    if target.is_module:
+        return target.directory
+    return str(Path(target.directory, target.program).resolve().parent)
+
+
 def _run(target: Target) -> str | None:
     """Run the script; its output is not shown. The error in one line, or None."""
     os.chdir(target.directory)
-    folder = target.directory if target.is_module else str(Path(target.program).absolute().parent)
+    folder = _folder_of(target)
     sys.argv = [target.program, *target.arguments]
     sys.path.insert(0, folder)
-    quiet = io.StringIO()
+    with quiet() as output:
+        return _ran(target, output)
+
+
+def _ran(target: Target, output: Tail) -> str | None:
     try:
-        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-            if target.is_module:
-                runpy.run_module(target.program, run_name="__main__", alter_sys=True)
-            else:
-                runpy.run_path(target.program, run_name="__main__")
+        if target.is_module:
+            runpy.run_module(target.program, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(target.program, run_name="__main__")
     except StopTraining:
         return None
     except SystemExit as end:
-        return None if end.code in (None, 0) else f"the script ended with exit code {end.code}"
+        if end.code in (None, 0):
+            return None
+        said = f" ({output.last_line})" if output.last_line else ""
+        return f"the script ended with exit code {end.code}{said}"
     except Exception as failure:  # noqa: BLE001 - whatever the script raises is the outcome
         return f"{type(failure).__name__}: {failure}"
     return None
@@ -195,36 +233,3 @@ def _forget_modules_of(target: Target, known: set[str]) -> None:
         file = getattr(sys.modules[name], "__file__", None)
         if file and str(file).startswith(root) and "site-packages" not in file:
             del sys.modules[name]
-
-
-@contextlib.contextmanager
-def _shifted_seeds(shift: int) -> Iterator[None]:
-    """Add `shift` to every seed that the script sets; shift the unseeded start as well."""
-    places: list[tuple[Any, str]] = [
-        (torch, "manual_seed"),
-        (torch.random, "manual_seed"),
-        (np.random, "seed"),
-        (np.random, "default_rng"),
-        (random, "seed"),
-    ]
-    originals = [getattr(owner, name) for owner, name in places]
-    unseeded = itertools.count(shift * 10**6)  # a generator of its own for each default_rng() without a seed
-
-    def shifted(original: Callable[..., Any]) -> Callable[..., Any]:
-        def seed(value: Any = None, *args: Any, **kwargs: Any) -> Any:
-            moved = (value + shift) % 2**32 if isinstance(value, int) else value
-            if value is None and original.__name__ == "default_rng":
-                moved = next(unseeded)
-            return original(moved, *args, **kwargs)
-
-        return seed
-
-    for original in (torch.manual_seed, np.random.seed, random.seed):
-        original(shift)
-    for (owner, name), original in zip(places, originals, strict=True):
-        setattr(owner, name, shifted(original))
-    try:
-        yield
-    finally:
-        for (owner, name), original in zip(places, originals, strict=True):
-            setattr(owner, name, original)

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from unvanish.launch.isolation import scratch_folder
 from unvanish.remedy.options import Options, environment
 from unvanish.verify.trial import Target
 
@@ -28,7 +29,7 @@ def patch_for(target: Target, recipe: Path, options: Options) -> SourcePatch:
     """The recipe as a change of the script's source. It never fails: where there is none, the notes say why."""
     if target.is_module:
         return SourcePatch(notes=("no source patch: that is written for scripts alone",))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, scratch_folder() as scratch:
         request, answer = Path(folder, "request.json"), Path(folder, "answer.json")
         request.write_text(
             json.dumps(
@@ -38,6 +39,7 @@ def patch_for(target: Target, recipe: Path, options: Options) -> SourcePatch:
                     "directory": target.directory,
                     "recipe": str(recipe),
                     "seed": options.seed or 0,
+                    "scratch": str(scratch),
                 }
             ),
             encoding="utf-8",

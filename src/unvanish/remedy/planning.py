@@ -18,7 +18,7 @@ from unvanish.treatment.candidate import Candidate, candidate, pick
 from unvanish.treatment.catalogue import flow_candidates
 from unvanish.treatment.planner import candidates_for
 from unvanish.treatment.recipe import fingerprint_of
-from unvanish.verify.search import SearchPlan
+from unvanish.verify.search_plan import SHORT, SearchPlan
 from unvanish.verify.trial import Target, tail_length
 
 EARLY = 30  # steps: what falls ill later than this is well at first
@@ -70,6 +70,7 @@ def plan_for(
         target=target,
         steps=steps,
         fallen_to=None if onset > EARLY else _level(record, ill.loss.chance, steps),
+        fallen_early=None if onset > EARLY else _level(record, ill.loss.chance, min(steps, SHORT)),
         mark=fingerprint_of((p.name, p.shape) for p in record.info.parameters),
         model=record.info.name,
         chance=ill.loss.chance,

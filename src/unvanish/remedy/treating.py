@@ -21,7 +21,7 @@ from unvanish.verify.experiment import Progress
 from unvanish.verify.search import Search
 from unvanish.verify.trial import BASELINE, Target
 
-RUNNER = "unvanish.launch.trial:run_trial"
+RUNNER = "unvanish.launch.trial:run_isolated_trial"
 RESULT, RECIPE, DIFF = "treatment.json", "recipe.json", "treatment.diff"
 
 

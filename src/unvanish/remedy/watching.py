@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from unvanish import session
 from unvanish.errors import RecordError, ScriptError
+from unvanish.launch.isolation import scratch_folder
 from unvanish.remedy.options import Options, Tell, command, environment
 from unvanish.schema.finding import Diagnosis
 from unvanish.schema.run import Run
@@ -28,34 +30,41 @@ def watch_target(target: Target, options: Options, tell: Tell) -> tuple[Path, Di
 
     A script that would train on for long is ended as soon as the diagnosis stands, or has been well for long enough.
     """
-    out = options.out
-    known = {path for path, _, _ in list_runs(out)} if out.exists() else set()
-    with tempfile.TemporaryDirectory() as folder:
-        said, log = Path(folder, "diagnosis.json"), Path(folder, "log")
-        words = command("run", target, options, said, "--out", str(out), *_limit(options))
+    with tempfile.TemporaryDirectory() as folder, scratch_folder() as scratch:
+        said, log, out = Path(folder, "diagnosis.json"), Path(folder, "log"), Path(folder, "runs")
+        apart = ("--out", str(out), "--scratch", str(scratch))
+        words = command("run", target, options, said, *apart, *_limit(options))
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 words, stdout=sink, stderr=sink, cwd=target.directory, env=environment()
             )
             try:
-                _await(process, out, known, tell)
+                _await(process, out, tell)
             finally:
                 if process.poll() is None:
                     process.terminate()
                     process.wait()
+                kept = _kept(out, options.out)
         if not said.exists() or not (told := json.loads(said.read_text(encoding="utf-8")))["models"]:
             mistake, _, mend = _last(log).partition("; ")
             raise ScriptError(mistake, mend or "see whether plain python runs it")
-    path = Path(told["run"])
+        path = kept[Path(told["run"]).name]
     return path, session.diagnose(session.load(path))
 
 
-def _await(process: subprocess.Popen[bytes], out: Path, known: set[Path], tell: Tell) -> None:
+def _kept(out: Path, into: Path) -> dict[str, Path]:
+    """The record, also of a run that was ended: from where the isolated process could write it to where runs are."""
+    into.mkdir(parents=True, exist_ok=True)
+    runs = list(out.iterdir()) if out.exists() else []
+    return {run.name: Path(shutil.move(run, into / run.name)) for run in runs}
+
+
+def _await(process: subprocess.Popen[bytes], out: Path, tell: Tell) -> None:
     began = time.monotonic()
     next_look, before = FIRST_LOOK, ""
     while process.poll() is None:
         time.sleep(POLL_SECONDS)
-        run = _fresh(out, known)
+        run = _fresh(out)
         steps = max((len(m.steps) for m in run.models), default=0) if run is not None else 0
         tell(f"watching it train, unchanged: {steps} steps", None, None)
         passed = time.monotonic() - began
@@ -77,10 +86,10 @@ def _standing(diagnosis: Diagnosis) -> str:
     )
 
 
-def _fresh(out: Path, known: set[Path]) -> Run | None:
+def _fresh(out: Path) -> Run | None:
     """The run that is being written: its record can be read while it is."""
     try:
-        fresh = [path for path, _, _ in list_runs(out) if path not in known] if out.exists() else []
+        fresh = [path for path, _, _ in list_runs(out)] if out.exists() else []
         return session.load(fresh[0]) if fresh else None
     except RecordError:
         return None  # just being made

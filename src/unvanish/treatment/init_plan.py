@@ -20,6 +20,10 @@ from unvanish.treatment.scheme import Scheme
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_NORMS = (
+    nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase, *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else ()),
+)  # fmt: skip
+_SANE_GAIN = (0.1, 10.0)  # root mean square of a norm's gains, which torch starts at 1
 _SANE_EMBEDDING = (1e-4, 10.0)  # root mean square; torch draws at 1, GPT-2 at .02, word2vec at about .001
 
 
@@ -76,6 +80,9 @@ def _plan_module(
     anatomy: KnowsLayers,
     traced: dict[str, Matrix] | None,
 ) -> Iterator[Planned]:
+    if isinstance(module, _NORMS):
+        yield from _norm(path, module)
+        return
     known = (*WEIGHTED, *_RECURRENT, *_EMBEDDINGS, nn.MultiheadAttention)
     if not isinstance(module, known):
         for name, parameter in bare_parameters(module):
@@ -217,6 +224,24 @@ def _attention(scheme: Scheme, path: str, module: nn.MultiheadAttention) -> Iter
     bias, drawn = getattr(module, "in_proj_bias", None), scheme.bias()
     if isinstance(bias, nn.Parameter) and drawn is not None:
         yield Planned(path=path, module=module, name="in_proj_bias", parameter=bias, draw=drawn)
+
+
+def _norm(path: str, module: nn.Module) -> Iterator[Planned]:
+    """Left alone unless its gains are far from 1: each layer's signal is multiplied by them, on its way back too.
+
+    Zeros are meant: a branch that is to begin as nothing (Goyal et al. 2017).
+    """
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    if not isinstance(weight, nn.Parameter):
+        return
+    size = float(weight.detach().float().pow(2).mean().sqrt())
+    low, high = _SANE_GAIN
+    if size and not low <= size <= high:  # not a number, too
+        yield Planned(path=path, module=module, name="weight", parameter=weight,
+                      draw=Draw(kind="constant", size=1.0))  # fmt: skip
+        if isinstance(bias, nn.Parameter):
+            yield Planned(path=path, module=module, name="bias", parameter=bias,
+                          draw=Draw(kind="constant", size=0.0))  # fmt: skip
 
 
 def _embedding(path: str, module: nn.Embedding | nn.EmbeddingBag) -> Iterator[Planned]:

@@ -15,6 +15,7 @@ MARGIN = 0.05  # of the chance loss (or of its own first loss): less is not lear
 NOISE = 3.0  # standard errors of the last loss from batch to batch
 WAY = 0.5  # of the predicted way in decades that the measured gain must have gone
 SMALLEST_MOVE = 0.5  # decades: a prediction of less claims nothing that could be checked
+LOST = 3.0  # decades over the whole chain: with less the first layer still hears of the loss
 LOWEST_GAIN = 1e-300  # of a gain that underflowed to zero
 
 
@@ -85,11 +86,20 @@ def differences(candidate: Sample, baseline: Sample) -> tuple[float, ...]:
     Of the loss that the script itself held out, where it has one at the same steps on both sides.
     """
     untreated = {o.spec.seed: o for o in baseline.ran}
-    return tuple(_gap(o, untreated[o.spec.seed]) for o in candidate.ran if o.spec.seed in untreated)
+    return tuple(
+        _gap(o, untreated[o.spec.seed], baseline.chance) for o in candidate.ran if o.spec.seed in untreated
+    )
 
 
-def _gap(treated: TrialOutcome, untreated: TrialOutcome) -> float:
+def _gap(treated: TrialOutcome, untreated: TrialOutcome, chance: float | None) -> float:
+    """Where the untreated loss becomes infinite or NaN, what it begins with, or chance, is all that it reaches.
+
+    The lower of both: what has no number can't be averaged, and is to be no advantage beyond that.
+    """
     shared = {step for step, _ in treated.held_out} & {step for step, _ in untreated.held_out} - {0}
+    if math.isfinite(treated.last) and not math.isfinite(untreated.last):
+        begins = [x for x in (untreated.losses[0], chance) if x is not None and math.isfinite(x)]
+        return treated.last - min(begins, default=math.nan)
     if not shared:
         return treated.last - untreated.last
     return dict(treated.held_out)[max(shared)] - dict(untreated.held_out)[max(shared)]
@@ -173,8 +183,11 @@ def mechanism(candidate: Sample, baseline: Sample) -> tuple[bool, str]:
     measured, before = candidate.measured, baseline.measured
     if measured is None and before is None:
         return True, "its layers form no chain whose gain could be followed"
-    if measured is None or before is None:
+    if measured is None:
         return False, "the gain per layer was not measured"
+    if before is None:  # no signal came through that could be followed
+        far = abs(_decades(measured, candidate.depth))
+        return far < LOST, f"gain per layer {measured:.2g}, where untreated none could be measured"
     start = _decades(before, baseline.depth)
     goal = 0.0 if candidate.predicted is None else _decades(candidate.predicted, candidate.depth)
     end = _decades(measured, candidate.depth)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from unvanish.errors import UsageError
+from unvanish.errors import UnvanishError, UsageError
 from unvanish.schema.treatment import TreatmentResult, TrialResult
 from unvanish.treatment.candidate import Candidate
 from unvanish.verify.compare import Sample, baseline_words, judge, learnt
@@ -139,6 +139,10 @@ def run_experiment(
             _run(final, book.final, "paired seeds", book, engine, tell)
     except KeyboardInterrupt:
         book.stopped = "interrupted"
+    except UnvanishError as error:  # the engine's: it can't go on
+        if not book.done:
+            raise
+        book.stopped = str(error)
     return _result(plan, book)
 
 

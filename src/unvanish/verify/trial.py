@@ -130,8 +130,8 @@ def fallen_below(losses: Sequence[float], level: float) -> bool:
 
 
 def tail_length(steps: int) -> int:
-    """How many of the last steps the last loss is averaged over: a tenth, at least one."""
-    return max(1, steps // 10)
+    """How many of the last steps the last loss is averaged over: a tenth, of short trials a quarter up to ten."""
+    return max(1, steps // 10, min(LAST, steps // 4))
 
 
 def _mean(values: Sequence[float]) -> float:

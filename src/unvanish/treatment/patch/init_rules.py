@@ -69,7 +69,8 @@ class Writer:
         return [(f"for gate in ({places}):  # the forget gate's stays", f"    {part}")]
 
     def _constant(self, target: str, size: float) -> str:
-        return f"{self.init}.zeros_({target})" if size == 0 else f"{self.init}.constant_({target}, {size!r})"
+        plain = {0.0: "zeros_", 1.0: "ones_"}.get(size)
+        return f"{self.init}.{plain}({target})" if plain else f"{self.init}.constant_({target}, {size!r})"
 
     def _draw(self, function: str, arguments: str, target: str, pieces: int) -> Lines:
         whole = target if self.in_place else "fresh"

@@ -9,7 +9,6 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import io
 import os
 import random
 import sys
@@ -32,6 +31,7 @@ from unvanish.treatment.patch.places import names_of_modules
 from unvanish.treatment.patch.reading import read_facts
 from unvanish.treatment.patch.record import Recorded, Recorder
 from unvanish.treatment.recipe import Recipe, fingerprint
+from unvanish.treatment.script_modules import room_for_modules_in
 
 
 class _Enough(BaseException):
@@ -101,7 +101,12 @@ def run_script(
     code = compile(served.get(place, script.read_bytes()), str(script), "exec", dont_inherit=True)
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=str(script), __builtins__=__builtins__)
-    with _process(place, arguments, served), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        _process(place, arguments, served),
+        room_for_modules_in(Path(place).parent),
+        Path(os.devnull).open("w", encoding="utf-8") as nothing,
+        contextlib.redirect_stdout(nothing),
+    ):
         sys.modules["__main__"] = main
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  # scripts use the global generator

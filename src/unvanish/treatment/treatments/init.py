@@ -28,7 +28,8 @@ class Init(Treatment):
     for sigmoid: orthogonal with gain 4 and b = -W 1/2, which takes away the sigmoid's mean of 1/2 and puts the
     layer at its critical point (sigmoid's slope is 1/4); with `gain` and `offset` for any other activation.
     Beside Linear and convolutions: recurrent layers (recurrent matrices orthogonal per gate, an LSTM's forget bias
-    kept), attention (q, k and v apart), matrices of custom modules; embeddings only where their size is absurd.
+    kept), attention (q, k and v apart), matrices of custom modules; embeddings only where their size is absurd, norms
+    (to gain 1, bias 0) only where their gains are far from 1 and not zero.
     Why: the product over layers of fan_in Var(W) E[phi'^2] must stay near 1 for the signal to arrive.
     When it is wrong: on a trained net, which it erases; and with xavier or lsuv under sigmoid: those keep the
     forward pass alive and not the backward pass (.056 and .153 per layer; 12 layers stay stuck).
