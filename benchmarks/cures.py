@@ -1,6 +1,7 @@
 """Does `unvanish treat` cure? On the clinic's sick cases, beside random search and AutoTrainer's fixed order.
 
-    python benchmarks/cures.py [NAME ...] [--part tune|report] [--rivals] [--jobs 1] [--write docs/cures.md]
+    python benchmarks/cures.py [NAME ...] [--part tune|report] [--rivals] [--jobs 1] [--keep DIR]
+        [--write docs/cures.md]
 
 A cure counts where the treated script, run in full on three seeds that the search has not seen, learns on all of
 them by the clinic's own threshold. The rivals get the same treatments; random search gets the optimizer steps that
@@ -216,7 +217,32 @@ def _recipe(one: Candidate, factor: float, record: ModelRun, folder: Path) -> Pa
 # --- figures ------------------------------------------------------------------------------------------------
 
 
-def treat_case(case: Case, rivals: bool) -> list[Cure]:
+def treat_case(case: Case, rivals: bool, keep: Path | None) -> list[Cure]:
+    """All ways on one case, or what is kept of them."""
+    kept = None if keep is None else keep / f"{case.name}.json"
+    if kept is not None and kept.exists():
+        told = json.loads(kept.read_text())
+        return [Cure(**{**one, "case": case, **_tuples(one)}) for one in told]
+    cures = _treated(case, rivals)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps([{**vars(c), "case": c.case.name} for c in cures]))
+    return cures
+
+
+def _tuples(one: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(one[key]) for key in ("finals", "untreated")}
+
+
+def _failed(case: Case) -> Cure:
+    """A treatment that came to nothing: not cured, at the cost of nothing that is known."""
+    return Cure(
+        case=case, way="unvanish", chosen="failed", finals=(), untreated=(), steps=0, whole=1, seconds=0.0,
+        whole_seconds=1.0,
+    )  # fmt: skip
+
+
+def _treated(case: Case, rivals: bool) -> list[Cure]:
     """All ways on one case; what went wrong is told, and the case counts as not cured."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -224,7 +250,7 @@ def treat_case(case: Case, rivals: bool) -> list[Cure]:
             ours, told, record = by_unvanish(case, folder)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             print(f"** {case.name}: {error}", flush=True)
-            return []
+            return [_failed(case)]
         line = f"{'  ' if ours.cured or case.verdict == 'healthy' else '**'} {case.name}: {ours.chosen}"
         print(f"{line}  {ours.finals} against {ours.untreated}, {ours.steps} of {ours.whole} steps, "
               f"{ours.seconds:.0f} of {ours.whole_seconds:.0f} s", flush=True)  # fmt: skip
@@ -290,6 +316,9 @@ def main() -> None:
     )
     parser.add_argument("--rivals", action="store_true")
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time; each uses all cores already")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep each case's result, and go on from there"
+    )
     parser.add_argument("--write", type=Path, metavar="FILE")
     options = parser.parse_args()
     chosen = [
@@ -298,7 +327,11 @@ def main() -> None:
         and options.part in (None, c.part)
     ]  # fmt: skip
     with ThreadPoolExecutor(options.jobs) as pool:
-        cures = [c for some in pool.map(lambda case: treat_case(case, options.rivals), chosen) for c in some]
+        cures = [
+            c
+            for some in pool.map(lambda case: treat_case(case, options.rivals, options.keep), chosen)
+            for c in some
+        ]
     print(table(summary(cures)))
     if options.write:
         options.write.write_text(page(cures), encoding="utf-8")
