@@ -14,6 +14,9 @@ FUSED = ("ScaledDotProduct", "EfficientAttention", "FlashAttention")  # autograd
 ATTENTIONS = 3  # layers
 RECURRENT = 4  # the same weight this often on one path is a recurrence
 _SATURATING = frozenset("Sigmoid Tanh Hardtanh Hardsigmoid LogSigmoid Softmax Erf Sin Cos".split())
+# decades that each takes of the signal in its middle, where nothing is saturated: its slope there
+_AT_BEST = {"Sigmoid": 0.6, "Hardsigmoid": 0.78}
+_SATURATED = 0.25  # of that, and more, is lost beside it where units are driven into saturation
 _GENTLE = 0.1  # decades lost per weighted layer below which no factor is to blame but their number
 # activations written by hand are made of these
 _CURVED = frozenset("Exp Expm1 Exp2 Log Log1p Pow Reciprocal Div Sqrt Rsqrt Cosh Sinh Atan".split())
@@ -118,9 +121,17 @@ def _worst(traced: Traced, parts: Attribution, factors: Sequence[Factor]) -> Cau
     if worst == "softmax":
         return "attention_saturation"
     if worst == "activation" and any(f.decades < 0 and f.name in _SATURATING for f in factors):
-        return "init_too_large" if parts.weight > _AMPLIFIES * -parts.activation else "saturating_activation"
+        driven = parts.weight > _AMPLIFIES * -parts.activation and _driven(factors)
+        return "init_too_large" if driven else "saturating_activation"
     # a ReLU halves the signal by nature: the weights must make up for it
     return "normalization" if worst == "norm" else "init_too_small"
+
+
+def _driven(factors: Sequence[Factor]) -> bool:
+    """Whether activations take clearly more than they do in their middle: the weights drive them to their ends."""
+    bounded = [f for f in factors if f.name in _SATURATING]
+    at_best = sum(_AT_BEST.get(f.name, 0.0) for f in bounded)
+    return _decades(bounded) < -(1 + _SATURATED) * at_best
 
 
 def _decades(factors: Iterable[Factor]) -> float:

@@ -8,6 +8,7 @@ from unvanish.diagnose.facts import THRESHOLD, Facts, facts_of
 from unvanish.diagnose.learning import Learning, contested_models, shared_chance
 from unvanish.diagnose.rule import Rule
 from unvanish.diagnose.rules import (
+    adversary,
     attention,
     dead_units,
     disconnected,
@@ -29,7 +30,14 @@ from unvanish.schema.run import DROPPED, ModelRun, Run
 # One line per rule, in the order of the decision: the first group that finds something has the word, for what comes
 # behind follows from it, or can't be judged beside it. In FLOW the first of each kind speaks, elsewhere one alone.
 BEFORE: tuple[Rule, ...] = (disconnected.RULE, precision.RULE, inputs.RULE, symmetry.RULE, mismatch.RULE)
-FLOW: tuple[Rule, ...] = (non_finite.RULE, dead_units.RULE, exploding.RULE, vanishing.RULE, attention.RULE)
+FLOW: tuple[Rule, ...] = (
+    non_finite.RULE,
+    dead_units.RULE,
+    exploding.RULE,
+    vanishing.RULE,
+    attention.RULE,
+    adversary.RULE,
+)
 BEHIND: tuple[Rule, ...] = (rate_too_small.RULE, rate_too_large.RULE, labels.RULE, plateau.RULE)
 RULES: tuple[Rule, ...] = (*BEFORE, *FLOW, *BEHIND)
 FLOW_KINDS = frozenset(rule.kind for rule in FLOW)

@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Iterable
 
 from unvanish.diagnose.causes import SOFTMAXES, TREATMENTS, attends_by, attribution_to
-from unvanish.diagnose.facts import FEWEST, Facts, Profile
-from unvanish.diagnose.path import Traced, decades, layer_name
+from unvanish.diagnose.facts import FEW as FEW_INPUTS
+from unvanish.diagnose.facts import FEWEST, WIDE, Facts, Profile
+from unvanish.diagnose.path import Traced, decades, is_weight, layer_name
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
 from unvanish.schema.graph import place
@@ -20,6 +21,7 @@ LITTLE = -2.0  # decades: less than this, where it is erratic
 ERRATIC = 1.0  # between the lower and the upper quarter of the traces
 FEW = 4  # traces that the quarters are taken of
 EARLY = 8  # traces
+NARROW = -0.7  # decades, where the weights of the scores are far too large as well
 POOR = 0.75  # of the chance loss: what is learned beside the attention gets the loss down a little
 _SOURCE = (
     "Vaswani et al. 2017, 3.2.1: large products push the softmax to where its gradient is next to nothing"
@@ -42,6 +44,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
     last = facts.recent[-1]
     named = {(layer_name(o), o.call): o.index for o in last.traced.operations if _is_attention(last, o.index)}
     shut = {key: gain for key, gain in shut.items() if key in named}
+    shut = shut or _wide(facts, {k: statistics.median(v) for k, v in gains.items() if k in named}, named)
     if not shut:
         return
     worst = min(shut, key=lambda key: shut[key])
@@ -67,6 +70,38 @@ def _check(facts: Facts) -> Iterable[Finding]:
         attribution=parts,
         treatments=TREATMENTS["attention_saturation"],
     )  # fmt: skip
+
+
+def _wide(
+    facts: Facts, gains: dict[tuple[str, int], float], named: dict[tuple[str, int], int]
+) -> dict[tuple[str, int], float]:
+    """Softmaxes that pass little, and whose scores come from weights that were drawn far too large."""
+    traced = facts.recent[-1].traced
+    wide = _drawn_wide(facts)
+    found = {}
+    for key, gain in gains.items():
+        scorers = {
+            p
+            for index, _ in _scorers(traced, named[key])
+            for p in traced.operations[index].parameters
+            if is_weight(p)
+        }
+        if scorers and scorers <= wide and gain < NARROW:
+            found[key] = gain
+    return found
+
+
+def _drawn_wide(facts: Facts) -> set[str]:
+    """Names of the weights that start far larger than any usual initialisation draws them."""
+    column = facts.motion.column("weight_rms")
+    if not len(column):
+        return set()
+    wide = set()
+    for p in facts.motion.weights:
+        fan_in = min(p.shape[0], p.numel // p.shape[0]) if len(p.shape) > 1 else 0  # whichever way it is laid
+        if fan_in >= FEW_INPUTS and float(column[0, p.index]) ** 2 * fan_in > WIDE:
+            wide.add(p.name)
+    return wide
 
 
 def _is_attention(profile: Profile, index: int) -> bool:

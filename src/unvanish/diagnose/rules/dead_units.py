@@ -36,6 +36,7 @@ class Gate:
     units: int
     name: str  # of the operation
     norm: str | None  # the norm between that layer and the activation
+    last: bool  # no weights come behind it: it is the output's
 
 
 def _check(facts: Facts) -> Iterable[Finding]:
@@ -126,6 +127,7 @@ def _gates(profile: Profile) -> Iterable[Gate]:
                 units=stats.units,
                 name=operation.name,
                 norm=norm,
+                last=not any(i > operation.index for i in traced.weighted()),
             )
 
 
@@ -186,6 +188,8 @@ def _finding(facts: Facts, dead: Sequence[tuple[float, list[Gate]]], *, cut: boo
 
 def _cause(facts: Facts, gate: Gate, since: int) -> Cause:
     """A giant step just before the death is the learning rate's doing; a negative bias is the bias's."""
+    if gate.last and gate.name == "Relu":
+        return "output_activation"  # what the loss asks for lies where it is flat
     if gate.name in _BOUNDED:
         # closed at its upper end, or at both
         return "init_too_large" if facts.wide_init else "saturating_activation"

@@ -22,6 +22,7 @@ LOSS_ROSE = "loss over its first"
 AT_ONCE = 5  # steps: what happens before them happens to the weights as they were drawn
 UNSCALED = 100.0  # rms of the inputs; initialisations and rates are made for inputs of size 1
 _JUST_BEFORE = 3  # steps
+ROUNDS = 8  # of the same operation behind the output are a repetition
 _SOURCE = "Pascanu et al. 2013 (exploding gradients); the e^3 bound mirrors Schoenholz et al. 2016"
 
 
@@ -45,6 +46,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
         and facts.learning.unmoved
     ):
         yield _by_init(facts, start, grown)
+    elif facts.learning.unmoved and (behind := _behind_the_output(facts)) is not None:
+        yield _by_what_follows(facts, *behind)
     elif broken and (late := _late_growth(facts)) is not None:
         yield _by_init(facts, *late)
     elif facts.learning.falling:
@@ -62,6 +65,54 @@ def _far_above(facts: Facts) -> bool:
     """Whether the loss starts, and still is, far above that of guessing: the output is far too large."""
     first, last, chance = facts.learning.first or 0.0, facts.learning.last or 0.0, facts.learning.chance
     return chance is not None and min(first, 3 * last) > RISEN * chance
+
+
+def _behind_the_output(facts: Facts) -> tuple[float, bool] | None:
+    """(decades that the gradient grows between loss and output in every trace of late, whether along a repetition).
+
+    A loss that is made by many rounds of a model (a simulation, a solver) can be chaotic in what the net gives it.
+    """
+    grown = []
+    for profile in facts.recent:
+        traced, output = profile.traced, profile.traced.trace.output
+        if output is None or profile.leverage != profile.leverage:
+            return None
+        behind = [traced.stats[o.index].norm for o in traced.operations[output + 1 :]]
+        known = sorted(n for n in behind if n > 0 and math.isfinite(n))
+        if not known:
+            return None
+        # of the output against its loss as well: a loss in odd units (a sum of thousands) moves both alike
+        grown.append(min(decades(traced.stats[output].norm, known[0]), profile.leverage))
+    if not grown or min(grown) < CLEAR:
+        return None
+    last = facts.recent[-1].traced
+    names = [
+        o.name for o in last.operations[(last.trace.output or 0) + 1 :] if o.kind in ("other", "activation")
+    ]
+    often = max(map(names.count, set(names)), default=0)
+    return min(grown), often >= ROUNDS
+
+
+def _by_what_follows(facts: Facts, amount: float, repeated: bool) -> Finding:
+    cause: Cause = "recurrence" if repeated else "unknown"
+    last, layer = facts.recent[-1], facts.recent[-1].layers[-1].layer
+    what = "in what repeats behind it" if repeated else "in what is made of it"
+    return Finding(
+        kind="exploding_gradients",
+        cause=cause,
+        severity="critical",
+        confidence=0.8,
+        layers=tuple(dict.fromkeys((layer, *(s.layer for s in reversed(last.layers))))),
+        first_step=facts.recent[0].step,
+        summary=f"from the loss back to the output the gradient grows by {amount:.1f} decades, {what}: which way a "
+        f"step leads is chance; {facts.learning.sentence}.",
+        evidence=(
+            Evidence(layer=layer, statistic="growth of the gradient from the loss to the output, log10", value=amount,
+                     threshold=CLEAR, steps=(facts.recent[0].step, last.step), source=_SOURCE),
+        ),
+        attribution=Attribution(other=amount),
+        treatments=TREATMENTS[cause],
+    )  # fmt: skip
 
 
 def _growth(profile: Profile) -> tuple[str, float, str, int] | None:

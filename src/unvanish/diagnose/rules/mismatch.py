@@ -44,11 +44,16 @@ def _check(facts: Facts) -> Iterable[Finding]:
     if not (facts.stalled or poorly or _below_zero(facts) or _broadcasts(facts)) or not facts.recent:
         return
     found = [misfit(p, by_gain=facts.stalled) for p in facts.recent]
-    kinds = {(m.operation, m.statistic) for m in found if m is not None}
-    if any(m is None for m in found) or len(kinds) != 1:
+    fits = [m for m in found if m is not None]
+    # by place and not by number: sequences of another length have more operations before it
+    kinds = {
+        (layer_name(p.traced.operations[m.operation]), m.statistic)
+        for p, m in zip(facts.recent, found, strict=True)
+        if m is not None
+    }
+    if len(fits) < len(found) or len(kinds) != 1:
         return
-    last = facts.recent[-1]
-    fit = next(m for m in reversed(found) if m is not None)
+    last, fit = facts.recent[-1], fits[-1]
     operation = last.traced.operations[fit.operation]
     layer = layer_name(operation)
     yield Finding(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from unvanish.diagnose.facts import GIANT_STEP, Facts
 from unvanish.diagnose.path import layer_name
@@ -12,6 +12,7 @@ from unvanish.schema.finding import Cause, Evidence, Finding, TreatmentName
 from unvanish.schema.graph import Operation, place
 
 _DOMAIN = frozenset("Sqrt Rsqrt Log Log2 Log10".split())  # of positive numbers only
+_NORMS = frozenset("Norm LinalgVectorNorm".split())
 _RISKY = _DOMAIN | frozenset("Div Reciprocal Pow Acos Asin Atanh Exp Std Norm LinalgVectorNorm".split())
 _TREATMENTS: dict[Cause, tuple[TreatmentName, ...]] = {
     "low_precision": ("precision", "inputs", "learning_rate"),
@@ -103,7 +104,24 @@ def _by_structure(facts: Facts) -> tuple[Cause, str, str]:
             layer = layer_name(operations[parents[0]])
             words = f": the {operation.name.lower()} of what {place(layer)} gives, which may be below zero"
             return "output_activation", layer, words
+        if operation.name == "Div" and (divided := _by_own_norm(operations, operation)) is not None:
+            layer = layer_name(divided)
+            words = f": what {place(layer)} gives is divided by its own norm, which may be zero"
+            return "normalization", layer, words
     return "unknown", "", ""
+
+
+def _by_own_norm(operations: Sequence[Operation], division: Operation) -> Operation | None:
+    """The weighted layer whose output is divided by its own norm, with nothing that keeps the norm from zero."""
+    if len(division.parents) != 2:
+        return None
+    above, below = (operations[i] for i in division.parents)
+    while below.kind == "shape" and below.parents:
+        below = operations[below.parents[0]]
+    same = below.name in _NORMS and below.parents and operations[below.parents[0]] is above
+    while above.kind == "shape" and above.parents:
+        above = operations[above.parents[0]]
+    return above if same and above.kind == "weight" else None
 
 
 def _origin(facts: Facts) -> tuple[Operation, bool] | None:

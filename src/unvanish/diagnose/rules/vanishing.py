@@ -34,6 +34,9 @@ MASKED = 100  # steps; under an adaptive optimizer, which divides the scale away
 MOVED = 1.0  # |dw| / |w| summed over the steps: before that an adaptive optimizer has not had its chance
 # Decades between time steps: healthy gates halve the signal at each, and what happened lately may be all that counts.
 FORGOTTEN = -4.0  # decades
+SHUT_AT_ONCE = -1.5  # decades between one time step and the next: a GRU or an LSTM as drawn loses 0.3
+USUAL_BIAS = 6.0
+TINY_WEIGHT = 0.03  # below which a recurrent weight alone may take as much
 _SMOOTH = frozenset("Exp Sigmoid Tanh Softplus LogSigmoid Erf Gelu Silu".split())
 AT_ONCE = 20  # steps: before them nothing was learned that could be lost
 TRIED = 0.05  # the same: a net that has not been moved has not failed at anything yet
@@ -317,17 +320,21 @@ def _fades_through_time(facts: Facts) -> Iterable[Finding]:
     profile, faded = looked[-1]
     lost = max(faded.decades, -300.0)
     parts = Attribution(other=lost)
+    cause: Cause = "recurrence"
+    why = ""
     if faded.first_use is not None:
         _, parts, _ = cause_of_loss(profile.traced, faded.first_use)
+    elif _shut_by_inputs(facts, faded, looked[0][0]):
+        cause, why = "inputs", ": its gates are shut from the start by what comes in, which is far too large"
     yield Finding(
         kind="vanishing_gradients",
-        cause="recurrence",
+        cause=cause,
         severity="critical",
         confidence=0.75,  # all gates forget: what the task asks for may lie within their reach
         layers=(faded.layer,),
         first_step=since,
         summary=f"going back through time, {place(faded.layer)} loses {-lost:.1f} decades of signal between "
-        f"its last step and its first: what happened early can't be learned; {facts.learning.sentence}.",
+        f"its last step and its first: what happened early can't be learned{why}; {facts.learning.sentence}.",
         evidence=(
             Evidence(
                 layer=faded.layer,
@@ -339,8 +346,29 @@ def _fades_through_time(facts: Facts) -> Iterable[Finding]:
             ),
         ),
         attribution=parts,
-        treatments=TREATMENTS["recurrence"],
+        treatments=TREATMENTS[cause],
     )
+
+
+def _shut_by_inputs(facts: Facts, faded: Faded, profile: Profile) -> bool:
+    """Whether a fused recurrence loses so much at each time step, at the start, as its own weights can't make it.
+
+    What it hands from step to step lies between -1 and 1: with weights and biases of usual sizes only the inputs can
+    drive its gates, or tanh, to where they have no slope.
+    """
+    norms = [t.norms for t in profile.traced.trace.through_time if t.module == faded.layer and not t.reverse]
+    reached = [decades(n[0], max(n)) / min(len(n), sum(v > 0 for v in n) + 1) for n in norms]
+    if not reached or profile.step > AT_ONCE or max(reached) > SHUT_AT_ONCE:
+        return False
+    own = [p.index for p in facts.model.info.parameters if parameter_layer(p.name) == faded.layer]
+    sizes = [
+        (facts.model.info.parameters[i], max(map(abs, facts.snapshots[i][0].quantiles)))
+        for i in own
+        if facts.snapshots.get(i)
+    ]
+    usual = all(size < (1.0 if len(p.shape) > 1 else USUAL_BIAS) for p, size in sizes)
+    drawn = any(len(p.shape) > 1 and "hh" in p.name and size > TINY_WEIGHT for p, size in sizes)
+    return usual and drawn
 
 
 RULE = Rule(
