@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from unvanish.diagnose.causes import TREATMENTS as ADVICE
+from unvanish.schema.architecture import LayerSpec
 from unvanish.schema.finding import Cause, Evidence, Finding, Kind
 from unvanish.treatment.candidate import FLOW_TREATMENTS
 from unvanish.treatment.catalogue import flow_candidates
@@ -71,3 +72,27 @@ def test_what_begins_later_does_not_go_by_a_screening_at_the_start() -> None:
 
 def test_without_a_finding_the_usual_things_are_tried() -> None:
     assert {"learning_rate", "batchnorm", "init"} <= {c.treatment for c in candidates_for(None, FLOW)}
+
+
+def spec(activation: str, *, width: int = 32, predictable: bool = True) -> LayerSpec:
+    return LayerSpec(
+        name=activation, fan_in=width, fan_out=width, weight_variance=1.0, bias_variance=0.0,
+        activation=activation, predictable=predictable,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("layers", "sized"),
+    [
+        ([spec("sin"), spec("identity")], True),  # its frequency is part of its weights: no scheme knows it
+        ([spec("relu", predictable=False), spec("identity")], True),  # the script scales by hand, say
+        ([spec("relu"), spec("tanh"), spec("identity")], False),
+        (
+            [spec("relu", width=1100, predictable=False)],
+            False,
+        ),  # five more draws of all weights would be felt
+    ],
+)
+def test_sizes_are_tried_where_no_scheme_knows_the_function(layers: list[LayerSpec], sized: bool) -> None:
+    names = {c.name for c in flow_candidates(layers)}
+    assert ({"lecun_0.03", "lecun_0.1", "lecun_10"} <= names) == sized

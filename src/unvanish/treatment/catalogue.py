@@ -8,6 +8,19 @@ from unvanish.schema.architecture import LayerSpec
 from unvanish.treatment.candidate import Candidate, candidate, of
 
 RECTIFIERS = frozenset(("relu", "leaky_relu", "relu6", "gelu", "silu", "prelu", "elu", "mish", "celu"))
+# for these the schemes of _inits have a gain; what is built of others (sines of a frequency, say) may need any
+USUAL = RECTIFIERS | {
+    "identity",
+    "sigmoid",
+    "tanh",
+    "selu",
+    "softplus",
+    "hardtanh",
+    "hardsigmoid",
+    "softsign",
+}
+FEW_WEIGHTS = 10**6  # each size is a draw of all weights and a pass: quick in small nets
+GAINS = (0.03, 0.1, 0.3, 3.0, 10.0)
 ORTHOGONAL = frozenset(("orthogonal", "lsuv", "centred"))
 MOST_DRAWN = 2e10  # products that drawing orthogonal matrices takes
 FEW_ROWS = 16  # of a batch: its statistics are too noisy for a batch norm
@@ -60,6 +73,14 @@ def _inits(layers: Sequence[LayerSpec]) -> list[Candidate]:
     ]
     if any(s.fan_in != s.fan_out for s in layers[:-1]):  # else it is Xavier's
         out.append(candidate("lecun", "LeCun init", of("init", scheme="lecun")))
+    drawn = sum(s.fan_in * s.fan_out for s in layers)
+    # branches beside a skip add up, however each of them is drawn
+    open_ = any(s.skip != "none" or not s.predictable for s in layers) and drawn <= FEW_WEIGHTS
+    if found - USUAL or open_:
+        out += [
+            candidate(f"lecun_{g:g}", f"LeCun init, {g:g} times its size", of("init", scheme="lecun", gain=g))
+            for g in GAINS
+        ]
     if "sigmoid" in found:
         title = "orthogonal init of gain 4, centred (b = -W/2)"
         out.append(candidate("centred", title, of("init", scheme="critical_centred")))
@@ -76,6 +97,10 @@ def _activations(layers: Sequence[LayerSpec]) -> list[Candidate]:
         out.append(candidate("relu_he", "ReLU with He init", relu, he))
     if found:
         out.append(candidate("leaky_relu_he", "leaky ReLU with He init", leaky, he))
+    if "sigmoid" in found:
+        xavier = of("init", scheme="xavier")
+        out.append(candidate("tanh_xavier", "tanh with Xavier init", of("activation", kind="tanh"), xavier))
+    if found:
         selu, lecun = of("activation", kind="selu"), of("init", scheme="lecun")
         out.append(candidate("selu_lecun", "SELU with LeCun init", selu, lecun))
     return out
