@@ -222,6 +222,15 @@ def test_a_cure_of_what_runs_away_is_measured_from_what_it_began_with_or_chance(
     assert all(g > 0 for g in differences(barely, wild))  # above chance is no gain, whatever the other does
 
 
+def test_how_far_a_net_has_run_away_is_no_matter_of_noise() -> None:
+    wild = Sample(outcomes=tuple(outcome(s, 10.0 ** (2 + s)) for s in range(5)), chance=CHANCE)
+    good = Sample(outcomes=tuple(outcome(s, 0.5 + 0.01 * s) for s in range(5)), chance=CHANCE)
+    assert all(-CHANCE <= g < 0 for g in differences(good, wild))
+    assert judge(good, wild, claims_flow=False)[0] == "cured"
+    also_wild = Sample(outcomes=tuple(outcome(s, 10.0 ** (3 + s)) for s in range(5)), chance=CHANCE)
+    assert all(g > 0 for g in differences(also_wild, wild))
+
+
 def test_where_no_signal_came_through_before_it_has_to_arrive_now() -> None:
     dead = Sample(
         outcomes=tuple(replace(outcome(s, 2.0), measured_gain=None) for s in range(5)), chance=CHANCE

@@ -92,17 +92,25 @@ def differences(candidate: Sample, baseline: Sample) -> tuple[float, ...]:
 
 
 def _gap(treated: TrialOutcome, untreated: TrialOutcome, chance: float | None) -> float:
-    """Where the untreated loss becomes infinite or NaN, what it begins with, or chance, is all that it reaches.
+    """Treated less untreated.
 
-    The lower of both: what has no number can't be averaged, and is to be no advantage beyond that.
+    An untreated loss above what guessing gives (not known: above its own first) counts as that: how far a net that
+    runs away has got, be it to NaN, differs by decades from seed to seed, and is to be no advantage.
     """
     shared = {step for step, _ in treated.held_out} & {step for step, _ in untreated.held_out} - {0}
-    if math.isfinite(treated.last) and not math.isfinite(untreated.last):
-        begins = [x for x in (untreated.losses[0], chance) if x is not None and math.isfinite(x)]
-        return treated.last - min(begins, default=math.nan)
-    if not shared:
-        return treated.last - untreated.last
-    return dict(treated.held_out)[max(shared)] - dict(untreated.held_out)[max(shared)]
+    last = untreated.last
+    if shared and math.isfinite(last):
+        return dict(treated.held_out)[max(shared)] - dict(untreated.held_out)[max(shared)]
+    begins = [x for x in (untreated.losses[0], chance) if x is not None and math.isfinite(x)]
+    if not math.isfinite(last):
+        return (
+            treated.last - min(begins, default=math.nan)
+            if math.isfinite(treated.last)
+            else treated.last - last
+        )
+    bar = chance if chance is not None else untreated.losses[0]
+    above = math.isfinite(bar) and last > bar > treated.last
+    return treated.last - (bar if above else last)
 
 
 def judge(
