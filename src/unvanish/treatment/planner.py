@@ -25,7 +25,7 @@ _ALSO: dict[str, tuple[TreatmentName, ...]] = {
         "inputs",
         "learning_rate",
     ),
-    "non_finite": ("learning_rate", "clip", "inputs", "output", "precision", "init", "batchnorm"),
+    "non_finite": ("learning_rate", "clip", "inputs", "output", "precision", "init", "batchnorm", "activation"),
     "precision_underflow": ("precision", "learning_rate"),
     "disconnected_parameters": ("reconnect",),
     "learning_rate_too_small": ("learning_rate",),
