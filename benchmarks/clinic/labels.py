@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 # Written by others than the rules' author. What was reported once, and then read, is tuned on from then on.
-READ = ("layers", "sequences", "assorted")
-# Of these, one half by a hash of the name was read after they were measured; the other has not been read.
-HELD_OUT = ("pictures", "decisions", "tables")
+READ = ("layers", "sequences", "assorted", "pictures", "decisions", "tables")
+# Written by others as well, and read by nobody who writes rules.
+HELD_OUT = ("workshop", "series")
 FAMILIES = ("flow", "extremes", "elsewhere", *READ, *HELD_OUT)
 LABELS = "labels.json"
 # where steps are too large, how far it goes is a matter of their number: both words are right in all such cases
@@ -51,8 +50,7 @@ class Case:
     @property
     def part(self) -> str:
         """Rules are tuned on the one part, and the other is reported."""
-        odd = hashlib.sha256(self.name.encode()).digest()[0] % 2
-        return "report" if self.family in HELD_OUT and odd else "tune"
+        return "report" if self.family in HELD_OUT else "tune"
 
 
 def all_cases() -> list[Case]:
