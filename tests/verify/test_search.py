@@ -196,6 +196,23 @@ def test_where_another_rate_is_all_that_is_needed_it_is_what_is_chosen() -> None
     assert any(t.name == "learning_rate_10" for t in result.trials)
 
 
+def test_a_finalist_that_a_lower_rate_alone_does_as_well_as_gives_way_to_the_rate() -> None:
+    def loss(spec: TrialSpec, step: int) -> float:
+        noise = 0.004 * math.sin(7.0 * step + spec.seed)
+        slow = spec.learning_rate_factor <= 0.3 or any(
+            p.treatment == "learning_rate" for p in spec.prescriptions
+        )
+        fine = slow or spec.candidate == "bn"
+        return (CHANCE * math.exp(-0.05 * step) if fine else CHANCE) + noise + 0.05 * fine
+
+    engine = Formulas(loss, gains=False)
+    result = searched(engine, some("bn")).run()
+    assert result.chosen == "learning_rate_0.3"
+    rows = {t.name: t for t in result.trials}
+    assert rows["bn"].outcome != "cured" and rows["learning_rate_0.3"].outcome == "cured"
+    assert result.baseline.rate_factor == 1.0 and result.baseline.stuck_seeds == 5
+
+
 def test_what_takes_its_time_is_given_twice_as_much() -> None:
     result = searched(Formulas(learns_where("slow", after=120)), some("he", "slow"), steps=100).run()
     assert result.chosen == "slow"

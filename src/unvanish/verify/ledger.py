@@ -26,6 +26,9 @@ class Ledger:
     final: list[TrialOutcome] = field(default_factory=list)  # of the paired tests
     grid: list[TrialOutcome] = field(default_factory=list)  # of finalists, whole, on the pilots' seed
     tested: list[str] = field(default_factory=list)  # names of the finalists
+    rates: dict[str, float] = field(
+        default_factory=dict
+    )  # by finalist: of the untreated twins, over the script's
     count: int = 0  # trials
     steps: int = 0  # of all of them
     stopped: str | None = None
@@ -53,10 +56,17 @@ class Ledger:
         return Sample(outcomes=tuple(some or pilot), chance=self.chance)
 
     def _paired(self, side: Candidate) -> Sample:
-        """The untreated trials of the same length as the side's own."""
+        """The untreated trials of the same length as the side's own, at the rate that it was put beside."""
         own = self._sample(side)
         length = own.outcomes[0].spec.steps if own.outcomes else 0
-        some = [o for o in self.final if o.spec.candidate == BASELINE and o.spec.steps == length]
+        factor = self.rates.get(side.name)
+        some = [
+            o
+            for o in self.final
+            if o.spec.candidate == BASELINE
+            and o.spec.steps == length
+            and factor in (None, o.spec.learning_rate_factor)
+        ]
         return Sample(outcomes=tuple(some), chance=self.chance) if some else self._sample(UNTREATED)
 
     def judged(self, side: Candidate) -> tuple[Outcome, str]:
@@ -66,19 +76,21 @@ class Ledger:
     def result(self) -> TreatmentResult:
         """All of it, and what is to be chosen."""
         tested = [c for c in self.pilots.tried if any(o.spec.candidate == c.name for o in self.final)]
-        untreated = self._paired(tested[-1]) if tested else self._sample(UNTREATED)
+        rows = [self._row(c) for c in self.pilots.tried]
+        chosen = choose(self.pilots.tried, rows, allow_unsafe=True)
+        shown = next((c for c in tested if c.name == chosen), tested[-1] if tested else UNTREATED)
+        untreated = self._paired(shown) if tested else self._sample(UNTREATED)
         baseline = replace(
             trial_row(UNTREATED, untreated, self.plan.steps),
             outcome="no_better",
             why=baseline_words(untreated),
         )
-        rows = [self._row(c) for c in self.pilots.tried]
         left = [c for c in self.plan.candidates if c not in self.pilots.tried]
         later = tuple(Untried(name=c.name, title=c.title, why=self._why_not()) for c in left)
         return TreatmentResult(
             baseline=baseline,
             trials=tuple(rows),
-            chosen=choose(self.pilots.tried, rows, allow_unsafe=True),
+            chosen=chosen,
             recipe=None,
             diff=None,
             wall_seconds=self.seconds,

@@ -123,7 +123,20 @@ class Search:
                 outcome, _ = self._book.judged(finalist)
             if outcome == "cured":
                 return True
-        return False
+        return self._own_rate_cures()
+
+    def _own_rate_cures(self) -> bool:
+        """What was tested is no better than the untreated script at another rate: then that rate is the treatment."""
+        enough = self._pilots.rate_that_is_enough if self._book.tested else None
+        if enough is None or rate(enough).name in self._book.tested:
+            return False
+        other = rate(enough)
+        self._pilots.as_baseline_rate(other, enough)
+        if not any(c.name == other.name for c in self._pilots.fallen):
+            return False
+        self._book.tested.append(other.name)
+        self._test(other, self._length(other))
+        return self._book.judged(other)[0] == "cured"
 
     def _for_longer(self, steps: int, count: int) -> bool:
         """Some cures take their time: the most promising ones once more, with more steps, at their best rates."""
@@ -160,7 +173,9 @@ class Search:
         own = [o for o in self._book.final if o.spec in first]
         if not all(learnt(o, self._book.chance) for o in own):
             return
-        best = self._untreated_rate(steps)
+        # another rate is a change of the rate alone: it is put beside the script as it is
+        best = 1.0 if finalist.treatment == "learning_rate" else self._untreated_rate(steps)
+        self._book.rates[finalist.name] = best
         rest = [self._pair(finalist, seed, factor, steps) for seed in seeds[FIRST_SEEDS:]]
         twins = [self._pair(UNTREATED, seed, best, steps) for seed in seeds]
         done = [o.spec for o in self._book.final]
