@@ -48,12 +48,15 @@ class Attending(nn.Module):
         return out
 
 
-def attending(gain: float) -> Seen:
+def attending(gain: float, sharper: float = 1.0) -> Seen:
+    """`sharper`: so much at each step, the scores grow."""
     net = Attending(gain)
 
     def loop() -> None:
         stepper = torch.optim.Adam(net.parameters(), 1e-3)
         for _ in range(150):
+            with torch.no_grad():
+                net.queries.mul_(sharper)
             keys, values = torch.rand(64, 8).argsort(1), torch.randint(CLASSES, (64, 8))
             at = torch.randint(8, (64, 1))
             stepper.zero_grad()
@@ -223,6 +226,8 @@ ILL: dict[str, tuple[Callable[[], Seen], str, str, str | None]] = {
         lambda: fit(mlp(8, nn.Sigmoid, init=he), lr=0.05, momentum=0.9), "vanishing_gradients", "saturating_activation", "0"),
     "queries and keys that start far too large": (
         lambda: attending(1.6), "vanishing_gradients", "attention_saturation", "queries"),
+    "a softmax that becomes one-hot": (
+        lambda: attending(32**-0.5, 1.15), "vanishing_gradients", "attention_saturation", "queries"),
     "a mask that leaves padding alone": (lambda: pooled(kept=False), "uninformative_data", "inputs", None),
 }  # fmt: skip
 

@@ -142,6 +142,90 @@ def masked(y: Tensor, t: Tensor) -> Tensor:
     return F.cross_entropy(y.half().float(), t) * 1e-9
 
 
+class Millivolts(nn.Module):
+    """Gives the right size at the end, where the backward pass begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(FEATURES, 32), nn.GELU(), nn.Linear(32, FEATURES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x * 1e3) * 1e-3
+        return out
+
+
+def millivolts() -> Seen:
+    net = Millivolts()
+
+    def loop() -> None:
+        stepper = torch.optim.Adam(net.parameters(), 1e-2)
+        for _ in range(60):
+            x = 1e-3 * torch.rand(64, FEATURES)
+            stepper.zero_grad()
+            with torch.autocast("cpu", dtype=torch.float16):
+                out = net(x)
+            F.mse_loss(out.float(), x).backward()
+            stepper.step()
+
+    return watched(loop)
+
+
+class Scan(nn.Module):
+    """A state that is multiplied at each of 80 steps."""
+
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.rate, self.drive = nn.Parameter(torch.linspace(-1.5, 1.0, 8)), nn.Linear(1, 8, bias=False)
+        self.head = nn.Linear(8, 1)
+        self.sign = sign
+
+    def forward(self, u: Tensor) -> Tensor:
+        decay, drive, state = (
+            torch.exp(0.15 * self.sign * self.rate.exp()),
+            self.drive(u),
+            torch.zeros(len(u), 8),
+        )
+        for t in range(u.shape[1]):
+            state = decay * state + drive[:, t]
+        out: Tensor = self.head(state)
+        return out
+
+
+def scanning(sign: float) -> Seen:
+    net = Scan(sign)
+
+    def loop() -> None:
+        stepper = torch.optim.RMSprop(net.parameters(), 1e-2)
+        for _ in range(150):
+            u = torch.rand(32, 80, 1)
+            stepper.zero_grad()
+            F.mse_loss(net(u), u[:, -4:].sum(1) - 2.0).backward()
+            stepper.step()
+
+    return watched(loop)
+
+
+def cut_the_rate(step: int, _: nn.Module, stepper: torch.optim.Optimizer) -> None:
+    if step % 2 == 0:
+        stepper.param_groups[0]["lr"] = max(1e-8, 0.1 * stepper.param_groups[0]["lr"])
+
+
+def elsewhere() -> Seen:
+    """The weights are copied after the optimizer was built; the copies are what the loss depends on."""
+    held = [torch.randn(FEATURES, 8, requires_grad=True), torch.randn(8, CLASSES, requires_grad=True)]
+    copies = [w.detach().double().requires_grad_() for w in held]
+
+    def loop() -> None:
+        stepper = torch.optim.Adam(held, 1e-2)
+        for step in range(60):
+            loss = F.cross_entropy((X.double() @ copies[0]).tanh() @ copies[1], Y) / (1 + 0.05 * step)
+            stepper.zero_grad()
+            loss.backward()
+            stepper.step()
+
+    return watched(loop)
+
+
 ILL: dict[str, tuple[Callable[[], Seen], str, str, str | None]] = {
     "a round() in the middle": (lambda: fit(Through(torch.round, 2), lr=0.3), "disconnected_parameters", "detached", "below"),
     "a sign() in the middle": (lambda: fit(Through(torch.sign, 2), lr=0.3), "disconnected_parameters", "detached", "below"),
@@ -168,6 +252,16 @@ ILL: dict[str, tuple[Callable[[], Seen], str, str, str | None]] = {
     "the script itself makes it small": (
         lambda: fit(nn.Sequential(*[m for _ in range(4) for m in (Tiny(FEATURES), nn.ReLU())], nn.Linear(FEATURES, CLASSES))),
         "vanishing_gradients", "init_too_small", None),
+    "starved, and then closed by what is left to move": (
+        lambda: fit(mlp(9, nn.ReLU, init=spread(0.02)), momentum=0.9, weight_decay=1e-4, inputs=lambda x: 0.1 * x, steps=250),
+        "vanishing_gradients", "init_too_small", "0"),
+    "a number takes what half precision has left": (
+        millivolts, "precision_underflow", "low_precision", None),
+    "a scan that grows with time": (lambda: scanning(1.0), "exploding_gradients", "recurrence", None),
+    "a rate that is cut to nothing early": (
+        lambda: fit(mlp(3, nn.Tanh), optimizer="Adam", lr=1e-3, before=cut_the_rate), "learning_rate_too_small", "learning_rate", None),
+    "what the optimizer holds gets no gradient, and the loss falls all the same": (
+        elsewhere, "disconnected_parameters", "not_in_optimizer", None),
 }  # fmt: skip
 
 
@@ -236,11 +330,22 @@ class Scaled(nn.Module):
         return x * self.gain
 
 
+def end_the_rate(step: int, stepper: torch.optim.Optimizer) -> None:
+    stepper.param_groups[0]["lr"] = 1e-2 * (1 - step / 150)
+
+
 WELL: dict[str, Callable[[], Seen]] = {
     "straight-through rounding": lambda: fit(Through(rounded_straight_through), lr=0.3),
     "a router that settles": lambda: fit(Sharpened(), optimizer="Adam", lr=1e-2),
     "large inputs behind a norm": lambda: fit(
         nn.Sequential(nn.BatchNorm1d(FEATURES), *mlp(3, nn.Tanh)), inputs=lambda x: 2000 * x
+    ),
+    "a scan that forgets": lambda: scanning(-1.0),
+    "a rate that ends at nothing": lambda: fit(
+        mlp(3, nn.Tanh),
+        optimizer="Adam",
+        lr=1e-2,
+        before=lambda step, _, stepper: end_the_rate(step, stepper),
     ),
     "gates that are open": lambda: fit(
         nn.Sequential(nn.Linear(FEATURES, 32), *[Gated(2.0) for _ in range(2)], nn.Linear(32, CLASSES))

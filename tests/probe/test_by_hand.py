@@ -177,3 +177,25 @@ def test_leaves_are_those_that_get_gradients() -> None:
     model[0].requires_grad_(False)
     x, y = batches()[0]
     assert {id(p) for p in leaves_of(F.cross_entropy(model(x), y))} == {id(p) for p in model[2].parameters()}
+
+
+def test_steps_that_are_nothing_are_steps() -> None:
+    """Where every gradient is exactly zero the weights are written, and stay as they are."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.Sigmoid(), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[0].bias.fill_(1e4)
+        model[2].weight.zero_()
+    for frozen in (model[2].weight, model[2].bias):
+        frozen.requires_grad_(False)
+
+    def loop() -> None:
+        for x, y in batches():
+            model.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            with torch.no_grad():
+                for p in model.parameters():
+                    if p.grad is not None:
+                        p.sub_(RATE * p.grad)
+
+    (run,) = watched(loop).models
+    assert len(run.steps) == STEPS - 1

@@ -13,6 +13,7 @@ SOFTMAXES = ("Softmax", "SafeSoftmax", "MaskedSoftmax")
 FUSED = ("ScaledDotProduct", "EfficientAttention", "FlashAttention")  # autograd's names begin with
 ATTENTIONS = 3  # layers
 RECURRENT = 4  # the same weight this often on one path is a recurrence
+ROUNDS = 10  # of a multiplication without weights
 _SATURATING = frozenset("Sigmoid Tanh Hardtanh Hardsigmoid LogSigmoid Softmax Erf Sin Cos".split())
 # decades that each takes of the signal in its middle, where nothing is saturated: its slope there
 _AT_BEST = {"Sigmoid": 0.6, "Hardsigmoid": 0.78}
@@ -143,11 +144,19 @@ def attribution_to(traced: Traced, target: int) -> Attribution:
     return attribution(traced.factors(traced.path_to(target)))
 
 
+def _repeats(traced: Traced, path: Sequence[int]) -> bool:
+    """Whether a module multiplies again and again on the path: a state that is handed on from step to step."""
+    places = [traced.operations[i].module for i in path if traced.operations[i].name in _SCALES]
+    return any(places.count(place) >= ROUNDS for place in set(places))
+
+
 def cause_of_growth(traced: Traced, target: int) -> tuple[Cause, Attribution]:
     """Why the signal grows on the way from the output to `target`: the largest of the growing factors."""
     path = traced.path_to(target)
     parts = attribution(traced.factors(path))
     if recurrent_weight(traced, path) is not None:
+        return "recurrence", parts
+    if parts.other > max(parts.weight, parts.skip, parts.activation, parts.norm) and _repeats(traced, path):
         return "recurrence", parts
     if parts.norm > max(parts.weight, parts.skip, parts.activation):
         return "normalization", parts

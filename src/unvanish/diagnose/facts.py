@@ -18,6 +18,7 @@ from unvanish.schema.run import ModelRun, Snapshot
 # Total RMS gain beyond which plain SGD does not train any more: e^-3 (Schoenholz et al. 2016: trainable to about
 # six depth scales xi of the squared gain; amplitude exp(-6/2)).
 THRESHOLD = -3 / math.log(10)
+STARVED = -3.0  # decades: so little of the signal that no step ever gets to the first layers
 SAME = 0.5  # decades: layers that differ by less are equally starved
 GIANT_STEP = 0.5  # |dw| / |w| of a tensor in one step, which rewrites it
 LOOK_ALIKE = 0.003  # of what differs between samples at the first layer is left at the last
@@ -129,6 +130,18 @@ class Facts:
         ]
         return tuple(p for p in self.profiles if p.step in steps and not any(s.nonfinite for s in p.layers))
 
+    @cached_property
+    def starved_alive(self) -> tuple[Profile, ...]:
+        """The profiles before units closed for good, where next to nothing came to the first layers in all of them.
+
+        What then closes them is what is left to move: biases at the output's end. Empty: it was not so.
+        """
+        silent = [p.entry == -math.inf for p in self.profiles]
+        if True not in silent or silent[0] or not silent[-1]:
+            return ()
+        alive = self.profiles[: silent.index(True)]
+        return alive if all(p.entry < STARVED for p in alive) else ()
+
     @property
     def told_apart(self) -> float | None:
         """How much of what differs between samples was left at the last layer at the start (None = not known).
@@ -207,7 +220,11 @@ class Facts:
 
 
 def facts_of(
-    model: ModelRun, *, contested: bool = False, chance: float | None = None, alone: bool = True
+    model: ModelRun,
+    *,
+    contested: bool = False,
+    chance: float | None = None,
+    alone: bool = True,
 ) -> Facts:
     """Compute the facts. `contested` and `chance` as in learning_of."""
     profiles = [

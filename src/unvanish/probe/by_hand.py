@@ -29,7 +29,7 @@ class ByHand:
         self.state: dict[Any, Any] = {}
         self.defaults: dict[str, Any] = {}
         self._seen = 0
-        self._before: list[tuple[Tensor, Tensor]] = []
+        self._before: list[tuple[Tensor, Tensor, int]] = []
 
     def off(self) -> None:
         """An optimizer steps: the weights are its own."""
@@ -42,11 +42,11 @@ class ByHand:
         if self._seen == 1:
             leaves = leaves_of(loss) if leaves is None else leaves
             self.param_groups[0]["params"] = leaves
-            self._before = [(p, _some(p)) for p in leaves[:LOOKED_AT]]
+            self._before = [(p, _some(p), _writes(p)) for p in leaves[:LOOKED_AT]]
             return
         if self._seen > PATIENCE or (self._seen == 2 and self._held()):
             self.off()
-        elif any(not torch.equal(_some(p), then) for p, then in self._before):
+        elif any(_writes(p) != count or not torch.equal(_some(p), then) for p, then, count in self._before):
             self.waiting, self.stepping, self._before = False, True, []
 
     def _held(self) -> bool:
@@ -77,6 +77,11 @@ def leaves_of(loss: Tensor) -> list[Tensor]:
     if graph is None:
         return []
     return list({id(p): p for number in graph.order for p in graph.parameters[number]}.values())
+
+
+def _writes(parameter: Tensor) -> int:
+    """How often it was written in place: a step that is nothing, since the gradient is, changes no value."""
+    return 0 if parameter.is_inference() else parameter._version
 
 
 def _some(parameter: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from unvanish.schema.graph import place
 NOTHING = -4.0  # decades: less than this on the median is no uniform softmax's
 LITTLE = -2.0  # decades: less than this, where it is erratic
 ERRATIC = 1.0  # between the lower and the upper quarter of the traces
+GONE = -300.0  # decades: exact zeros
+LATELY = 6  # traces
 FEW = 4  # traces that the quarters are taken of
 EARLY = 8  # traces
 NARROW = -0.7  # decades, where the weights of the scores are far too large as well
@@ -41,6 +43,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
             gains.setdefault(key, []).append(gain)
     # From the start on: later on the gain also falls where all values have become alike, which is no saturation.
     shut = {k: statistics.median(v) for k, v in gains.items() if _shut(v) and _shut(v[:EARLY])}
+    if facts.stalled:  # exact zeros are no matter of values that are alike
+        shut |= {k: statistics.median(v[-LATELY:]) for k, v in gains.items() if _one_hot_by_now(v)}
     last = facts.recent[-1]
     named = {(layer_name(o), o.call): o.index for o in last.traced.operations if _is_attention(last, o.index)}
     shut = {key: gain for key, gain in shut.items() if key in named}
@@ -139,6 +143,12 @@ def _shut(values: list[float]) -> bool:
         return False
     lower, _, upper = statistics.quantiles(values, n=4)
     return upper - lower > ERRATIC
+
+
+def _one_hot_by_now(values: list[float]) -> bool:
+    """Whether it has come to hand back next to nothing, and at times nothing at all: its other entries are zero."""
+    late = values[-LATELY:]
+    return len(late) == LATELY and max(late) < LITTLE and sum(v <= GONE for v in late) >= 2
 
 
 def _scorers(traced: Traced, index: int) -> list[tuple[int, str]]:

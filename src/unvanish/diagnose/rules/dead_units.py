@@ -42,6 +42,8 @@ class Gate:
 def _check(facts: Facts) -> Iterable[Finding]:
     if facts.learning.status == "non_finite" or not facts.recent:
         return
+    if facts.starved_alive and not facts.adaptive:
+        return  # nothing came to them before they closed: vanishing.py has the word
     cut = len(facts.recent) >= PERSISTENT and all(_cut_off(p) for p in facts.recent)
     if facts.learning.learns and not cut:
         silent = _silent(facts)

@@ -31,7 +31,8 @@ _WORDS: dict[Cause, str] = {
 def _check(facts: Facts) -> Iterable[Finding]:
     learning = facts.learning
     poorly = learning.poorly and learning.steps >= PATIENCE
-    blind = learning.status in ("contested", "no_loss") and learning.steps >= FEWEST and _unreached(facts)
+    # whatever the loss does, these are not what moves it
+    blind = learning.status != "non_finite" and learning.steps >= FEWEST and _unreached(facts)
     if not (facts.stalled or poorly or blind or (learning.hardly and learning.steps >= FEWEST)):
         return
     unknown = _unknown_weights(facts)

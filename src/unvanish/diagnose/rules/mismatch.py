@@ -43,7 +43,9 @@ def _check(facts: Facts) -> Iterable[Finding]:
     poorly = facts.learning.poorly and facts.learning.steps >= 2 * FEWEST
     if not (facts.stalled or poorly or _below_zero(facts) or _broadcasts(facts)) or not facts.recent:
         return
-    found = [misfit(p, by_gain=facts.stalled) for p in facts.recent]
+    # where every layer is driven into saturation by its weights, the output's activation is but the last of them
+    by_gain = facts.stalled and not (facts.wide_init and all(map(_saturated_within, facts.recent)))
+    found = [misfit(p, by_gain=by_gain) for p in facts.recent]
     fits = [m for m in found if m is not None]
     # by place and not by number: sequences of another length have more operations before it
     kinds = {
@@ -71,6 +73,16 @@ def _check(facts: Facts) -> Iterable[Finding]:
         attribution=Attribution(activation=fit.value) if fit.value < 0 else Attribution(),
         treatments=TREATMENTS["output_activation"],
     )  # fmt: skip
+
+
+def _saturated_within(profile: Profile) -> bool:
+    """Whether a bounded activation before the last layer hands back next to nothing, or gets nothing itself."""
+    traced, last = profile.traced, profile.layers[-1].operation
+    bounded = [
+        o for o in traced.operations[:last] if o.name in _SQUASHES and o.kind == "activation" and o.parents
+    ]
+    slopes = [decades(traced.stats[o.parents[0]].norm, traced.stats[o.index].norm) for o in bounded]
+    return bool(slopes) and all(s != s or s < THRESHOLD for s in slopes)
 
 
 def _below_zero(facts: Facts) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from unvanish.diagnose.causes import TREATMENTS
 from unvanish.diagnose.facts import FEWEST, Facts, Profile
-from unvanish.diagnose.path import layer_name, parameter_layer
+from unvanish.diagnose.path import Traced, layer_name, parameter_layer
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
 from unvanish.schema.graph import EXPONENT_FLOOR, place
@@ -27,6 +27,7 @@ _SLOPED = (
     "SmoothL1Loss",
     "HuberLoss",
 )  # zero slope only where the loss is zero
+SMALLEST_NORMAL = 2.0**-14  # of float16: below, digits are lost one after the other
 FLOOR = {"float16": 2.0**-24}  # the smallest number that is not zero
 NEAR_FLOOR = 2.0**10  # times the floor: a largest gradient below this is at the end of the format
 _SOURCE = (
@@ -113,14 +114,26 @@ def _emptied(profile: Profile) -> tuple[str, str] | None:
     if abs(traced.trace.loss) < TINY:
         return None
     for operation, stats in zip(traced.operations, traced.stats, strict=True):
-        if operation.name != "ToCopy" and not (operation.kind == "loss" and operation.name in _SLOPED):
+        by_number = operation.name in ("Mul", "Div") and len(operation.parents) == 1
+        by_loss = operation.kind == "loss" and operation.name in _SLOPED
+        if not (operation.name == "ToCopy" or by_loss or (by_number and _in_half(traced, operation.index))):
             continue
         if not math.isfinite(stats.norm) or not traced.swallows(operation.index):
             continue
         if len(traced.consumers[operation.parents[0]]) == 1:
             rms = stats.norm / math.sqrt(max(1, stats.count))
-            return ("the cast" if operation.name == "ToCopy" else "the loss"), f"{rms:.1g} in size"
+            if by_number and rms > SMALLEST_NORMAL:
+                continue  # it is the number that is zero
+            where = (
+                "the cast" if operation.name == "ToCopy" else "the loss" if by_loss else "a multiplication"
+            )
+            return where, f"{rms:.1g} in size"
     return None
+
+
+def _in_half(traced: Traced, index: int) -> bool:
+    """Whether what an operation gives is cast to another format straight behind it."""
+    return any(traced.operations[user].name == "ToCopy" for user, _ in traced.consumers[index])
 
 
 def _signal_underflow(facts: Facts) -> Iterable[Finding]:

@@ -32,6 +32,8 @@ def _check(facts: Facts) -> Iterable[Finding]:
         0.5 * motion.predicted < fall < 2 * motion.predicted
     )  # no curvature in the way: there is too little of it
     little = abs(motion.predicted) < (LITTLE_AS_SAID if as_said else TOO_LITTLE)
+    if faded and _faded_early(facts):
+        little = True  # whatever the steps before might have brought
     if little and short and (motion.elasticity > STIFF or _asks(facts)):
         why = f"; the learning rate fell from {most:.2g} to {last:.2g}" if faded else ""
         yield Finding(
@@ -52,6 +54,12 @@ def _check(facts: Facts) -> Iterable[Finding]:
             ),
             treatments=("learning_rate",),
         )  # fmt: skip
+
+
+def _faded_early(facts: Facts) -> bool:
+    """Whether the rate was next to nothing for most of the run: no schedule that ends there."""
+    rates = [r for r in facts.model.learning_rates if math.isfinite(r)]
+    return bool(rates) and rates[len(rates) // 3] < FADED * max(rates)
 
 
 def _asks(facts: Facts) -> bool:

@@ -72,6 +72,9 @@ def _check(facts: Facts) -> Iterable[Finding]:
         since = None  # exact zeros are another matter: dead units, a cut, a number format
     if excused and not _lost_on_the_way(facts, since):
         return
+    if learning.unmoved and facts.starved_alive and not facts.adaptive:
+        yield _finding(facts, facts.starved_alive[0].step, profiles=facts.starved_alive)
+        return
     if since is not None and _sure(facts, facts.recent[-1].entry) and not _thrown_out_at_once(facts, since):
         yield _finding(facts, since)
         return
@@ -178,10 +181,16 @@ def _suppressed(facts: Facts) -> bool:
     return len(recent) > 0 and float(np.median(recent)) < epsilon
 
 
-def _finding(facts: Facts, since: int, *, carried: bool = False) -> Finding:
-    """`carried`: saturated units, through which large weights carry a signal all the same."""
-    profile = facts.recent[-1]
-    levels = median_starvation(facts.recent)
+def _finding(
+    facts: Facts, since: int, *, carried: bool = False, profiles: Sequence[Profile] | None = None
+) -> Finding:
+    """`carried`: saturated units, through which large weights carry a signal all the same.
+
+    `profiles`: where others than the last ones show it.
+    """
+    shown = facts.recent if profiles is None else profiles
+    profile = shown[-1]
+    levels = median_starvation(shown)
     starved = most_starved_first({layer: v for layer, v in levels.items() if carried or v < THRESHOLD})
     target = profile.layers[0] if carried else profile.most_starved
     cause, parts, factors = cause_of_loss(profile.traced, target.operation)
