@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from nets import CLASSES, FEATURES, X, Y, he, judge, mlp, spread
+from nets import CLASSES, FEATURES, X, Y, diagnosed, he, judge, mlp, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
 from watching import Seen, watched
@@ -334,6 +334,23 @@ def end_the_rate(step: int, stepper: torch.optim.Optimizer) -> None:
     stepper.param_groups[0]["lr"] = 1e-2 * (1 - step / 150)
 
 
+def frozen_beside_a_head() -> Seen:
+    """An optimizer over what is frozen on purpose, stepped along with that of the head."""
+    body, head = mlp(3, nn.ReLU, init=he)[:-1], nn.Linear(32, CLASSES)
+    body.requires_grad_(False)
+
+    def loop() -> None:
+        idle, stepper = torch.optim.SGD(body.parameters(), 0.1), torch.optim.SGD(head.parameters(), 0.1)
+        for _ in range(60):
+            rows = torch.randint(len(X), (64,))
+            stepper.zero_grad()
+            F.cross_entropy(head(body(X[rows])), Y[rows]).backward()
+            stepper.step()
+            idle.step()
+
+    return watched(loop)
+
+
 WELL: dict[str, Callable[[], Seen]] = {
     "straight-through rounding": lambda: fit(Through(rounded_straight_through), lr=0.3),
     "a router that settles": lambda: fit(Sharpened(), optimizer="Adam", lr=1e-2),
@@ -362,3 +379,8 @@ def test_look_alikes_are_left_alone(name: str) -> None:
     torch.manual_seed(0)
     model = judge(WELL[name]())
     assert model.verdict == "healthy", model.reason
+
+
+def test_what_is_frozen_beside_a_head_that_learns_is_no_fault() -> None:
+    torch.manual_seed(0)
+    assert {model.verdict for model in diagnosed(frozen_beside_a_head())} == {"healthy"}

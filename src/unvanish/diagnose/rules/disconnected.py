@@ -76,9 +76,10 @@ def _check(facts: Facts) -> Iterable[Finding]:
 
 
 def _unreached(facts: Facts) -> bool:
-    """Whether no weight ever got a gradient at a step of its optimizer."""
+    """Whether no weight that is to learn ever got a gradient at a step of its optimizer."""
     found = facts.motion.column("gradient_rms")
-    return bool(found.size) and not np.isfinite(found).any()
+    wanted = any(p.requires_grad for p in facts.motion.weights)
+    return wanted and bool(found.size) and not np.isfinite(found).any()
 
 
 def _stepwise(facts: Facts) -> tuple[list[str], float, float, str] | None:
