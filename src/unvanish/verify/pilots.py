@@ -96,7 +96,10 @@ class Pilots:
         return best_rate(some, side.name, self.chance) or 1.0
 
     def promising(self, count: int, but: Iterable[str] = ()) -> list[Candidate]:
-        """Those that ran and came down the farthest; the order of the diagnosis decides between equals."""
+        """Those that ran and came down the farthest, and what the diagnosis names first, which may need its time.
+
+        The order of the diagnosis decides between equals.
+        """
         some = [
             c
             for c in self.candidates
@@ -108,7 +111,11 @@ class Pilots:
             some,
             key=lambda c: round(ends[c.name] / (ALIKE * scale)) if math.isfinite(ends[c.name]) else math.inf,
         )
-        return order[:count]
+        chosen = order[:count]
+        named = next((c for c in some if math.isfinite(ends[c.name])), None)
+        if named is not None and named not in chosen:
+            chosen = [*chosen[: count - 1], named]
+        return chosen
 
     @staticmethod
     def _lowest(outcomes: Sequence[TrialOutcome]) -> float:
