@@ -170,6 +170,24 @@ def millivolts() -> Seen:
     return watched(loop)
 
 
+def from_a_checkpoint() -> Seen:
+    """The net is built anew after its optimizer, and gets the weights of the first one."""
+    net = mlp(3, nn.Tanh)
+    stepper = torch.optim.Adam(net.parameters(), 1e-2)
+    kept = {name: value.clone() for name, value in net.state_dict().items()}
+    net = mlp(3, nn.Tanh)
+    net.load_state_dict(kept)
+
+    def loop() -> None:
+        for _ in range(60):
+            rows = torch.randint(len(X), (64,))
+            net.zero_grad()
+            F.cross_entropy(net(X[rows]), Y[rows]).backward()
+            stepper.step()
+
+    return watched(loop)
+
+
 class Scan(nn.Module):
     """A state that is multiplied at each of 80 steps."""
 
@@ -258,6 +276,7 @@ ILL: dict[str, tuple[Callable[[], Seen], str, str, str | None]] = {
     "a number takes what half precision has left": (
         millivolts, "precision_underflow", "low_precision", None),
     "a scan that grows with time": (lambda: scanning(1.0), "exploding_gradients", "recurrence", None),
+    "an optimizer of the net before": (from_a_checkpoint, "disconnected_parameters", "not_in_optimizer", None),
     "a rate that is cut to nothing early": (
         lambda: fit(mlp(3, nn.Tanh), optimizer="Adam", lr=1e-3, before=cut_the_rate), "learning_rate_too_small", "learning_rate", None),
     "what the optimizer holds gets no gradient, and the loss falls all the same": (

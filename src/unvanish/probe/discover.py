@@ -117,6 +117,8 @@ def _holds(outer: nn.Module, inner: nn.Module) -> bool:
 
 def _original_of(copies: Sequence[Tensor], called: Iterable[nn.Module]) -> nn.Module | None:
     """The module that the script calls whose parameters have these very shapes and, as yet, values."""
+    if all(copy.grad is None for copy in copies):
+        return None  # nobody hands them what the module gets: they are what is left of another net
     for module in called:
         own = list(module.parameters())
         if len(own) != len(copies) or any(p.shape != c.shape for p, c in zip(own, copies, strict=True)):
