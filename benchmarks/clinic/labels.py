@@ -10,7 +10,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 # Written by others than the rules' author. What was reported once, and then read, is tuned on from then on.
 READ = ("layers", "sequences", "assorted", "pictures", "decisions", "tables")
-# Written by others as well, and read by nobody who writes rules.
+# Written by others as well, and measured before anybody who writes rules had read them. Since then the ten that were
+# missed have been read: a next report needs new ones.
 HELD_OUT = ("workshop", "series")
 FAMILIES = ("flow", "extremes", "elsewhere", *READ, *HELD_OUT)
 LABELS = "labels.json"

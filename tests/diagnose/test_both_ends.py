@@ -121,6 +121,37 @@ def with_a_blank_row() -> Seen:
     return fit(Embedder(), inputs=inputs, steps=100)
 
 
+class Pool(nn.Module):
+    """Attention pooling over those of four words that are there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score, self.head = nn.Linear(FEATURES, 1), nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, words: Tensor, there: Tensor) -> Tensor:
+        scores = self.score(words).squeeze(-1).masked_fill(~there, float("-inf"))
+        out: Tensor = self.head((scores.softmax(-1)[..., None] * words).sum(1))
+        return out
+
+
+def with_an_empty_text() -> Seen:
+    net = Pool()
+
+    def loop() -> None:
+        stepper = torch.optim.Adam(net.parameters(), 1e-2)
+        for step in range(80):
+            rows = torch.randint(len(X), (32,))
+            there = torch.rand(32, 4) < 0.5
+            there[:, 0] = True
+            if step == 41:
+                there[0] = False
+            stepper.zero_grad()
+            F.cross_entropy(net(X[rows][:, None] + torch.zeros(32, 4, FEATURES), there), Y[rows]).backward()
+            stepper.step()
+
+    return watched(loop)
+
+
 def simulated(rounds: int) -> Seen:
     """A net gives the rate of a logistic map, which is followed for many rounds."""
     net = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
@@ -215,6 +246,7 @@ ILL: dict[str, tuple[Callable[[], Seen], str, str, str | None]] = {
         "dead_units", "output_activation", "4"),
     "softmax twice, in sentences of several lengths": (sentences, "loss_or_output_mismatch", "output_activation", None),
     "a norm by hand that meets zero": (with_a_blank_row, "non_finite", "normalization", "body"),
+    "a text without words": (with_an_empty_text, "non_finite", "inputs", None),
     "raw inputs that kill every unit": (
         lambda: fit(mlp(3, nn.ReLU, init=he), inputs=lambda x: 500 * (x + 2)), "dead_units", "inputs", "0"),
     "raw inputs to an LSTM": (

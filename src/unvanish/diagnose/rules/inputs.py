@@ -44,7 +44,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         words = f"gets inputs of size {size:.3g}; scale them to about 1"
         if (flat := _flattened(facts, entry)) is not None:
             yield _saturated(facts, entry, seen, words, flat)
-        elif facts.stalled and (harm := _harm(facts)) is not None:
+        elif (harm := _harm(facts)) is not None:
             yield replace(_finding(facts, entry, seen, f"{words}: {harm.words}", 0.85), kind=harm.kind,
                           attribution=harm.attribution)  # fmt: skip
         else:

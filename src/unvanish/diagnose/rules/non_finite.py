@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from unvanish.diagnose.causes import SOFTMAXES
 from unvanish.diagnose.facts import GIANT_STEP, Facts
 from unvanish.diagnose.path import layer_name
 from unvanish.diagnose.rule import Rule
@@ -15,6 +16,7 @@ _DOMAIN = frozenset("Sqrt Rsqrt Log Log2 Log10".split())  # of positive numbers 
 _NORMS = frozenset("Norm LinalgVectorNorm".split())
 _RISKY = _DOMAIN | frozenset("Div Reciprocal Pow Acos Asin Atanh Exp Std Norm LinalgVectorNorm".split())
 _TREATMENTS: dict[Cause, tuple[TreatmentName, ...]] = {
+    "inputs": ("inputs",),
     "low_precision": ("precision", "inputs", "learning_rate"),
     "normalization": ("layernorm", "batchnorm", "learning_rate"),
     "init_too_large": ("init", "layernorm", "clip"),
@@ -104,11 +106,23 @@ def _by_structure(facts: Facts) -> tuple[Cause, str, str]:
             layer = layer_name(operations[parents[0]])
             words = f": the {operation.name.lower()} of what {place(layer)} gives, which may be below zero"
             return "output_activation", layer, words
+        if operation.name in SOFTMAXES and _masked(operations, operation):
+            layer = layer_name(operation)
+            words = f": the softmax in {place(layer)} is over scores that a mask fills; of a row that is"
+            return "inputs", layer, f"{words} filled whole (an empty sequence, say) it gives NaN"
         if operation.name == "Div" and (divided := _by_own_norm(operations, operation)) is not None:
             layer = layer_name(divided)
             words = f": what {place(layer)} gives is divided by its own norm, which may be zero"
             return "normalization", layer, words
     return "unknown", "", ""
+
+
+def _masked(operations: Sequence[Operation], softmax: Operation) -> bool:
+    """Whether what a softmax gets was filled by a mask."""
+    parents = list(softmax.parents)
+    while parents and operations[parents[0]].kind == "shape":
+        parents = list(operations[parents[0]].parents)
+    return bool(parents) and operations[parents[0]].name in ("MaskedFill", "Where")
 
 
 def _by_own_norm(operations: Sequence[Operation], division: Operation) -> Operation | None:
