@@ -77,10 +77,7 @@ def _inits(layers: Sequence[LayerSpec]) -> list[Candidate]:
     # branches beside a skip add up, however each of them is drawn
     open_ = any(s.skip != "none" or not s.predictable for s in layers) and drawn <= FEW_WEIGHTS
     if found - USUAL or open_:
-        out += [
-            candidate(f"lecun_{g:g}", f"LeCun init, {g:g} times its size", of("init", scheme="lecun", gain=g))
-            for g in GAINS
-        ]
+        out += [sized(g) for g in GAINS]
     if "sigmoid" in found:
         title = "orthogonal init of gain 4, centred (b = -W/2)"
         out.append(candidate("centred", title, of("init", scheme="critical_centred")))
@@ -129,6 +126,12 @@ def _depths(layers: Sequence[LayerSpec], greatest: int | None) -> list[Candidate
     return [
         candidate(f"depth_{k}", f"{k} layers instead of {depth}", of("simplify", layers=k)) for k in keeps
     ]
+
+
+def sized(gain: float) -> Candidate:
+    """Weights of another size, whatever stands between the layers."""
+    title = f"LeCun init, {gain:g} times its size"
+    return candidate(f"lecun_{gain:g}", title, of("init", scheme="lecun", gain=gain))
 
 
 def gated_cells() -> list[Candidate]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from unvanish.schema.finding import Cause, Finding, TreatmentName
 from unvanish.schema.treatment import JsonValue
 from unvanish.treatment.candidate import FLOW_TREATMENTS, Candidate, candidate, of
-from unvanish.treatment.catalogue import gated_cells, rate
+from unvanish.treatment.catalogue import gated_cells, rate, sized
 from unvanish.treatment.registry import TREATMENTS
 
 # where nothing is known of the cause
@@ -66,6 +66,8 @@ _VARIANTS: dict[TreatmentName, tuple[tuple[str, str, dict[str, JsonValue]], ...]
 }
 # which of the inits is the first to try: those of a chain are made for other causes
 _FIRST: dict[Cause, str] = {"recurrence": "orthogonal", "attention_saturation": "xavier"}
+# scores that saturate a softmax are products of two weights: smaller ones open it
+_AHEAD: dict[Cause, tuple[float, ...]] = {"attention_saturation": (0.1, 0.03)}
 # the chain of layers at the start says nothing of these: a screening at the first step can't rank their cures
 _LATER_OR_ELSEWHERE: frozenset[Cause] = frozenset(
     ("recurrence", "attention_saturation", "learning_rate", "low_precision", "bias_drift", "labels", "inputs")
@@ -84,7 +86,9 @@ def candidates_for(finding: Finding | None, flow: Sequence[Candidate]) -> tuple[
     if _screening_counts(finding):
         rest = _in_order([n for n in names if n not in FLOW_TREATMENTS], (), finding)
         return _once([*flow, *rest])
-    return _in_order(names, flow, finding)
+    ahead = [sized(gain) for gain in _AHEAD.get(finding.cause, ())]
+    ordered = _in_order(names, flow, finding)
+    return _once([*ordered[:1], *ahead, *ordered[1:]])
 
 
 def _screening_counts(finding: Finding) -> bool:
