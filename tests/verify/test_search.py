@@ -213,6 +213,22 @@ def test_a_finalist_that_a_lower_rate_alone_does_as_well_as_gives_way_to_the_rat
     assert result.baseline.rate_factor == 1.0 and result.baseline.stuck_seeds == 5
 
 
+def test_what_learns_barely_gives_way_to_what_goes_far() -> None:
+    def loss(spec: TrialSpec, step: int) -> float:
+        noise = 0.004 * math.sin(7.0 * step + spec.seed)
+        floor = {"he": 0.8 * CHANCE, "slow": 0.05}.get(spec.candidate, CHANCE)
+        return floor + (CHANCE - floor) * math.exp(-0.05 * step) + noise
+
+    result = searched(Formulas(loss), some("he", "bn", "skip", "slow"), fallen_to=1.8).run()
+    assert {t.name: t.outcome for t in result.trials if t.outcome == "cured"} == {
+        "he": "cured",
+        "slow": "cured",
+    }
+    assert result.chosen == "slow"
+    alone = searched(Formulas(loss), some("he", "bn", "skip"), fallen_to=1.8).run()
+    assert alone.chosen == "he"
+
+
 def test_what_takes_its_time_is_given_twice_as_much() -> None:
     result = searched(Formulas(learns_where("slow", after=120)), some("he", "slow"), steps=100).run()
     assert result.chosen == "slow"

@@ -15,6 +15,8 @@ from unvanish.verify.search_plan import SearchPlan
 from unvanish.verify.small_samples import mean
 from unvanish.verify.trial import BASELINE, TrialOutcome
 
+FAR = 0.75  # of the chance loss
+
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
@@ -73,11 +75,17 @@ class Ledger:
         """What may be said of it by now, and why."""
         return judge(self._sample(side), self._paired(side), ill=True, claims_flow=side.claims_flow)
 
+    def goes_far(self, side: Candidate) -> bool:
+        """Whether it gets well below what guessing gives, and not just below it; where that is not known, it does."""
+        last = self._sample(side).last
+        return self.chance is None or self.chance <= 0 or not last or mean(last) < FAR * self.chance
+
     def result(self) -> TreatmentResult:
         """All of it, and what is to be chosen."""
         tested = [c for c in self.pilots.tried if any(o.spec.candidate == c.name for o in self.final)]
         rows = [self._row(c) for c in self.pilots.tried]
-        chosen = choose(self.pilots.tried, rows, allow_unsafe=True)
+        cured = [c for c, row in zip(self.pilots.tried, rows, strict=True) if row.outcome == "cured"]
+        chosen = choose([c for c in cured if self.goes_far(c)] or cured, rows, allow_unsafe=True)
         shown = next((c for c in tested if c.name == chosen), tested[-1] if tested else UNTREATED)
         untreated = self._paired(shown) if tested else self._sample(UNTREATED)
         baseline = replace(

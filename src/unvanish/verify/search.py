@@ -110,6 +110,9 @@ class Search:
 
     def _one_cures(self) -> bool:
         """Test those that are new, the quickest first, until one is cured."""
+        cured = any(
+            self._book.judged(c)[0] == "cured" for c in self._pilots.tried if c.name in self._book.tested
+        )
         for finalist in self._pilots.fallen:
             if finalist.name in self._book.tested or len(self._book.tested) >= MOST_FINALISTS:
                 continue
@@ -122,8 +125,10 @@ class Search:
                 self._test(finalist, min(max(2 * length, SHORT), longest))
                 outcome, _ = self._book.judged(finalist)
             if outcome == "cured":
-                return True
-        return self._own_rate_cures()
+                cured = True
+                if self._book.goes_far(finalist):
+                    return True  # else it learns, barely: the others may do better
+        return False if cured else self._own_rate_cures()
 
     def _own_rate_cures(self) -> bool:
         """What was tested is no better than the untreated script at another rate: then that rate is the treatment."""
