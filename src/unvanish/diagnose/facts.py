@@ -134,8 +134,11 @@ class Facts:
     def starved_alive(self) -> tuple[Profile, ...]:
         """The profiles before units closed for good, where next to nothing came to the first layers in all of them.
 
-        What then closes them is what is left to move: biases at the output's end. Empty: it was not so.
+        What then closes them is what is left to move: biases at the output's end. Empty: it was not so, or an
+        optimizer that divides by the gradient's own size makes up for it.
         """
+        if self.adaptive:
+            return ()
         silent = [p.entry == -math.inf for p in self.profiles]
         if True not in silent or silent[0] or not silent[-1]:
             return ()
@@ -156,6 +159,21 @@ class Facts:
         """The first layer whose weights start far larger than any usual initialisation draws them ("" = none)."""
         wide = (s.name for s in self.model.architecture if s.fan_in >= FEW and s.weight_variance > WIDE)
         return next(wide, "")
+
+    @cached_property
+    def wide_weights(self) -> frozenset[str]:
+        """Names of the weights that start so large, those too that `architecture` does not describe."""
+        column = self.motion.column("weight_rms")
+        if not len(column):
+            return frozenset()
+        wide = set()
+        for p in self.motion.weights:
+            fan_in = (
+                min(p.shape[0], p.numel // p.shape[0]) if len(p.shape) > 1 else 0
+            )  # whichever way it is laid
+            if fan_in >= FEW and float(column[0, p.index]) ** 2 * fan_in > WIDE:
+                wide.add(p.name)
+        return frozenset(wide)
 
     @cached_property
     def snapshots(self) -> dict[int, list[Snapshot]]:

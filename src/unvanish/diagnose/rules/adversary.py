@@ -66,14 +66,11 @@ def _lost_in_the_verdict(profile: Profile) -> tuple[str, float] | None:
             continue
         below = stats.edge_norms[0]
         # a loss in one piece starts at one; its slope for n samples is 1/sqrt(n) where it is not saturated
-        full = _full(stats.norm, traced.stats[operation.parents[0]].count) if stats.count == 1 else stats.norm
+        samples = traced.stats[operation.parents[0]].count if stats.count == 1 else 1
+        full = stats.norm / math.sqrt(max(1, samples))
         lost = math.nan if below is None else decades(below, full)
         return (operation.name, lost) if lost == lost else None
     return None
-
-
-def _full(norm: float, samples: int) -> float:
-    return norm / math.sqrt(max(1, samples))
 
 
 RULE = Rule(

@@ -7,8 +7,7 @@ import statistics
 from collections.abc import Iterable
 
 from unvanish.diagnose.causes import SOFTMAXES, TREATMENTS, attends_by, attribution_to
-from unvanish.diagnose.facts import FEW as FEW_INPUTS
-from unvanish.diagnose.facts import FEWEST, WIDE, Facts, Profile
+from unvanish.diagnose.facts import FEWEST, Facts, Profile
 from unvanish.diagnose.path import Traced, decades, is_weight, layer_name
 from unvanish.diagnose.rule import Rule
 from unvanish.schema.finding import Evidence, Finding
@@ -81,7 +80,6 @@ def _wide(
 ) -> dict[tuple[str, int], float]:
     """Softmaxes that pass little, and whose scores come from weights that were drawn far too large."""
     traced = facts.recent[-1].traced
-    wide = _drawn_wide(facts)
     found = {}
     for key, gain in gains.items():
         scorers = {
@@ -90,22 +88,9 @@ def _wide(
             for p in traced.operations[index].parameters
             if is_weight(p)
         }
-        if scorers and scorers <= wide and gain < NARROW:
+        if scorers and scorers <= facts.wide_weights and gain < NARROW:
             found[key] = gain
     return found
-
-
-def _drawn_wide(facts: Facts) -> set[str]:
-    """Names of the weights that start far larger than any usual initialisation draws them."""
-    column = facts.motion.column("weight_rms")
-    if not len(column):
-        return set()
-    wide = set()
-    for p in facts.motion.weights:
-        fan_in = min(p.shape[0], p.numel // p.shape[0]) if len(p.shape) > 1 else 0  # whichever way it is laid
-        if fan_in >= FEW_INPUTS and float(column[0, p.index]) ** 2 * fan_in > WIDE:
-            wide.add(p.name)
-    return wide
 
 
 def _is_attention(profile: Profile, index: int) -> bool:

@@ -42,7 +42,7 @@ class Gate:
 def _check(facts: Facts) -> Iterable[Finding]:
     if facts.learning.status == "non_finite" or not facts.recent:
         return
-    if facts.starved_alive and not facts.adaptive:
+    if facts.starved_alive:
         return  # nothing came to them before they closed: vanishing.py has the word
     cut = len(facts.recent) >= PERSISTENT and all(_cut_off(p) for p in facts.recent)
     if facts.learning.learns and not cut:
@@ -118,6 +118,7 @@ def _silenced(facts: Facts, layers: tuple[str, ...], since: int, gate: Gate) -> 
 
 def _gates(profile: Profile) -> Iterable[Gate]:
     traced = profile.traced
+    last = max(traced.weighted(), default=-1)
     for operation, stats in zip(traced.operations, traced.stats, strict=True):
         if stats.units and stats.closed_units is not None:
             layer, norm = _fed_by(traced, operation.index)
@@ -129,7 +130,7 @@ def _gates(profile: Profile) -> Iterable[Gate]:
                 units=stats.units,
                 name=operation.name,
                 norm=norm,
-                last=not any(i > operation.index for i in traced.weighted()),
+                last=operation.index > last,
             )
 
 

@@ -14,6 +14,7 @@ from unvanish.schema.graph import Operation, place
 
 _DOMAIN = frozenset("Sqrt Rsqrt Log Log2 Log10".split())  # of positive numbers only
 _NORMS = frozenset("Norm LinalgVectorNorm".split())
+_FILLS = ("MaskedFill", "Where")
 _RISKY = _DOMAIN | frozenset("Div Reciprocal Pow Acos Asin Atanh Exp Std Norm LinalgVectorNorm".split())
 _TREATMENTS: dict[Cause, tuple[TreatmentName, ...]] = {
     "inputs": ("inputs",),
@@ -99,14 +100,12 @@ def _by_structure(facts: Facts) -> tuple[Cause, str, str]:
         return "unknown", "", ""
     operations = last.traced.operations
     for operation in operations:
-        parents = list(operation.parents) if operation.name in _DOMAIN else []
-        while parents and operations[parents[0]].kind == "shape":
-            parents = list(operations[parents[0]].parents)
-        if parents and operations[parents[0]].kind == "weight":
-            layer = layer_name(operations[parents[0]])
+        fed = _fed_by(operations, operation)
+        if operation.name in _DOMAIN and fed is not None and fed.kind == "weight":
+            layer = layer_name(fed)
             words = f": the {operation.name.lower()} of what {place(layer)} gives, which may be below zero"
             return "output_activation", layer, words
-        if operation.name in SOFTMAXES and _masked(operations, operation):
+        if operation.name in SOFTMAXES and fed is not None and fed.name in _FILLS:
             layer = layer_name(operation)
             words = f": the softmax in {place(layer)} is over scores that a mask fills; of a row that is"
             return "inputs", layer, f"{words} filled whole (an empty sequence, say) it gives NaN"
@@ -117,25 +116,29 @@ def _by_structure(facts: Facts) -> tuple[Cause, str, str]:
     return "unknown", "", ""
 
 
-def _masked(operations: Sequence[Operation], softmax: Operation) -> bool:
-    """Whether what a softmax gets was filled by a mask."""
-    parents = list(softmax.parents)
-    while parents and operations[parents[0]].kind == "shape":
-        parents = list(operations[parents[0]].parents)
-    return bool(parents) and operations[parents[0]].name in ("MaskedFill", "Where")
+def _fed_by(operations: Sequence[Operation], operation: Operation) -> Operation | None:
+    """What makes the first operand of an operation, views of it left out; None where it is data."""
+    return _unshaped(operations, operations[operation.parents[0]]) if operation.parents else None
+
+
+def _unshaped(operations: Sequence[Operation], operation: Operation) -> Operation | None:
+    """What an operation is a view of, at last; None where that is data."""
+    while operation.kind == "shape":
+        if not operation.parents:
+            return None
+        operation = operations[operation.parents[0]]
+    return operation
 
 
 def _by_own_norm(operations: Sequence[Operation], division: Operation) -> Operation | None:
     """The weighted layer whose output is divided by its own norm, with nothing that keeps the norm from zero."""
     if len(division.parents) != 2:
         return None
-    above, below = (operations[i] for i in division.parents)
-    while below.kind == "shape" and below.parents:
-        below = operations[below.parents[0]]
-    same = below.name in _NORMS and below.parents and operations[below.parents[0]] is above
-    while above.kind == "shape" and above.parents:
-        above = operations[above.parents[0]]
-    return above if same and above.kind == "weight" else None
+    above = operations[division.parents[0]]
+    norm = _unshaped(operations, operations[division.parents[1]])
+    own = norm is not None and norm.name in _NORMS and norm.parents == (above.index,)
+    divided = _unshaped(operations, above)
+    return divided if own and divided is not None and divided.kind == "weight" else None
 
 
 def _origin(facts: Facts) -> tuple[Operation, bool] | None:

@@ -72,7 +72,7 @@ def _check(facts: Facts) -> Iterable[Finding]:
         since = None  # exact zeros are another matter: dead units, a cut, a number format
     if excused and not _lost_on_the_way(facts, since):
         return
-    if learning.unmoved and facts.starved_alive and not facts.adaptive:
+    if learning.unmoved and facts.starved_alive:
         yield _finding(facts, facts.starved_alive[0].step, profiles=facts.starved_alive)
         return
     if since is not None and _sure(facts, facts.recent[-1].entry) and not _thrown_out_at_once(facts, since):
