@@ -176,6 +176,12 @@ def test_stuck_says_what_is_left_of_the_signal() -> None:
     assert "stays at chance 2 on 5 of 5 seeds" in why
 
 
+def test_without_a_pair_no_count_of_pairs_is_given() -> None:
+    alone = Sample(outcomes=(replace(outcome(7, 0.5), spec=spec(7)),), chance=CHANCE)
+    said, why = judge(alone, STUCK)
+    assert said == "improved" and "of 0" not in why and why.endswith("untreated, on other seeds")
+
+
 def test_one_stuck_seed_is_improved_at_most() -> None:
     assert judge(sample(0.3, 0.3, 2.0, 0.3, 0.3, **CURED), STUCK) == (
         "improved", "gain per layer 0.9: 12 layers leave 6e-01 of the signal; learns on 4 of 5 seeds only",

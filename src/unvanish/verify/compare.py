@@ -151,7 +151,10 @@ def _learnt(
         if baseline.ran
         else ""
     )
-    facts += f"lower on {lower} of {len(gaps)} seeds (p = {sign_test(gaps):.2g})"
+    if gaps:
+        facts += f"lower on {lower} of {len(gaps)} seeds (p = {sign_test(gaps):.2g})"
+    else:
+        facts += "on other seeds"
     if not better or len(gaps) < SEEDS_FOR_A_CURE:
         lack = f"{SEEDS_FOR_A_CURE} pairs are needed" if len(gaps) < SEEDS_FOR_A_CURE else "within the noise"
         return "improved", f"it learns, but this is not verified ({lack}): {facts}"
