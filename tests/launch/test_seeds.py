@@ -58,6 +58,7 @@ SHIFTED: dict[str, Draw] = {
     "default_rng": lambda: np.random.default_rng(seed=3).random(),
     "random.Random": lambda: [random.Random(3).random()],
     "unseeded default_rng": lambda: np.random.default_rng().random(),
+    "unseeded random.Random": lambda: random.Random().random(),
     "unseeded start": lambda: (torch.rand(1).item(), random.random(), np.random.rand()),  # noqa: NPY002
 }
 LEFT: dict[str, Draw] = {

@@ -19,6 +19,7 @@ from typing import Any
 
 from unvanish.errors import UnvanishError
 from unvanish.launch.isolation import folders_of, isolate
+from unvanish.launch.seeds import shifted_seeds
 from unvanish.schema.treatment import Prescription
 from unvanish.treatment.patch.facts import Facts
 from unvanish.treatment.patch.patch import patch_source, read_sources
@@ -82,10 +83,13 @@ def _rehearsed(
         factor = recipe.learning_rate / now
         plan.insert(0, Prescription(treatment="learning_rate", parameters={"factor": factor}))
     try:
-        treated = losses_treated(
-            script, plan, recipe.fingerprint, steps=STEPS, seed=seed, arguments=arguments
-        )
-        patched = losses_patched(script, root, files, steps=STEPS, seed=seed, arguments=arguments)
+        # what else starts from the system's noise starts alike for both
+        with shifted_seeds(0):
+            treated = losses_treated(
+                script, plan, recipe.fingerprint, steps=STEPS, seed=seed, arguments=arguments
+            )
+        with shifted_seeds(0):
+            patched = losses_patched(script, root, files, steps=STEPS, seed=seed, arguments=arguments)
     except Exception:  # noqa: BLE001 - the script may raise anything
         return None
     if not treated or len(treated) != len(patched):

@@ -91,6 +91,19 @@ class _Shifter:
             return seed
         return next(self._unseeded) if seed is None else self.moved(seed)
 
+    def python_seed(self, seed: Any) -> Any:
+        """As `moved`; without a seed, one that both sides of a pair share.
+
+        Python's own library wants noise where it asks for no seed (for the names of temporary files, say), and gets it.
+        """
+        if seed is not None:
+            return self.moved(seed)
+        asking = sys._getframe(2)
+        while asking.f_back is not None and asking.f_globals.get("__name__") == random.__name__:
+            asking = asking.f_back
+        asks = asking.f_globals.get("__name__", "").partition(".")[0]
+        return None if asks in sys.stdlib_module_names - {"__main__"} else next(self._unseeded)
+
     def function(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Of one argument, the seed; torch's own calls those for the devices."""
 
@@ -134,7 +147,7 @@ class _Shifter:
 
         class Random(original, metaclass=_like(original)):  # type: ignore[misc, valid-type, metaclass]
             def seed(self, a: Any = None, version: int = 2) -> None:
-                super().seed(shifter.moved(a), version)
+                super().seed(shifter.python_seed(a), version)
 
         return _named_as(Random, original)
 
