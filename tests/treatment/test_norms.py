@@ -122,3 +122,64 @@ def test_scripts_still_find_the_layer_behind_its_name() -> None:
 def test_a_layer_whose_sum_is_activated_has_no_place_for_a_norm() -> None:
     with pytest.raises(SurgeryError, match="no layer has an activation straight behind it"):
         apply(Strict(), norm("groupnorm"), batch=torch.randn(4, 8))
+
+
+class OwnNorm(nn.Module):
+    """As scripts write it: without an epsilon."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - x.mean(0)) / x.std(0)
+
+
+def normed() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.GroupNorm(8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 8), OwnNorm(), nn.ReLU(), nn.Linear(8, 4), nn.LayerNorm(4),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("treatment", "wanted"),
+    [
+        ("layernorm", ["GroupNorm", "PlainNorm", "LayerNorm"]),
+        ("groupnorm", ["GroupNorm", "PlainNorm", "FeatureGroupNorm"]),
+        ("batchnorm", ["SecondAxisBatchNorm", "PlainNorm", "FeatureBatchNorm"]),
+    ],
+)
+def test_norms_are_replaced_where_they_stand_and_come_back(treatment: str, wanted: list[str]) -> None:
+    torch.manual_seed(0)
+    model, x = normed(), torch.randn(6, 1, 7, 7)
+    before, output = [type(m) for m in model], model(x)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    undo = apply(model, norm(treatment, at="norms"), optimizer=optimizer)
+    assert [type(model[i]).__name__ for i in (1, 6, 9)] == wanted
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in model.parameters()}
+    model(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    undo.undo()
+    assert [type(m) for m in model] == before
+    assert torch.equal(model(x), output)
+
+
+def test_a_norm_of_one_value_each_passes_nothing_and_its_successor_does() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 5), nn.GroupNorm(8, 8), nn.Flatten(), nn.Linear(8, 2))
+    x = torch.randn(6, 1, 5, 5)
+    model(x).square().sum().backward()
+    assert model[0].weight.grad.abs().max() < 1e-4
+    apply(model, norm("layernorm", at="norms"))
+    model.zero_grad()
+    model(x).square().sum().backward()
+    assert model[0].weight.grad.abs().max() > 1e-2
+
+
+def test_a_norm_of_the_wanted_kind_stays_unless_its_gain_is_lost() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    with pytest.raises(SurgeryError, match="of that kind already"):
+        apply(model, norm("layernorm", at="norms"))
+    nn.init.zeros_(model[1].weight)
+    apply(model, norm("layernorm", at="norms"))
+    assert torch.equal(model[1].weight, torch.ones(4))
+    with pytest.raises(SurgeryError, match="holds no norm"):
+        apply(nn.Linear(2, 2), norm("batchnorm", at="norms"))

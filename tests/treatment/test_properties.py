@@ -49,6 +49,7 @@ PLANS: dict[str, tuple[Prescription, ...]] = {
     "batchnorm": of("batchnorm"),
     "layernorm": of("layernorm"),
     "groupnorm": of("groupnorm"),
+    "other_norms": of("batchnorm", at="norms"),
     "residual": of("residual", scale=0.5),
     "simplify": of("simplify", layers=2),
     "learning_rate": of("learning_rate", factor=0.5),

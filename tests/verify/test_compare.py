@@ -228,6 +228,25 @@ def test_a_cure_of_what_runs_away_is_measured_from_what_it_began_with_or_chance(
     assert all(g > 0 for g in differences(barely, wild))  # above chance is no gain, whatever the other does
 
 
+def test_against_a_net_that_always_runs_away_each_seed_counts_alike() -> None:
+    wild = Sample(
+        outcomes=tuple(outcome(s, math.nan, first=10.0 ** (s - 1)) for s in range(5)), chance=None
+    )  # heavy-tailed targets: what guessing costs differs by decades from batch to batch
+    good = Sample(outcomes=tuple(outcome(s, 0.01, first=10.0 ** (s - 1)) for s in range(5)), chance=None)
+    assert judge(good, wild, claims_flow=False)[0] == "cured"
+    four = Sample(outcomes=(*good.outcomes[:4], outcome(4, 2000.0, first=1000.0)), chance=None)
+    assert judge(four, wild, claims_flow=False)[0] != "cured"
+
+
+def test_what_is_nan_from_its_first_step_on_counts_as_what_the_treated_net_began_with() -> None:
+    wild = Sample(outcomes=tuple(outcome(s, math.nan, first=math.nan) for s in range(5)), chance=None)
+    good = Sample(outcomes=tuple(outcome(s, 0.5) for s in range(5)), chance=None)
+    assert differences(good, wild) == pytest.approx([0.5 - CHANCE] * 5)
+    assert judge(good, wild, claims_flow=False)[0] == "cured"
+    flat = Sample(outcomes=tuple(outcome(s, CHANCE) for s in range(5)), chance=None)
+    assert judge(flat, wild, claims_flow=False)[0] != "cured"
+
+
 def test_how_far_a_net_has_run_away_is_no_matter_of_noise() -> None:
     wild = Sample(outcomes=tuple(outcome(s, 10.0 ** (2 + s)) for s in range(5)), chance=CHANCE)
     good = Sample(outcomes=tuple(outcome(s, 0.5 + 0.01 * s) for s in range(5)), chance=CHANCE)

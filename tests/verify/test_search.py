@@ -240,6 +240,22 @@ def test_no_cure_is_an_answer() -> None:
     assert {t.outcome for t in result.trials} == {"no_better"}
 
 
+def test_what_can_not_be_done_to_this_net_takes_no_place_of_what_can() -> None:
+    names = [f"x{i}" for i in range(20)]
+    many = tuple(candidate(n, n, of("init", scheme="he")) for n in names)
+
+    class Refusing(Formulas):
+        def _outcome(self, spec: TrialSpec) -> TrialOutcome:
+            if spec.candidate in names[:10]:
+                return TrialOutcome(spec=spec, error="there is nothing to change")
+            return super()._outcome(spec)
+
+    engine = Refusing(learns_where("x18"))
+    assert searched(engine, many).run().chosen == "x18"
+    calm = Formulas(learns_where("x18"))
+    assert searched(calm, many).run().chosen is None  # behind those that are tried at most
+
+
 def test_a_cure_that_holds_on_one_seed_only_is_none() -> None:
     lucky = learns_where("bn")
     result = searched(

@@ -94,7 +94,7 @@ class _Shifter:
     def python_seed(self, seed: Any) -> Any:
         """As `moved`; without a seed, one that both sides of a pair share.
 
-        Python's own library wants noise where it asks for no seed (for the names of temporary files, say), and gets it.
+        Python's own library wants noise where it asks for no seed (for names of temporary files, say), and gets it.
         """
         if seed is not None:
             return self.moved(seed)

@@ -112,12 +112,21 @@ def _norms_and_skips(layers: Sequence[LayerSpec]) -> list[Candidate]:
         over_groups if few else over_rows,
         candidate("layernorm", "layer norm before each activation", of("layernorm")),
         candidate("residual", "identity skips", of("residual")),
+        *_other_norms(),
     ]
     if depth > 1:
         scale = round(depth**-0.5, 3)
         title = f"identity skips, branches times {scale:g} (1/sqrt of the depth)"
         out.append(candidate("residual_scaled", title, of("residual", scale=scale)))
     return out
+
+
+def _other_norms() -> list[Candidate]:
+    """For nets whose own norms lose the signal: over one value each, without an epsilon, over too few rows."""
+    return [
+        candidate("layernorm_swap", "layer norms in place of the norms", of("layernorm", at="norms")),
+        candidate("batchnorm_swap", "batch norms in place of the norms", of("batchnorm", at="norms")),
+    ]
 
 
 def _depths(layers: Sequence[LayerSpec], greatest: int | None) -> list[Candidate]:
@@ -139,6 +148,7 @@ def gated_cells() -> list[Candidate]:
     return [
         candidate("gru", "GRU cells in place of plain ones", of("gated_rnn", cell="gru")),
         candidate("lstm", "LSTM cells in place of plain ones", of("gated_rnn", cell="lstm")),
+        candidate("open_gates", "gates that begin open (a bias of 4)", of("gated_rnn", forget_bias=4.0)),
     ]
 
 

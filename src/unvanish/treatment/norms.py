@@ -19,6 +19,15 @@ class FeatureBatchNorm(nn.BatchNorm1d):
         return super().forward(_rows(input)).reshape(input.shape)
 
 
+class SecondAxisBatchNorm(nn.BatchNorm1d):
+    """nn.BatchNorm1d, 2d and 3d in one: [n, c, *] -> [n, c, *], for a place whose inputs may have any axes behind."""
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:  # noqa: A002  # torch's own name of it
+        """Take all but single rows."""
+        if input.dim() < 2:
+            raise ValueError(f"expected [n, c, *], got {input.dim()} axes")
+
+
 class FeatureGroupNorm(nn.GroupNorm):
     """nn.GroupNorm with the features last: [*, n] -> [*, n]; every row is normalised by itself, group by group.
 

@@ -66,8 +66,9 @@ _VARIANTS: dict[TreatmentName, tuple[tuple[str, str, dict[str, JsonValue]], ...]
 }
 # which of the inits is the first to try: those of a chain are made for other causes
 _FIRST: dict[Cause, str] = {"recurrence": "orthogonal", "attention_saturation": "xavier"}
-# scores that saturate a softmax are products of two weights: smaller ones open it
-_AHEAD: dict[Cause, tuple[float, ...]] = {"attention_saturation": (0.1, 0.03)}
+# scores that saturate a softmax are products of two weights, and a step that is made again and again is a power of
+# one: smaller ones open the first and calm the second
+_AHEAD: dict[Cause, tuple[float, ...]] = {"attention_saturation": (0.1, 0.03), "recurrence": (0.3,)}
 # the chain of layers at the start says nothing of these: a screening at the first step can't rank their cures
 _LATER_OR_ELSEWHERE: frozenset[Cause] = frozenset(
     ("recurrence", "attention_saturation", "learning_rate", "low_precision", "bias_drift", "labels", "inputs")

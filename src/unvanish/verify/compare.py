@@ -95,19 +95,17 @@ def _gap(treated: TrialOutcome, untreated: TrialOutcome, chance: float | None) -
     """Treated less untreated.
 
     An untreated loss above what guessing gives (not known: above its own first) counts as that: how far a net that
-    runs away has got, be it to NaN, differs by decades from seed to seed, and is to be no advantage.
+    runs away has got, be it to NaN, differs by decades from seed to seed, and is to be no advantage. Where it was NaN
+    from its first step on, it counts as what the treated net began with.
     """
     shared = {step for step, _ in treated.held_out} & {step for step, _ in untreated.held_out} - {0}
     last = untreated.last
     if shared and math.isfinite(last):
         return dict(treated.held_out)[max(shared)] - dict(untreated.held_out)[max(shared)]
     begins = [x for x in (untreated.losses[0], chance) if x is not None and math.isfinite(x)]
+    begins = begins or [treated.losses[0]]
     if not math.isfinite(last):
-        return (
-            treated.last - min(begins, default=math.nan)
-            if math.isfinite(treated.last)
-            else treated.last - last
-        )
+        return treated.last - min(begins) if math.isfinite(treated.last) else treated.last - last
     bar = chance if chance is not None else untreated.losses[0]
     above = math.isfinite(bar) and last > bar > treated.last
     return treated.last - (bar if above else last)
@@ -118,6 +116,8 @@ def judge(
 ) -> tuple[Outcome, str]:
     """The outcome of a candidate against its paired baseline, and why, in one sentence.
 
+    Better: the interval of the paired differences is below zero; of a net that runs away on every seed, each of them.
+
     `ill`: the diagnosis calls the untreated net ill, so that learning a little is no health: a candidate that goes
     twice as far cures it. `claims_flow`: it is said to bring the signal through, which is checked as well.
     """
@@ -126,6 +126,9 @@ def judge(
     gaps = differences(candidate, baseline)
     low, high = interval(gaps) if gaps else (-math.inf, math.inf)
     better, worse = high < 0, low > 0
+    if gaps and all(o.diverged for o in baseline.ran):
+        # what is not a number lies in no interval: how far each gap reaches hangs on the batch that is guessed at
+        better = all(gap < 0 for gap in gaps)
     if baseline.stuck == 0 and not (ill and better and _twice_as_far(candidate, baseline)):
         return _against_healthy(candidate, baseline, better=better, worse=worse)
     if candidate.learnt == 0:

@@ -73,8 +73,8 @@ class Search:
     # --- the stages -----------------------------------------------------------------------------------------
 
     def _search(self) -> None:
-        queue = list(self._plan.candidates[:MOST_PILOTS])
-        self._pilot([self._spec(UNTREATED)], "first look", 1 + len(queue))
+        queue = self._plan.candidates
+        self._pilot([self._spec(UNTREATED)], "first look", 1 + min(len(queue), MOST_PILOTS))
         if self._in_waves(queue, "pilots"):
             return
         for longer, count in ((self._plan.steps, PROMISING), (LENGTHENED * self._plan.steps, MOST_PROMISING)):
@@ -92,10 +92,14 @@ class Search:
     ) -> bool:
         """Pilots, some at a time; what has fallen is tested before the next ones are tried."""
         size = max(WAVE, min(self._engine.workers, WIDEST_WAVE))
-        for start in range(0, len(queue), size):
-            wave = queue[start : start + size]
+        start, left = 0, MOST_PILOTS
+        while start < len(queue) and left > 0:
+            wave = queue[start : start + min(size, left)]
+            start += len(wave)
             specs = [self._spec(c, factor=(rates or {}).get(c.name, 1.0)) for c in wave]
-            self._pilot(specs, stage, len(queue) - start)
+            self._pilot(specs, stage, min(len(queue) - start, left - len(wave)) + len(wave))
+            # what can't be done to this net has cost next to nothing, and another one takes its place
+            left -= sum(any(o.error is None for o in self._pilots.of(c)) for c in wave)
             if self._one_cures() or self._one_comes(wave):
                 return True
         return False

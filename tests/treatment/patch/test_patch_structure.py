@@ -207,3 +207,32 @@ def test_the_data_is_standardised_as_in_the_recipe(name: str, tmp_path: Path) ->
     mark = fingerprint(record_script(script, tmp_path).roots[0].model)
     treated = losses_treated(script, plan, mark, steps=3)
     assert losses_patched(script, tmp_path, patch.files, steps=3) == treated
+
+
+def test_other_norms_stand_where_the_old_ones_are_built(tmp_path: Path) -> None:
+    text = PLAIN + (
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.inner = nn.Linear(4, 6)\n"
+        "        self.norm = nn.GroupNorm(num_groups=6, num_channels=6)\n"
+        "        self.out = nn.Linear(6, 2)\n"
+        "    def forward(self, x):\n"
+        "        return self.out(torch.tanh(self.norm(self.inner(x))))\n"
+        "model = Net()\n" + SGD + TRAIN
+    )
+    made = text_of(patch_text(tmp_path, text, of("layernorm", at="norms")))
+    assert "self.norm = nn.GroupNorm(1, 6)\n" in made
+    made = text_of(patch_text(tmp_path, text, of("batchnorm", at="norms")))
+    assert "self.norm = nn.BatchNorm1d(6)\n" in made
+
+
+def test_a_norm_of_the_scripts_own_is_told_and_not_written(tmp_path: Path) -> None:
+    text = PLAIN + (
+        "class OwnNorm(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return (x - x.mean(0)) / x.std(0)\n"
+        "model = nn.Sequential(nn.Linear(4, 6), OwnNorm(), nn.Tanh(), nn.Linear(6, 2))\n" + SGD + TRAIN
+    )
+    refused = patch_text(tmp_path, text, of("layernorm", at="norms"))
+    assert refused.why_not is not None and "torch has no norm for what 1 is called with" in refused.why_not

@@ -56,7 +56,9 @@ def _norms(facts: Facts, change: Change) -> Iterable[str]:
             f"# {_born(facts, norm.layer)}: behind {norm.layer}, in front of its activation: "
             f"nn.{norm.kind}({norm.before}{norm.features})"
         )
-    if not change.norms:
+    if change.prescription.parameters.get("at") == "norms":
+        yield from _activation(facts, change)
+    elif not change.norms:
         yield f"# between each layer and its activation: {change.prescription.treatment}"
 
 

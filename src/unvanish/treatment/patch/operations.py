@@ -9,6 +9,8 @@ from dataclasses import replace
 from unvanish.errors import SurgeryError
 from unvanish.treatment.draw import seed_mark
 from unvanish.treatment.init_plan import plan_init
+from unvanish.treatment.norms import FeatureBatchNorm, FeatureGroupNorm, SecondAxisBatchNorm
+from unvanish.treatment.other_norms import PlainNorm
 from unvanish.treatment.patch.facts import (
     Change,
     Drawn,
@@ -75,12 +77,38 @@ def _seen_init(operated: Operated, fault: SurgeryError) -> Change:
     )
 
 
+def _norms(operated: Operated) -> Change:
+    """New ones between layers and activations, or others in the place of those that are there."""
+    if operated.settings.word("at") == "layers":
+        return read_norms(operated)
+    change = read_swapped(operated)
+    swaps = []
+    for swap in change.swaps:
+        kind = _torchs_name(operated, swap.path)
+        if kind is None:
+            return replace(change, refused=f"torch has no norm for what {swap.path} is called with")
+        swaps.append(replace(swap, new=kind))
+    return replace(change, swaps=tuple(swaps))
+
+
+def _torchs_name(operated: Operated, path: str) -> str | None:
+    """The class of torch's that does what the new norm does, on inputs of as many axes as were seen; None: none."""
+    new, old = operated.model.get_submodule(path), operated.before[path]
+    axes = {c.axes for c in operated.recorder.watch.calls if c.module is old}
+    if isinstance(new, SecondAxisBatchNorm):
+        kinds = {2: "BatchNorm1d", 3: "BatchNorm1d", 4: "BatchNorm2d", 5: "BatchNorm3d"}
+        return kinds.get(axes.pop()) if len(axes) == 1 else None
+    if isinstance(new, FeatureBatchNorm | FeatureGroupNorm) and axes != {2}:
+        return None
+    return None if isinstance(new, PlainNorm) else base_of(new).rpartition(".")[2]
+
+
 _READERS: dict[str, Callable[[Operated], Change]] = {
     "activation": read_swapped,
     "output": read_swapped,
-    "batchnorm": read_norms,
-    "layernorm": read_norms,
-    "groupnorm": read_norms,
+    "batchnorm": _norms,
+    "layernorm": _norms,
+    "groupnorm": _norms,
     "residual": read_skips,
     "simplify": read_dropped,
     "inputs": read_entrances,

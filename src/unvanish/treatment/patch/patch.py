@@ -123,6 +123,9 @@ def _activation(draft: Draft, change: Change) -> None:
 
 
 def _norms(draft: Draft, change: Change) -> None:
+    if change.prescription.parameters.get("at") == "norms":
+        swap_modules(draft, change.swaps)
+        return
     draft.norms = change.norms
     place_norms(draft, change.norms)
 

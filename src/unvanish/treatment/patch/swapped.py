@@ -7,6 +7,7 @@ from torch import nn
 from unvanish.errors import SurgeryError
 from unvanish.treatment import activations
 from unvanish.treatment.anatomy import within
+from unvanish.treatment.kinds import BATCH_NORMS
 from unvanish.treatment.patch.edits import NewEdit
 from unvanish.treatment.patch.facts import (
     Appended,
@@ -129,6 +130,15 @@ def _swap(path: str, old: nn.Module, new: nn.Module) -> Swap:
     return Swap(path=path, old=names[0], new=names[1], arguments=None if same else arguments_of(new))
 
 
+def _short(module: nn.Module) -> str | None:
+    """Those of a norm that is as torch builds it by its sizes alone."""
+    if isinstance(module, nn.GroupNorm):
+        return f"{module.num_groups}, {module.num_channels}"
+    if isinstance(module, nn.LayerNorm):
+        return ", ".join(map(str, module.normalized_shape))
+    return str(module.num_features) if isinstance(module, BATCH_NORMS) else None
+
+
 def arguments_of(module: nn.Module) -> str:
     """The arguments that build such a module of torch's; empty where the defaults do."""
     try:
@@ -138,4 +148,7 @@ def arguments_of(module: nn.Module) -> str:
         pass
     if isinstance(module, nn.LeakyReLU):
         return repr(module.negative_slope)
+    short = _short(module)
+    if short is not None:
+        return short
     return module.extra_repr()

@@ -11,7 +11,8 @@ from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
 from unvanish.treatment.anatomy import Layer
 from unvanish.treatment.kinds import features_of, weight_of
-from unvanish.treatment.norms import FeatureBatchNorm
+from unvanish.treatment.norms import FeatureBatchNorm, SecondAxisBatchNorm
+from unvanish.treatment.other_norms import PLACES, NormSite, other_norms
 from unvanish.treatment.parameters import Spec
 from unvanish.treatment.placement import norm_everywhere
 from unvanish.treatment.treatment import Operation, Treatment
@@ -20,6 +21,8 @@ from unvanish.treatment.treatment import Operation, Treatment
 @final
 class BatchNorm(Treatment):
     """Put a batch norm between every layer and its activation (1d, 2d or 3d by the layer's type).
+
+    `at`: "layers", or "norms" for a batch norm in the place of every norm that the model has.
 
     Why: it holds the pre-activations at variance 1 whatever the weights are, so that no layer saturates
     and the gain per layer no longer depends on the init: 1.03 (squared) for sigmoid, 1.18 for tanh.
@@ -30,11 +33,22 @@ class BatchNorm(Treatment):
 
     name: ClassVar[TreatmentName] = "batchnorm"
     safety: ClassVar[Safety] = "safe"
-    parameters: ClassVar[Mapping[str, Spec]] = {}
+    parameters: ClassVar[Mapping[str, Spec]] = {"at": PLACES}
 
     def operate(self, operation: Operation) -> None:
         """Insert the norms."""
-        norm_everywhere(operation, _norm_for)
+        if operation.settings.word("at") == "norms":
+            other_norms(operation, _in_place_of)
+        else:
+            norm_everywhere(operation, _norm_for)
+
+
+def _in_place_of(site: NormSite) -> nn.Module:
+    features = int(site.features or 0)
+    if site.last:
+        return FeatureBatchNorm(features)
+    kinds = {"1d": nn.BatchNorm1d, "2d": nn.BatchNorm2d, "3d": nn.BatchNorm3d}
+    return kinds.get(site.kind, SecondAxisBatchNorm)(features)
 
 
 def _norm_for(layer: Layer) -> nn.Module:

@@ -13,6 +13,7 @@ from unvanish.schema.treatment import Safety
 from unvanish.treatment.anatomy import Layer
 from unvanish.treatment.kinds import features_of
 from unvanish.treatment.norms import FeatureGroupNorm
+from unvanish.treatment.other_norms import PLACES, NormSite, other_norms
 from unvanish.treatment.parameters import Number, Spec
 from unvanish.treatment.placement import norm_everywhere
 from unvanish.treatment.treatment import Operation, Treatment
@@ -25,6 +26,8 @@ LEAST_FEATURES = 4  # in a group: the variance of fewer values says little
 class GroupNorm(Treatment):
     """Put a group norm between every layer and its activation (channels in groups; for Linear the features).
 
+    `at`: "layers", or "norms" for a group norm in the place of every norm that the model has.
+
     `groups` is the same for every layer and divides its features; where it is left out, each layer gets as many as
     divide its features, up to 32, with at least 4 features in each.
     Why: as batch norm, it holds the pre-activations at variance 1 whatever the weights are; but sample by sample,
@@ -36,7 +39,10 @@ class GroupNorm(Treatment):
 
     name: ClassVar[TreatmentName] = "groupnorm"
     safety: ClassVar[Safety] = "safe"
-    parameters: ClassVar[Mapping[str, Spec]] = {"groups": Number(low=1, high=100_000, whole=True)}
+    parameters: ClassVar[Mapping[str, Spec]] = {
+        "groups": Number(low=1, high=100_000, whole=True),
+        "at": PLACES,
+    }
 
     def operate(self, operation: Operation) -> None:
         """Insert the norms."""
@@ -46,7 +52,16 @@ class GroupNorm(Treatment):
             groups = groups_for(features_of(layer.module)) if asked is None else int(asked)
             return _norm(layer, groups)
 
-        norm_everywhere(operation, build, at_every_call=True)
+        def in_place_of(site: NormSite) -> nn.Module:
+            features = int(site.features or 0)
+            groups = groups_for(features) if asked is None else int(asked)
+            _refuse(groups, features, site.path)
+            return FeatureGroupNorm(groups, features) if site.last else nn.GroupNorm(groups, features)
+
+        if operation.settings.word("at") == "norms":
+            other_norms(operation, in_place_of)
+        else:
+            norm_everywhere(operation, build, at_every_call=True)
 
 
 def groups_for(features: int) -> int:
@@ -55,13 +70,17 @@ def groups_for(features: int) -> int:
     return next(fitting, 1)
 
 
-def _norm(layer: Layer, groups: int) -> nn.Module:
-    features = features_of(layer.module)
+def _refuse(groups: int, features: int, path: str) -> None:
     if features % groups:
         raise SurgeryError(
-            f"{groups} groups do not divide the {features} features of {layer.path}",
+            f"{groups} groups do not divide the {features} features of {path}",
             "choose a number that divides them all, or leave groups out",
         )
+
+
+def _norm(layer: Layer, groups: int) -> nn.Module:
+    features = features_of(layer.module)
+    _refuse(groups, features, layer.path)
     if not isinstance(layer.module, nn.Linear):
         return nn.GroupNorm(groups, features)
     if features == groups:

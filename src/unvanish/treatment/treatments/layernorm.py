@@ -11,6 +11,7 @@ from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
 from unvanish.treatment.anatomy import Layer
 from unvanish.treatment.kinds import features_of
+from unvanish.treatment.other_norms import PLACES, NormSite, other_norms
 from unvanish.treatment.parameters import Spec
 from unvanish.treatment.placement import norm_everywhere
 from unvanish.treatment.treatment import Operation, Treatment
@@ -19,6 +20,8 @@ from unvanish.treatment.treatment import Operation, Treatment
 @final
 class LayerNorm(Treatment):
     """Put a layer norm between every layer and its activation (over the features; one group in convolutions).
+
+    `at`: "layers", or "norms" for a layer norm in the place of every norm that the model has.
 
     Why: as batch norm, it holds the pre-activations at variance 1; it needs no batch, and is the same in
     training and in use.
@@ -29,11 +32,19 @@ class LayerNorm(Treatment):
 
     name: ClassVar[TreatmentName] = "layernorm"
     safety: ClassVar[Safety] = "safe"
-    parameters: ClassVar[Mapping[str, Spec]] = {}
+    parameters: ClassVar[Mapping[str, Spec]] = {"at": PLACES}
 
     def operate(self, operation: Operation) -> None:
         """Insert the norms."""
-        norm_everywhere(operation, _norm_for, at_every_call=True)
+        if operation.settings.word("at") == "norms":
+            other_norms(operation, _in_place_of)
+        else:
+            norm_everywhere(operation, _norm_for, at_every_call=True)
+
+
+def _in_place_of(site: NormSite) -> nn.Module:
+    features = int(site.features or 0)
+    return nn.LayerNorm(features) if site.last else nn.GroupNorm(1, features)
 
 
 def _norm_for(layer: Layer) -> nn.Module:
