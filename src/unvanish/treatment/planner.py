@@ -68,7 +68,7 @@ _VARIANTS: dict[TreatmentName, tuple[tuple[str, str, dict[str, JsonValue]], ...]
 _FIRST: dict[Cause, str] = {"recurrence": "orthogonal", "attention_saturation": "xavier"}
 # scores that saturate a softmax are products of two weights, and a step that is made again and again is a power of
 # one: smaller ones open the first and calm the second
-_AHEAD: dict[Cause, tuple[float, ...]] = {"attention_saturation": (0.1, 0.03), "recurrence": (0.3,)}
+_SMALLER: dict[Cause, tuple[float, ...]] = {"attention_saturation": (0.1, 0.03), "recurrence": (0.3,)}
 # the chain of layers at the start says nothing of these: a screening at the first step can't rank their cures
 _LATER_OR_ELSEWHERE: frozenset[Cause] = frozenset(
     ("recurrence", "attention_saturation", "learning_rate", "low_precision", "bias_drift", "labels", "inputs")
@@ -87,9 +87,15 @@ def candidates_for(finding: Finding | None, flow: Sequence[Candidate]) -> tuple[
     if _screening_counts(finding):
         rest = _in_order([n for n in names if n not in FLOW_TREATMENTS], (), finding)
         return _once([*flow, *rest])
-    ahead = [sized(gain) for gain in _AHEAD.get(finding.cause, ())]
     ordered = _in_order(names, flow, finding)
-    return _once([*ordered[:1], *ahead, *ordered[1:]])
+    return _once([*ordered[:1], *_ahead(finding), *ordered[1:]])
+
+
+def _ahead(finding: Finding) -> list[Candidate]:
+    """What comes second: not the first of its treatment, and more often right for this cause than others' first."""
+    if finding.cause == "recurrence" and finding.kind == "vanishing_gradients":
+        return [c for c in gated_cells() if c.name == "open_gates"]
+    return [sized(gain) for gain in _SMALLER.get(finding.cause, ())]
 
 
 def _screening_counts(finding: Finding) -> bool:

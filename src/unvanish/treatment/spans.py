@@ -74,9 +74,12 @@ def keeps_shape(module: nn.Module) -> bool:
     """Whether the layer gives back the shape that it got, for every input size."""
     if isinstance(module, nn.Linear):
         return module.in_features == module.out_features
-    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        return False
-    if module.in_channels != module.out_channels or any(s != 1 for s in module.stride):
+    return keeps_room(module) and module.in_channels == module.out_channels
+
+
+def keeps_room(module: nn.Module) -> bool:
+    """Whether a convolution gives back the length, height and width that it got, whatever its channels are."""
+    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) or any(s != 1 for s in module.stride):
         return False
     if isinstance(module.padding, str):
         return module.padding == "same"

@@ -75,6 +75,15 @@ class Ledger:
         """What may be said of it by now, and why."""
         return judge(self._sample(side), self._paired(side), ill=True, claims_flow=side.claims_flow)
 
+    @property
+    def holds(self) -> bool:
+        """Whether any finalist has learnt on every seed that it was tested on."""
+        return any(
+            self._sample(c).stuck == 0
+            for c in self.pilots.tried
+            if any(o.spec.candidate == c.name for o in self.final)
+        )
+
     def goes_far(self, side: Candidate) -> bool:
         """Whether it gets well below what guessing gives, and not just below it; where that is not known, it does."""
         last = self._sample(side).last

@@ -106,7 +106,9 @@ class Pilots:
             if c.name not in but and any(o.error is None and o.losses for o in self.of(c))
         ]
         ends = {c.name: self._lowest(self.of(c)) for c in some}
-        scale = max((abs(v) for v in ends.values() if math.isfinite(v)), default=1.0) or 1.0
+        # what has run away says nothing of how close to each other the rest is
+        usual = sorted(abs(v) for v in ends.values() if math.isfinite(v))
+        scale = abs(self.chance or 0.0) or (usual[len(usual) // 2] if usual else 1.0) or 1.0
         order = sorted(
             some,
             key=lambda c: round(ends[c.name] / (ALIKE * scale)) if math.isfinite(ends[c.name]) else math.inf,

@@ -15,6 +15,7 @@ from unvanish.treatment.parameters import Number, Spec
 from unvanish.treatment.spans import Span, span_of
 from unvanish.treatment.surgery import Surgery
 from unvanish.treatment.treatment import Operation, Treatment
+from unvanish.treatment.twins import twin_blocks
 from unvanish.treatment.wired import has_sum_behind, takes_skip, wired_block
 from unvanish.treatment.wiring import Wiring
 
@@ -24,7 +25,9 @@ class Residual(Treatment):
     """Put an identity skip around every [layer, activation] block of equal shape: x + scale * F(x).
 
     Blocks that are modules are wrapped; where layer and activation are called in forward, these two calls are
-    edited in the running forward: what goes into the layer is kept, and added behind the activation.
+    edited in the running forward: what goes into the layer is kept, and added behind the activation. Where there are
+    no such blocks (gates that are multiplied, say), modules of several layers that stand behind one of their own kind
+    are taken as they are.
     Why: the skip hands the signal on with gain 1, so that the product over layers no longer shrinks,
     whatever F's own derivative is (1 + small instead of small).
     When it is wrong: where shapes differ (those blocks are left out), or where the sum grows too large: with
@@ -62,7 +65,8 @@ class Residual(Treatment):
                 wired.add(layer.path)
             except SurgeryError as error:
                 reasons.append(error.mistake if "wiring" not in why else f"{why}; {error.mistake}")
-        if not spans and not wired:
+        twins = [] if spans or wired else twin_blocks(surgery, anatomy, operation.target)
+        if not spans and not wired and not twins:
             raise SurgeryError(
                 f"no block takes a skip: {reasons[0]}",
                 "write the blocks as nn.Sequential(layer, activation) of equal width, or add x + in forward",
@@ -70,6 +74,8 @@ class Residual(Treatment):
         wiring.carry_out()
         for span in spans:
             _wrap(surgery, span, scale)
+        for twin in twins:
+            surgery.replace(twin, ResidualBlock(twin, scale), keeps=True)
 
 
 def _wrap(surgery: Surgery, span: Span, scale: float) -> None:
