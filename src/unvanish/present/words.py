@@ -65,6 +65,10 @@ ADVICE = {
     "inputs": "normalise the inputs, and check that they differ from sample to sample",
     "output": "match the last layer to the loss (no sigmoid or softmax before a loss that applies its own)",
 }
+_OFF_ZERO = (
+    "keep divisors, and what a root or a logarithm is taken of, away from zero (add an epsilon), and let no mask "
+    "close a whole row of a softmax"
+)
 STATUS_WORDS = {
     "running": "The run is still going on; this is what is known so far.",
     "finished": "The run finished.",
@@ -192,7 +196,8 @@ def next_line(model: ModelDiagnosis) -> str:
 
 def advice(finding: Finding) -> tuple[str, ...]:
     """What each of the finding's treatments means, in order of rank."""
-    return tuple(ADVICE[name] for name in finding.treatments)
+    made = finding.kind == "non_finite" and finding.cause != "low_precision"
+    return tuple(_OFF_ZERO if made and name == "precision" else ADVICE[name] for name in finding.treatments)
 
 
 def status_line(run: Run) -> str:

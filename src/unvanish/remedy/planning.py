@@ -63,14 +63,15 @@ def plan_for(
     unsafe = [c for c in candidates if c.safety != "safe"] if not options.allow_unsafe else []
     onset = finding.first_step if finding is not None else 0
     steps = options.trial_steps or _trial_steps(record, onset, ended=ended)
+    late = onset > EARLY or _learnt_before(record)
     why_unsafe = "it takes something away from the net; --allow unsafe tries it"
     seed = options.seed or 0
     return SearchPlan(
         candidates=tuple(c for c in candidates if c not in unsafe),
         target=target,
         steps=steps,
-        fallen_to=None if onset > EARLY else _level(record, ill.loss.chance, steps),
-        fallen_early=None if onset > EARLY else _level(record, ill.loss.chance, min(steps, SHORT)),
+        fallen_to=None if late else _level(record, ill.loss.chance, steps),
+        fallen_early=None if late else _level(record, ill.loss.chance, min(steps, SHORT)),
         mark=fingerprint_of((p.name, p.shape) for p in record.info.parameters),
         model=record.info.name,
         chance=ill.loss.chance,
@@ -136,6 +137,17 @@ def _seconds(record: ModelRun, steps: int) -> float:
     paces = sorted(b - a for a, b in pairwise(times))
     pace = paces[len(paces) // 2] if paces else 0.0
     return LEAST_SECONDS + PATIENCE * (times[0] + steps * pace if times else 0.0)
+
+
+def _learnt_before(record: ModelRun) -> bool:
+    """Whether it has learnt until a loss that is no number: what it reached by then is no bar for what goes on."""
+    losses = list(record.losses)
+    end = next((i for i, x in enumerate(losses) if not math.isfinite(x)), None)
+    if not end:
+        return False
+    width = tail_length(end)
+    first, last = losses[: min(width, 5)], losses[end - width : end]
+    return math.fsum(last) / len(last) < (1 - FALL) * math.fsum(first) / len(first)
 
 
 def _level(record: ModelRun, chance: float | None, steps: int) -> float | None:

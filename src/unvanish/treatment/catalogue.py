@@ -155,6 +155,12 @@ def gated_cells() -> list[Candidate]:
 # --- what mends other causes than a lost signal at the start -------------------------------------------------
 
 
+def guarded() -> Candidate:
+    """What mends NaN that an operation of the forward makes."""
+    title = "roots, logarithms and divisors kept off zero, no softmax masked whole"
+    return candidate("guarded", title, of("precision", mode="guarded"))
+
+
 def rate(factor: float) -> Candidate:
     """Another learning rate."""
     word = f"{factor:g} times" if factor > 1 else f"{1 / factor:g} times smaller"

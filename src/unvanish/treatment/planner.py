@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from unvanish.schema.finding import Cause, Finding, TreatmentName
 from unvanish.schema.treatment import JsonValue
 from unvanish.treatment.candidate import FLOW_TREATMENTS, Candidate, candidate, of
-from unvanish.treatment.catalogue import gated_cells, rate, sized
+from unvanish.treatment.catalogue import gated_cells, guarded, rate, sized
 from unvanish.treatment.registry import TREATMENTS
 
 # where nothing is known of the cause
@@ -27,10 +27,10 @@ _ALSO: dict[str, tuple[TreatmentName, ...]] = {
     ),
     "non_finite": (
         "learning_rate",
+        "precision",
         "clip",
         "inputs",
         "output",
-        "precision",
         "init",
         "batchnorm",
         "activation",
@@ -124,6 +124,9 @@ def _candidates_of(name: TreatmentName, finding: Finding | None) -> tuple[Candid
         return tuple(rate(factor) for factor in _factors(finding))
     if name == "gated_rnn":
         return tuple(gated_cells())
+    if name == "precision" and finding is not None and finding.kind == "non_finite":
+        variants = _VARIANTS[name] if finding.cause == "low_precision" else ()
+        return (*(candidate(key, title, of(name, **given)) for key, title, given in variants), guarded())
     return tuple(
         candidate(key, title, of(name, **parameters)) for key, title, parameters in _VARIANTS.get(name, ())
     )

@@ -75,7 +75,6 @@ class Ledger:
         """What may be said of it by now, and why."""
         return judge(self._sample(side), self._paired(side), ill=True, claims_flow=side.claims_flow)
 
-    @property
     def holds(self) -> bool:
         """Whether any finalist has learnt on every seed that it was tested on."""
         return any(

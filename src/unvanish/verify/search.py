@@ -79,12 +79,12 @@ class Search:
             return
         for longer, count in ((self._plan.steps, PROMISING), (LENGTHENED * self._plan.steps, MOST_PROMISING)):
             if (
-                self._book.holds
+                self._book.holds()
             ):  # something has helped on all its seeds: more steps or rates are not what lacks
                 return
             if self._for_longer(longer, count):
                 return
-            if longer == self._plan.steps and not self._book.holds and self._at_other_rates():
+            if longer == self._plan.steps and not self._book.holds() and self._at_other_rates():
                 return
 
     def _in_waves(

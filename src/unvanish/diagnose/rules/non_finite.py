@@ -19,10 +19,15 @@ _RISKY = _DOMAIN | frozenset("Div Reciprocal Pow Acos Asin Atanh Exp Std Norm Li
 _TREATMENTS: dict[Cause, tuple[TreatmentName, ...]] = {
     "inputs": ("inputs",),
     "low_precision": ("precision", "inputs", "learning_rate"),
-    "normalization": ("layernorm", "batchnorm", "learning_rate"),
+    "normalization": ("precision", "layernorm", "batchnorm"),
     "init_too_large": ("init", "layernorm", "clip"),
-    "output_activation": ("output", "learning_rate", "clip"),
+    "output_activation": ("output", "precision", "learning_rate"),
 }
+_KEPT_OFF: tuple[TreatmentName, ...] = (
+    "precision",
+    "learning_rate",
+    "clip",
+)  # an operation is known that makes it
 _HALF = ", in float16, which holds no number above 65504"
 _SOURCE = "IEEE 754: NaN spreads through every sum that it enters"
 
@@ -57,8 +62,17 @@ def _check(facts: Facts) -> Iterable[Finding]:
                 source=_SOURCE,
             ),
         ),
-        treatments=_TREATMENTS.get(cause, ("learning_rate", "clip", "init")),
+        treatments=_treatments(cause, overflow, seen),
     )
+
+
+def _treatments(cause: Cause, words: str, seen: int) -> tuple[TreatmentName, ...]:
+    """What mends it. NaN in the first pass of all comes before any step: no rate has made it."""
+    if cause == "unknown":
+        return _KEPT_OFF if words or seen == 0 else ("learning_rate", "clip", "init")
+    if cause == "inputs" and words:  # a mask, and not the data
+        return ("precision", "inputs")
+    return _TREATMENTS.get(cause, ("learning_rate", "clip", "init"))
 
 
 def _cause(facts: Facts) -> tuple[Cause, str, str]:

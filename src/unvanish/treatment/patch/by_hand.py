@@ -116,6 +116,8 @@ def _precision(_: Facts, change: Change) -> Iterable[str]:
     elif mode == "master_weights":
         yield "# keep the model in float32, and run its forward under:"
         yield 'with torch.autocast("cuda", dtype=torch.bfloat16):'
+    elif mode == "guarded":
+        yield "# in forward: (x + 1e-6).sqrt(), (x + 1e-6).log(), x / (y + 1e-3); no softmax masked whole"
     else:
         yield f"model.to(torch.{mode})  # and the data with it"
 

@@ -13,6 +13,8 @@ from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
 from unvanish.treatment.boundary import Cast
 from unvanish.treatment.code_names import names_in_methods
+from unvanish.treatment.dressing import coats_of
+from unvanish.treatment.guards import Guarded
 from unvanish.treatment.loss_scale import HALVES, SLOT, LossScale, ScaledSignal
 from unvanish.treatment.master_weights import MasterWeights
 from unvanish.treatment.parameters import Choice, Spec
@@ -28,25 +30,29 @@ _UNDER_AUTOCAST = (
 
 @final
 class Precision(Treatment):
-    """Cure what half precision takes away, in one of four ways (`mode`).
+    """Cure what a number format takes away, in one of five ways (`mode`).
 
     float32 and bfloat16: the weights of a half-precision model become float32 (float16 ones bfloat16); what comes in
     and goes out keeps the dtype that the script has. loss_scaling: the gradient that enters the model at its results
     is multiplied by a scale, and each weight's gradient is divided by it as it arrives; a step that meets an
     infinite gradient is skipped and the scale halved, and it doubles after 2000 good steps, as GradScaler does it.
     master_weights: the optimizer updates float32 copies, and the model computes with their rounded values; for
-    float16 the loss is scaled, too.
+    float16 the loss is scaled, too. guarded: in the model's forward, roots, logarithms and divisors are kept off zero
+    (see guards.py), exp below its overflow, and a softmax over a row that is masked out whole counts it as open.
     Why: float16 ends at 6e-8, and gradients below that are zero; bfloat16 has 8 bits, and an update smaller than
-    1/256 of a weight is lost.
+    1/256 of a weight is lost. In any format 0/0 and the slope of a root at 0 are NaN, which spreads everywhere.
     When it is wrong: where memory is what counts (float32 takes twice of it). loss_scaling is wrong where a term of
     the loss does not come from the model's results (a penalty on its weights, say): that part is divided only.
+    guarded is wrong where values below 1e-3 are meant as divisors, and can't reach what the loss does by itself.
     Source: Micikevicius et al. 2018; Kalamkar et al. 2019 (bfloat16).
     """
 
     name: ClassVar[TreatmentName] = "precision"
     safety: ClassVar[Safety] = "safe"
     parameters: ClassVar[Mapping[str, Spec]] = {
-        "mode": Choice(options=("float32", "bfloat16", "loss_scaling", "master_weights"), required=True)
+        "mode": Choice(
+            options=("float32", "bfloat16", "loss_scaling", "master_weights", "guarded"), required=True
+        )
     }
 
     def operate(self, operation: Operation) -> None:
@@ -54,6 +60,9 @@ class Precision(Treatment):
         mode = operation.settings.word("mode")
         if mode in ("float32", "bfloat16"):
             _convert(operation, torch.float32 if mode == "float32" else torch.bfloat16)
+            return
+        if mode == "guarded":
+            _guard(operation)
             return
         if operation.target != "*":
             raise SurgeryError(f"{mode} is about the whole model", 'set the target to "*"')
@@ -64,6 +73,13 @@ class Precision(Treatment):
         else:
             refuse_sparse(operation.root)
             _keep_masters(operation)
+
+
+def _guard(operation: Operation) -> None:
+    module = operation.module()
+    if any(isinstance(coat, Guarded) for coat in coats_of(module)):
+        raise SurgeryError(f"the functions of {operation.target!r} are guarded already", "prescribe it once")
+    operation.surgery.dress(module, Guarded())
 
 
 def _convert(operation: Operation, dtype: torch.dtype) -> None:
