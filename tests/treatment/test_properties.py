@@ -60,6 +60,7 @@ PLANS: dict[str, tuple[Prescription, ...]] = {
     "inputs": of("inputs"),
     "float32": of("precision", mode="float32"),
     "bfloat16": of("precision", mode="bfloat16"),
+    "guarded": of("precision", mode="guarded"),
     "loss_scaling": of("precision", mode="loss_scaling"),
     "master_weights": of("precision", mode="master_weights"),
     "reconnect": of("reconnect"),

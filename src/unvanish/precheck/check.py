@@ -29,7 +29,10 @@ from unvanish.schema.call import Batch
 from unvanish.schema.check import Check, LayerCheck
 from unvanish.schema.finding import Diagnosis, LossSummary, ModelDiagnosis, NotChecked, Verdict
 from unvanish.schema.run import ModelInfo, ModelRun
+from unvanish.treatment import activations
+from unvanish.treatment.anatomy import read_anatomy
 from unvanish.treatment.catalogue import flow_candidates
+from unvanish.treatment.draw import quiet_rng
 
 __version__ = sys.modules["unvanish"].__version__
 
@@ -119,6 +122,7 @@ def check_one(subject: Subject, *, seed: int = 0) -> tuple[ModelDiagnosis, Check
         measured.run.architecture,
         None if depth is None else depth.greatest,
         recurrent=any(isinstance(m, nn.RNNBase | nn.RNNCellBase) for m in subject.model.modules()),
+        hidden=_hidden(subject),
     )
     signal: float | None = (ahead or flow).entry
     if measured.bare:
@@ -141,6 +145,14 @@ def check_one(subject: Subject, *, seed: int = 0) -> tuple[ModelDiagnosis, Check
     if measured.bare:
         return _predicted_only(info, signal, skipped), made
     return _diagnosis(info, measured, ahead or flow, rows, (*thin, *skipped), clipped=_clips(subject)), made
+
+
+def _hidden(subject: Subject) -> frozenset[str]:
+    """The hidden activations of the net, wherever they stand."""
+    with quiet_rng(subject.model):
+        anatomy = read_anatomy(subject.model, None, subject.batch)
+    names = {activations.name_of(m) for m in anatomy.hidden} | set(anatomy.functional)
+    return frozenset(name for name in names if name is not None)
 
 
 def check_record(record: ModelRun) -> tuple[ModelDiagnosis, Check]:

@@ -39,8 +39,13 @@ class Candidate:
 
     @property
     def claims_flow(self) -> bool:
-        """Whether it is said to bring the signal through the net."""
-        return any(p.treatment in FLOW_TREATMENTS for p in self.prescriptions)
+        """Whether it is said to bring the signal through the net, in a way that the gain per layer shows.
+
+        Norms that lose it make no factor that could be measured beside their successors'.
+        """
+        return any(
+            p.treatment in FLOW_TREATMENTS and p.parameters.get("at") != "norms" for p in self.prescriptions
+        )
 
 
 def candidate(name: str, title: str, *prescriptions: Prescription, half_fix: bool = False) -> Candidate:

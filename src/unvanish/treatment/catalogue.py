@@ -48,21 +48,31 @@ def seed_candidates() -> tuple[Candidate, ...]:
 
 
 def flow_candidates(
-    layers: Sequence[LayerSpec], greatest: int | None = None, *, recurrent: bool = False
+    layers: Sequence[LayerSpec],
+    greatest: int | None = None,
+    *,
+    recurrent: bool = False,
+    hidden: frozenset[str] = frozenset(),
 ) -> tuple[Candidate, ...]:
     """Single changes that may bring the signal through this net: what is worth a backward pass.
 
-    `greatest`: the depth that its recipe can carry, where known. `recurrent`: it has recurrent cells. Orthogonal
-    matrices of large layers take minutes to draw: where they would, they are left out.
+    `greatest`: the depth that its recipe can carry, where known. `recurrent`: it has recurrent cells. `hidden`: the
+    hidden activations, also those that stand behind no layer (behind a sum of two products of parameters, say).
+    Orthogonal matrices of large layers take minutes to draw: where they would, they are left out.
     """
     drawn = sum(s.fan_in * s.fan_out * min(s.fan_in, s.fan_out) for s in layers)
-    found = [*_inits(layers), *_activations(layers), *_norms_and_skips(layers), *_depths(layers, greatest)]
+    activations = ({s.activation for s in layers} | hidden) - {"identity"}
+    found = [
+        *_inits(layers, activations),
+        *_activations(activations),
+        *_norms_and_skips(layers),
+        *_depths(layers, greatest),
+    ]
     found += gated_cells() if recurrent else []
     return tuple(c for c in found if drawn <= MOST_DRAWN or c.name not in ORTHOGONAL)
 
 
-def _inits(layers: Sequence[LayerSpec]) -> list[Candidate]:
-    found = {s.activation for s in layers} - {"identity"}
+def _inits(layers: Sequence[LayerSpec], found: set[str]) -> list[Candidate]:
     out = []
     if not found or found & RECTIFIERS:
         out.append(candidate("he", "He init", of("init", scheme="he")))
@@ -84,8 +94,7 @@ def _inits(layers: Sequence[LayerSpec]) -> list[Candidate]:
     return out
 
 
-def _activations(layers: Sequence[LayerSpec]) -> list[Candidate]:
-    found = {s.activation for s in layers} - {"identity"}
+def _activations(found: set[str]) -> list[Candidate]:
     relu, leaky = of("activation", kind="relu"), of("activation", kind="leaky_relu", slope=0.01)
     he = of("init", scheme="he")
     out = []
