@@ -132,6 +132,7 @@ class Probe:
         self._now: list[Watched] = []  # the models that the step under way is a step of
         self._by_hand = ByHand(waiting=only is None)
         self._grad_seam = Seams()  # while it may be that the script trains by hand
+        self.after_step_by_hand: Callable[[], None] | None = None  # as torch's hooks are for optimizers
         self._said: set[str] = set()
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
@@ -369,6 +370,21 @@ class Probe:
                 self._losses, self._tracings = [], []
         if hand.stepping and self._now:
             self._after_step(hand, (hand,), {})
+            if self.after_step_by_hand is not None:
+                self.after_step_by_hand()
+
+    @property
+    def trains_by_hand(self) -> bool:
+        """Whether weights were seen to move with no optimizer that could have moved them."""
+        return self._by_hand.stepping
+
+    def step_by_hand(self, leaves: list[Tensor], given: Given = ()) -> None:
+        """The backward pass that has just ended, to these leaves, is taken for one that an update by hand follows.
+
+        `given`: what torch.autograd.grad returned.
+        """
+        self._by_hand.begin(leaves)
+        self._begin_step_by_hand(given)
 
     @hidden
     def _begin_step_by_hand(self, given: Given) -> None:
