@@ -56,8 +56,9 @@ class HandSurgeon(Surgeon):
             return None
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         return (
-            f"the script's own update leaves out {', '.join(names[:_SHOWN])}{more} of the treated model: it goes through"
-            " a list of parameters or of buffers that it made before; go through model.parameters() at each step"
+            f"the script's own update leaves out {', '.join(names[:_SHOWN])}{more} of the treated model: it goes"
+            " through a list of parameters or of buffers that it made before; go through model.parameters() at each"
+            " step"
         )
 
     def end(self) -> None:
@@ -92,9 +93,7 @@ class HandSurgeon(Surgeon):
         own = {id(p) for p in before}
         mine = [o for o in self._optimizers if any(id(p) in own for p in parameters_of(o))]
         if batch is not None:
-            undo = apply(
-                model, prescriptions, optimizer=mine, batch=batch, seed=self._seed, by_hand=True
-            )
+            undo = apply(model, prescriptions, optimizer=mine, batch=batch, seed=self._seed, by_hand=True)
         else:
             undo = apply_when_ready(model, prescriptions, optimizer=mine, seed=self._seed, by_hand=True)
         self._undone.append(undo)

@@ -1,4 +1,4 @@
-"""Whether a script that updates weights by hand updates those that a treated model has, and not a list made before."""
+"""Whether a script that updates weights by hand updates those of the treated model, and not a list made before."""
 
 from __future__ import annotations
 

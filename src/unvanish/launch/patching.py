@@ -48,7 +48,8 @@ class Patched:
 def make_patch(script: Path, arguments: Sequence[str], recipe: Recipe, seed: int) -> Patched:
     """The patch for this script, rehearsed."""
     root = root_of(script)
-    recorder = record_script(script, root, arguments=arguments, seed=seed)
+    by_hand = recipe.fingerprint if recipe.by_hand else None
+    recorder = record_script(script, root, arguments=arguments, seed=seed, by_hand=by_hand)
     try:
         facts = read_facts(recorder, recipe)
         patch = patch_source(read_sources(facts), facts)
@@ -83,9 +84,17 @@ def _rehearsed(
         plan.insert(0, Prescription(treatment="learning_rate", parameters={"factor": factor}))
     try:
         treated = losses_treated(
-            script, plan, recipe.fingerprint, steps=STEPS, seed=seed, arguments=arguments
+            script,
+            plan,
+            recipe.fingerprint,
+            steps=STEPS,
+            seed=seed,
+            arguments=arguments,
+            by_hand=recipe.by_hand,
         )
-        patched = losses_patched(script, root, files, steps=STEPS, seed=seed, arguments=arguments)
+        patched = losses_patched(
+            script, root, files, steps=STEPS, seed=seed, arguments=arguments, by_hand=recipe.by_hand
+        )
     except Exception:  # noqa: BLE001 - the script may raise anything
         return None
     if not treated or len(treated) != len(patched):

@@ -31,8 +31,8 @@ LEAST_SECONDS, PATIENCE = (
     5,
 )  # a trial shares the machine with others, and may take so many times as long
 BY_HAND = (
-    "the script updates its weights by hand, so that other learning rates were tried by multiplying its gradients: the"
-    " same for gradient descent, with momentum or without"
+    "the script updates its weights by hand: another learning rate is a factor of its gradients, which is the same"
+    " for gradient descent, with momentum or without"
 )
 SCREENED_OUT = 4  # so many are tried all the same where none carries the signal
 

@@ -98,7 +98,7 @@ class ModelInfo:
 
     @property
     def by_hand(self) -> bool:
-        """Whether the script updates its weights without an optimizer of torch's: the probe's ByHand stands for one."""
+        """Whether the script updates its weights without an optimizer: the probe's ByHand stands for one."""
         return any(o.class_name == "ByHand" for o in self.optimizers)
 
     @property

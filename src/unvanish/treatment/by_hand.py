@@ -16,7 +16,7 @@ def scale_gradients(root: nn.Module, factor: float) -> Step:
     large, since their update is proportional to the gradients. It holds for backward() and for torch.autograd.grad.
 
     Limits: an update that divides by the gradient's own size (Adam written by hand) hardly notices it, one that
-    clips or clamps gradients notices it otherwise, and weight decay in the update keeps its own rate. What is recorded of the
+    clips gradients notices it otherwise, and weight decay in the update keeps its own rate. What is recorded of the
     gradients is what the script gets, the factor included.
     """
     handles = [p.register_hook(_times(factor)) for p in root.parameters() if p.requires_grad and p.is_leaf]

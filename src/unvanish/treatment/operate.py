@@ -89,9 +89,7 @@ def apply(
     Raises:
         SurgeryError: one of them can't be carried out; then all is undone.
     """
-    surgery = Surgery(
-        model, optimizers=_listed(optimizer), order=_resolved(model, order), by_hand=by_hand
-    )
+    surgery = Surgery(model, optimizers=_listed(optimizer), order=_resolved(model, order), by_hand=by_hand)
     seed = current_seed() if seed is None else seed
     try:
         with quiet_rng(model):

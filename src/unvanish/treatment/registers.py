@@ -31,9 +31,7 @@ class StepHooks(Protocol):
 class OptimizerRegister:
     """The optimizers of one model. Their param_groups are edited in place: others hold on to them."""
 
-    def __init__(
-        self, optimizers: Sequence[Optimizer], root: nn.Module, *, by_hand: bool = False
-    ) -> None:
+    def __init__(self, optimizers: Sequence[Optimizer], root: nn.Module, *, by_hand: bool = False) -> None:
         """Note the optimizers. `by_hand`: the script updates the weights itself, and there is none to be handed in.
 
         Raises:
