@@ -27,6 +27,10 @@ from unvanish.treatment.patch.rehearsal import losses_patched, losses_treated, r
 from unvanish.treatment.recipe import Recipe, load_recipe
 
 STEPS = 10  # of the rehearsal
+LEFT_OUT = (
+    "where the update goes through a list of parameters that the script makes before it trains, the patched script"
+    " trains new norms as well, which the recipe leaves as they begin"
+)
 CLOSE = 1e-6  # of a loss
 
 
@@ -59,7 +63,8 @@ def make_patch(script: Path, arguments: Sequence[str], recipe: Recipe, seed: int
         return Patched(root=str(root), why_not=patch.why_not, snippet=patch.snippet, notes=patch.notes)
     same = _rehearsed(script, root, arguments, recipe, facts, patch.files, seed)
     text = patch.diff.decode("utf-8", "surrogateescape")
-    return Patched(diff=text, root=str(root), notes=patch.notes, same=same)
+    notes = patch.notes if same is not False or not recipe.by_hand else (*patch.notes, LEFT_OUT)
+    return Patched(diff=text, root=str(root), notes=notes, same=same)
 
 
 def root_of(script: Path) -> Path:

@@ -54,7 +54,7 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
     events: list[Event] = []
     buffer = Buffer(events.extend)
     traces = (MAP_TRACES if spec.draw else 2) if spec.trace else 0
-    probe = Probe(buffer, stop_after=spec.steps, traces=traces, parameters=False)
+    probe = Probe(buffer, stop_after=spec.steps, traces=traces, parameters=False, by_hand=spec.by_hand)
     held_out = HeldOut(lambda: probe.steps)
     faults: list[str] = []
 

@@ -21,9 +21,10 @@ class ByHand:
     It is of use where no optimizer lives in the process, and weights have moved between the first backward passes.
     """
 
-    def __init__(self, *, waiting: bool) -> None:
-        """`waiting`: whether it may come to that at all."""
+    def __init__(self, *, waiting: bool, known: bool = False) -> None:
+        """`waiting`: whether it may come to that at all; `known`: that it does, from the first backward pass on."""
         self.waiting = waiting  # for a sign
+        self._known = known
         self.stepping = False  # the script trains by hand
         self.param_groups: list[dict[str, Any]] = [{"params": [], "lr": math.nan}]
         self.state: dict[Any, Any] = {}
@@ -46,6 +47,9 @@ class ByHand:
         self._seen += 1
         if self._seen == 1:
             leaves = leaves_of(loss) if leaves is None else leaves
+            if self._known:
+                self.begin(leaves)
+                return
             self.param_groups[0]["params"] = leaves
             self._before = [(p, _some(p), _writes(p)) for p in leaves[:LOOKED_AT]]
             return

@@ -89,13 +89,15 @@ class Probe:
         parameters: bool = True,
         exact: bool = False,
         explain: Explain | None = None,
+        by_hand: bool = False,
     ) -> None:
         """`every`: trace each so many steps. `only`: a model and its optimizers, all others are ignored.
 
         A trial needs less: at most `traces` traced steps, and with `parameters` False the losses alone.
         `exact`: look at every element of everything, whatever it costs. `explain`: take the bounds of all
         operations as well, and show every traced loss, before its backward pass, with the calls that it was made by
-        and the modules that the script called.
+        and the modules that the script called. `by_hand`: it is known that the script trains without an optimizer, so
+        that its first backward pass counts, too.
         """
         self._buffer = buffer
         self._stop_after = stop_after
@@ -130,7 +132,7 @@ class Probe:
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
         self._awaiting: list[Watched] = []  # models whose step came before their backward pass was over
         self._now: list[Watched] = []  # the models that the step under way is a step of
-        self._by_hand = ByHand(waiting=only is None)
+        self._by_hand = ByHand(waiting=only is None, known=by_hand)
         self._grad_seam = Seams()  # while it may be that the script trains by hand
         self.after_step_by_hand: Callable[[], None] | None = None  # as torch's hooks are for optimizers
         self._said: set[str] = set()

@@ -80,6 +80,9 @@ class Recorder:
         self.roots: list[Root] = []
         self.built: list[Built] = []
         self.steps: list[Step] = []
+        self.began: list[
+            tuple[Site, dict[str, nn.Module]]
+        ] = []  # the first training call, by hand, as in Built
         self._original: Callable[..., Any] = nn.Module.__call__
         self.watch = Watch(self.places, self._original)
         self.walks = Walks(self.places)
@@ -105,7 +108,10 @@ class Recorder:
         nn.Module.__call__ = called  # type: ignore[method-assign]
         Optimizer.__init__ = built  # type: ignore[method-assign, assignment]
         try:
-            with self.walks.at_work(), backward_passes(self._backward, self._by_hand is not None):
+            by_hand = (
+                contextlib.nullcontext() if self._by_hand is None else backward_passes(self._backward, True)
+            )
+            with self.walks.at_work(), by_hand:
                 yield
         finally:
             nn.Module.__init__ = module_init  # type: ignore[method-assign]
@@ -175,6 +181,8 @@ class Recorder:
             self.roots.append(Root(model=module, batch=Batch(args=args, kwargs=dict(kwargs))))
             if self._by_hand is not None:  # what goes through the model from now on is the training
                 self.walks.optimizers += 1
+                frames = self.places.outward(frame)
+                self.began = [(site, names_of_modules(f)) for f, site in frames if site is not None]
         if (
             type(module).__name__ == "OptimizedModule"
         ):  # a mode inside of a compiled graph would be compiled, too
