@@ -17,6 +17,10 @@ from unvanish.schema.treatment import Prescription
 from unvanish.treatment.operate import apply, apply_when_ready
 from unvanish.treatment.recipe import Recipe
 
+_LISTS = (
+    "the treatment changes which parameters there are, and a list of them, or of buffers for them, that was made"
+    " before fits no longer; make it from model.parameters() at each step"
+)
 _SHOWN = 3  # names of parameters that are not trained
 
 
@@ -39,6 +43,7 @@ class HandSurgeon(Surgeon):
             self._prescriptions = (*self._prescriptions, rate)
         self._factor = 1.0  # nothing is scaled around an optimizer's step
         self._moved = Moved()
+        self._renumbered = False  # whether the treated model has other parameters than before
         self._parts: dict[int, nn.Module] = {}  # that were called, and belong to no model that is meant
 
     @property
@@ -60,6 +65,10 @@ class HandSurgeon(Surgeon):
             " through a list of parameters or of buffers that it made before; go through model.parameters() at each"
             " step"
         )
+
+    def explained(self, error: str) -> str:
+        """A list that was made before the treatment may fit no longer."""
+        return f"{error} ({_LISTS})" if self._renumbered else error
 
     def end(self) -> None:
         """Take the hooks away."""
@@ -99,6 +108,7 @@ class HandSurgeon(Surgeon):
         self._undone.append(undo)
         if prescriptions is self._prescriptions:  # and not a copy, which the script does not update
             self._moved.watch(model, before)
+            self._renumbered = [id(p) for p in model.parameters()] != [id(p) for p in before]
 
 
 def surgeon_class(recipe: Recipe) -> type[Surgeon]:

@@ -27,10 +27,6 @@ from unvanish.treatment.patch.rehearsal import losses_patched, losses_treated, r
 from unvanish.treatment.recipe import Recipe, load_recipe
 
 STEPS = 10  # of the rehearsal
-LEFT_OUT = (
-    "where the update goes through a list of parameters that the script makes before it trains, the patched script"
-    " trains new norms as well, which the recipe leaves as they begin"
-)
 CLOSE = 1e-6  # of a loss
 
 
@@ -47,6 +43,7 @@ class Patched:
     snippet: str = ""
     notes: tuple[str, ...] = ()
     same: bool | None = None
+    by_hand: bool = False  # as in Recipe
 
 
 def make_patch(script: Path, arguments: Sequence[str], recipe: Recipe, seed: int) -> Patched:
@@ -63,8 +60,7 @@ def make_patch(script: Path, arguments: Sequence[str], recipe: Recipe, seed: int
         return Patched(root=str(root), why_not=patch.why_not, snippet=patch.snippet, notes=patch.notes)
     same = _rehearsed(script, root, arguments, recipe, facts, patch.files, seed)
     text = patch.diff.decode("utf-8", "surrogateescape")
-    notes = patch.notes if same is not False or not recipe.by_hand else (*patch.notes, LEFT_OUT)
-    return Patched(diff=text, root=str(root), notes=notes, same=same)
+    return Patched(diff=text, root=str(root), notes=patch.notes, same=same, by_hand=recipe.by_hand)
 
 
 def root_of(script: Path) -> Path:

@@ -105,6 +105,10 @@ class Surgeon:
         """What else shows that the treated model was not trained as a whole."""
         return None
 
+    def explained(self, error: str) -> str:
+        """What the script raised, with what the treatment may have to do with it."""
+        return error
+
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """While this lasts, new optimizers are seen, and the treatment waits for its moment."""

@@ -84,7 +84,7 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
         finally:
             probe.detach()
             buffer.flush()
-    error = next(iter(faults), error)
+    error = next(iter(faults), None if error is None else surgeon.explained(error))
     if error is None and not surgeon.done:
         error = f"the script {surgeon.never}" if spec.by_hand else NEVER
     if error is None and surgeon.idle:
