@@ -77,19 +77,22 @@ def test_what_leads_to_no_weight_of_a_module_goes_on(catch: Catch) -> None:
 
 def test_bare_tensors_are_known_when_they_have_moved_and_the_check_says_what_to_do(catch: Catch) -> None:
     weights: list[Any] = [torch.randn(4, 4, requires_grad=True) for _ in range(3)]
-    steps = 0
-    with pytest.raises(StopTraining):
-        for _ in range(5):
+    steps: list[int] = []
+
+    def train() -> None:
+        for step in range(5):
             h = torch.randn(16, 4)
             for w in weights:
                 h = torch.tanh(h @ w)
             h.square().mean().backward()
-            with torch.no_grad():
-                for w in weights:
-                    w -= 0.1 * w.grad
-                    w.grad = None
-            steps += 1
+            for w in weights:
+                w.data.sub_(0.1 * w.grad)
+                w.grad = None
+            steps.append(step)
+
+    with pytest.raises(StopTraining):
+        train()
     caught = catch.end()
-    assert steps == 1 and caught.stepped and not caught.subjects
+    assert steps == [0] and caught.stepped and not caught.subjects
     diagnosis = check_all([], caught.records)
     assert any("put the layers into an nn.Module" in s.why for s in diagnosis.models[0].skipped)

@@ -73,7 +73,7 @@ def test_without_an_optimizer_a_rate_is_a_factor_of_the_gradients() -> None:
     assert all(torch.allclose(2 * a, b) for a, b in zip(found, wanted, strict=True))
     model(x).square().sum().backward()
     assert all(torch.allclose(2 * p.grad, b) for p, b in zip(model.parameters(), wanted, strict=True))
-    kept = list(model.parameters())[0]
+    kept = next(iter(model.parameters()))
     undo.undo()
     kept.grad = None
     (kept * 3).sum().backward()
