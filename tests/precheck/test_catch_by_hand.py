@@ -66,6 +66,26 @@ def test_gradients_that_are_accumulated_for_an_optimizer_are_not_by_hand(catch: 
     assert caught.stepped and [s.model for s in caught.subjects] == [model]
 
 
+def test_an_optimizer_of_other_weights_is_waited_for(catch: Catch) -> None:
+    optimizer = torch.optim.SGD(net().parameters(), lr=0.1)  # and then the model is built anew
+    model, x = net(), torch.randn(16, 4)
+    model(x).square().mean().backward()
+    with pytest.raises(StopTraining):
+        optimizer.step()
+    assert not catch.end().subjects
+
+
+def test_weights_that_move_beside_the_optimizer_of_others_are_trained_by_hand(catch: Catch) -> None:
+    _idle = torch.optim.SGD(net().parameters(), lr=0.1)
+    model, x = net(), torch.randn(16, 4)
+    model(x).square().mean().backward()
+    for p in model.parameters():
+        p.data.sub_(0.1 * p.grad)  # type: ignore[operator]
+    with pytest.raises(StopTraining):
+        model(x).square().mean().backward()
+    assert [s.model for s in catch.end().subjects] == [model]
+
+
 def test_what_leads_to_no_weight_of_a_module_goes_on(catch: Catch) -> None:
     model, x = net(), torch.randn(16, 4, requires_grad=True)
     torch.autograd.grad(model(x).square().mean(), x)

@@ -2,12 +2,13 @@
 
 The script runs as ever up to there. The step is not made: StopTraining is raised in its place, which ends the script
 cleanly, its `finally` blocks included. A script that updates its weights by hand has no such place: there it is the
-end of its first backward pass to weights of a module that no optimizer holds.
+end of its first backward pass to weights of a module, where there is no optimizer yet.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from torch.optim import optimizer as optim_module
 from unvanish.precheck.check import Subject
 from unvanish.precheck.measure import Autocast
 from unvanish.probe.buffer import Buffer
-from unvanish.probe.by_hand import asked_for, held, leaves_of
+from unvanish.probe.by_hand import asked_for, leaves_of
 from unvanish.probe.discover import living_optimizers, script_name, unwrap
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.probe.noted import mapped
@@ -70,10 +71,12 @@ class Catch:
         self._stepped = False
         self._seams = Seams()
         self._backward = 0  # passes that are under way, one inside of the other
-        self._optimized = False  # an optimizer is there that holds what a backward pass leads to
+        self._optimized = False  # the script has an optimizer
+        self._before: weakref.WeakSet[Any] = weakref.WeakSet()  # optimizers that are none of its own
 
     def begin(self) -> None:
         """Place the hooks. The probe's come first: it looks at the step before ours ends the script."""
+        self._before = weakref.WeakSet(living_optimizers())
         self._probe.attach()
         self._handles = [
             torch_module.register_module_forward_hook(self._after_forward, with_kwargs=True),
@@ -171,24 +174,24 @@ class Catch:
     def _after_backward(self, leaves: list[Tensor], given: Sequence[Tensor | None] = ()) -> None:
         """The gradients are there (`given`: returned, and not in .grad): an update by hand is what comes next.
 
-        Not where an optimizer holds the weights: then they are being accumulated for its step. Tensors that no
-        module holds are known to be trained once they have moved.
+        Not where the script has an optimizer: that will step, be it for other weights than it should. Such weights,
+        and tensors that no module holds, are known to be trained by hand once they have moved.
         """
-        if self._optimized or self._backward or threading.get_ident() != self._thread:
+        if self._backward or threading.get_ident() != self._thread:
             return
-        called = {id(p) for call in self._calls.values() for p in call.module.parameters()}
-        ours = any(id(p) in called for p in leaves)
-        if not ours and not self._probe.trains_by_hand:
-            return
-        if held(leaves):
-            self._optimized = True
-            return
-        self._stepped = True
-        if ours:
-            pairs = list(zip(leaves, given, strict=False))
+        pairs = list(zip(leaves, given, strict=False))
+        moved = self._probe.moved_by_hand
+        if not moved:
+            called = {id(p) for call in self._calls.values() for p in call.module.parameters()}
+            if self._optimized or not any(id(p) in called for p in leaves):
+                return
+            if any(optimizer not in self._before for optimizer in living_optimizers()):
+                self._optimized = True
+                return
             self._probe.step_by_hand(leaves, pairs)
-            with _lent(pairs):
-                self._take(leaves)
+        self._stepped = True
+        with _lent(pairs):
+            self._take(moved or leaves)
         raise StopTraining
 
 

@@ -376,9 +376,9 @@ class Probe:
                 self.after_step_by_hand()
 
     @property
-    def trains_by_hand(self) -> bool:
-        """Whether weights were seen to move with no optimizer that could have moved them."""
-        return self._by_hand.stepping
+    def moved_by_hand(self) -> list[Tensor]:
+        """Weights that were seen to move with no optimizer that could have moved them."""
+        return self._by_hand.param_groups[0]["params"] if self._by_hand.stepping else []
 
     def step_by_hand(self, leaves: list[Tensor], given: Given = ()) -> None:
         """The backward pass that has just ended, to these leaves, is taken for one that an update by hand follows.
