@@ -128,6 +128,29 @@ def test_a_treatment_that_chose_nothing_says_what_to_do() -> None:
     assert "Why      Stopped by hand after 3 trials." in text
 
 
+def test_where_every_trial_has_failed_it_is_said_of_what_and_not_that_the_net_is_well() -> None:
+    result = b.treatment()
+    failed = tuple(
+        replace(t, outcome="failed", why="there is no optimizer; build one" if i else "OSError: full")
+        for i, t in enumerate(result.trials)
+    )
+    text = printed(print_treatment, replace(result, trials=failed, chosen=None, recipe=None))
+    count = f"({len(failed) - 1} of {len(failed)} say so)"
+    assert f"every trial of a treatment failed: there is no optimizer; build one {count}." in text
+    assert "Mend what the trials failed of" in text and "Keep the net" not in text
+    dead = replace(result.baseline, curves=(), outcome="failed")
+    text = printed(print_treatment, replace(result, baseline=dead, trials=failed, chosen=None, recipe=None))
+    assert "the untreated script's, too" in text
+
+
+def test_a_script_without_an_optimizer_is_told_where_else_the_treatment_goes() -> None:
+    result = b.treatment()
+    bare = tuple(replace(t, learning_rate=None) for t in result.trials)
+    assert "before the training loop" in printed(print_treatment, replace(result, trials=bare))
+    rated = tuple(replace(t, learning_rate=0.1) for t in result.trials)
+    assert "before the optimizer is built" in printed(print_treatment, replace(result, trials=rated))
+
+
 def test_healthy_is_told_to_keep_training() -> None:
     lines = diagnosis_to_text(b.diagnosis(healthy=True)).splitlines()
     assert lines[0] == "Verdict  Healthy: the learning signal reaches every layer."

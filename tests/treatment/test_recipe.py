@@ -17,6 +17,7 @@ from torch import nn
 from treat_models import chain
 
 from unvanish.errors import RecipeError, SurgeryError
+from unvanish.treatment.candidate import of
 from unvanish.treatment.catalogue import seed_candidates
 from unvanish.treatment.operate import apply
 from unvanish.treatment.recipe import (
@@ -40,6 +41,43 @@ def test_a_recipe_comes_back_as_it_was(candidate: Any, tmp_path: Path) -> None:
     path = save_recipe(recipe, tmp_path / "new" / "recipe.json")
     assert load_recipe(path) == recipe
     assert [p.name for p in path.parent.iterdir()] == ["recipe.json"]
+
+
+def test_a_recipe_for_a_script_without_an_optimizer_says_so_and_others_say_nothing(tmp_path: Path) -> None:
+    assert "by_hand" not in GOOD
+    recipe = recipe_for(chain(12), seed_candidates()[1].prescriptions, by_hand=True)
+    assert recipe.to_dict()["by_hand"] is True
+    assert load_recipe(save_recipe(recipe, tmp_path / "recipe.json")) == recipe
+    assert not parse_recipe(json.dumps({**GOOD, "by_hand": False})).by_hand
+    for value in ("yes", 1, None, []):
+        with pytest.raises(RecipeError, match='"by_hand" must be true or false'):
+            parse_recipe(json.dumps({**GOOD, "by_hand": value}))
+    with pytest.raises(RecipeError, match="there is no optimizer that could have the rate"):
+        parse_recipe(json.dumps({**GOOD, "by_hand": True}))
+
+
+def test_without_an_optimizer_a_rate_is_a_factor_of_the_gradients() -> None:
+    plan = [of("learning_rate", factor=0.5), of("init", scheme="lsuv"), of("batchnorm")]
+    model, twin = chain(3), chain(3)
+    twin.load_state_dict(model.state_dict())
+    x = torch.randn(16, 8)
+    with pytest.raises(SurgeryError, match="no optimizer to set a rate in"):
+        apply(twin, plan[:1])
+    undo = undo_for_recipe(model, recipe_for(model, plan, seed=3, by_hand=True))
+    apply(twin, plan[1:], batch=x, seed=3)
+    model(x)  # what waited is done now, and new parameters have the factor, too
+    assert not undo.pending
+    wanted = torch.autograd.grad(twin(x).square().sum(), list(twin.parameters()))
+    found = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
+    assert len(found) == len(wanted) > 6
+    assert all(torch.allclose(2 * a, b) for a, b in zip(found, wanted, strict=True))
+    model(x).square().sum().backward()
+    assert all(torch.allclose(2 * p.grad, b) for p, b in zip(model.parameters(), wanted, strict=True))
+    kept = next(iter(model.parameters()))
+    undo.undo()
+    kept.grad = None
+    (kept * 3).sum().backward()
+    assert bool((kept.grad == 3).all())
 
 
 def test_a_recipe_does_what_the_prescriptions_do() -> None:

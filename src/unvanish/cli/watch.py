@@ -188,10 +188,11 @@ class Watcher:
 
     def _begin_to_treat(self, path: Path) -> None:
         """The recipe is read before the script goes on: a wrong one costs nothing."""
-        from unvanish.launch.surgeon import Surgeon
+        from unvanish.launch.by_hand import surgeon_class
         from unvanish.treatment.recipe import load_recipe
 
-        self._surgeon = Surgeon.for_recipe(load_recipe(path), on_fault=self._not_treated)
+        recipe = load_recipe(path)
+        self._surgeon = surgeon_class(recipe).for_recipe(recipe, on_fault=self._not_treated)
         self._surgeon.begin()
 
     def _not_treated(self, error: UnvanishError) -> None:
@@ -241,13 +242,18 @@ class Watcher:
             raise self._error
         if self._surgeon is not None and not self._surgeon.done:
             raise RecipeError(
-                f"the recipe was never applied: {self._target.title} built no optimizer for its model",
+                f"the recipe was never applied: {self._target.title} {self._surgeon.never}",
                 "apply it to the script that it was made for",
             )
         if self._surgeon is not None and self._surgeon.idle:
             raise RecipeError(
                 f"the recipe was applied to a model that {self._target.title} does not train: no gradient came to it",
                 "apply it to the script that it was made for",
+            )
+        if self._surgeon is not None and self._surgeon.fault is not None:
+            raise RecipeError(
+                f"{self._target.title} was treated and did not train all of it: {self._surgeon.fault}",
+                "its weights are not those of a treated run",
             )
         if self.session is None and (self._out / self._name).exists():
             self.session = self._new_session()  # only children have trained

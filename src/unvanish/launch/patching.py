@@ -44,12 +44,14 @@ class Patched:
     snippet: str = ""
     notes: tuple[str, ...] = ()
     same: bool | None = None
+    by_hand: bool = False  # as in Recipe
 
 
 def make_patch(script: Path, arguments: Sequence[str], recipe: Recipe, seed: int) -> Patched:
     """The patch for this script, rehearsed."""
     root = root_of(script)
-    recorder = record_script(script, root, arguments=arguments, seed=seed)
+    by_hand = recipe.fingerprint if recipe.by_hand else None
+    recorder = record_script(script, root, arguments=arguments, seed=seed, by_hand=by_hand)
     try:
         facts = read_facts(recorder, recipe)
         patch = patch_source(read_sources(facts), facts)
@@ -59,7 +61,7 @@ def make_patch(script: Path, arguments: Sequence[str], recipe: Recipe, seed: int
         return Patched(root=str(root), why_not=patch.why_not, snippet=patch.snippet, notes=patch.notes)
     same = _rehearsed(script, root, arguments, recipe, facts, patch.files, seed)
     text = patch.diff.decode("utf-8", "surrogateescape")
-    return Patched(diff=text, root=str(root), notes=patch.notes, same=same)
+    return Patched(diff=text, root=str(root), notes=patch.notes, same=same, by_hand=recipe.by_hand)
 
 
 def root_of(script: Path) -> Path:
@@ -86,10 +88,18 @@ def _rehearsed(
         # what else starts from the system's noise starts alike for both
         with shifted_seeds(0):
             treated = losses_treated(
-                script, plan, recipe.fingerprint, steps=STEPS, seed=seed, arguments=arguments
+                script,
+                plan,
+                recipe.fingerprint,
+                steps=STEPS,
+                seed=seed,
+                arguments=arguments,
+                by_hand=recipe.by_hand,
             )
         with shifted_seeds(0):
-            patched = losses_patched(script, root, files, steps=STEPS, seed=seed, arguments=arguments)
+            patched = losses_patched(
+                script, root, files, steps=STEPS, seed=seed, arguments=arguments, by_hand=recipe.by_hand
+            )
     except Exception:  # noqa: BLE001 - the script may raise anything
         return None
     if not treated or len(treated) != len(patched):

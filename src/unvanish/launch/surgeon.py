@@ -35,8 +35,10 @@ class Surgeon:
     nothing was trained. Where no module that was meant is in reach then, the first training forward of one is taken.
     Schedulers and scalers that the script builds afterwards see the treated state. Copies of the model (averages,
     target networks) get the same treatment, so that what pairs their parameters goes on to fit. The global random
-    state is the same before and after.
+    state is the same before and after. Scripts that train without an optimizer: see launch/by_hand.py.
     """
+
+    never = "built no optimizer for its model"  # where the moment has not come
 
     def __init__(
         self,
@@ -97,6 +99,15 @@ class Surgeon:
     def idle(self) -> bool:
         """Whether a model was treated that the script does not train: it has another one, or copies by hand."""
         return self.treated is not None and not self._trained.seen
+
+    @property
+    def fault(self) -> str | None:
+        """What else shows that the treated model was not trained as a whole."""
+        return None
+
+    def explained(self, error: str) -> str:
+        """What the script raised, with what the treatment may have to do with it."""
+        return error
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:

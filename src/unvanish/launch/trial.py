@@ -19,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from unvanish.errors import UnvanishError
 from unvanish.explanation.gains import measured_gain_per_layer, predicted_gain_per_layer
+from unvanish.launch.by_hand import HandSurgeon
 from unvanish.launch.held_out import HeldOut
 from unvanish.launch.isolation import folders_of, isolated
 from unvanish.launch.seeds import shifted_seeds
@@ -36,6 +37,7 @@ from unvanish.verify.trial import LAST, Target, TrialOutcome, TrialSpec, diverge
 MAP_TRACES = 32  # of a trial whose map is kept: log-spaced, enough for 100,000 steps
 MAP_ROWS = 2000  # a map of more layers is not kept
 
+NEVER = "the script never built an optimizer for the model that was to be treated"
 IDLE = (
     "the treated model takes no part in the training: no gradient came to it (a copy beside the one that is trained,"
     " or master weights that the script keeps by hand)"
@@ -52,7 +54,7 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
     events: list[Event] = []
     buffer = Buffer(events.extend)
     traces = (MAP_TRACES if spec.draw else 2) if spec.trace else 0
-    probe = Probe(buffer, stop_after=spec.steps, traces=traces, parameters=False)
+    probe = Probe(buffer, stop_after=spec.steps, traces=traces, parameters=False, by_hand=spec.by_hand)
     held_out = HeldOut(lambda: probe.steps)
     faults: list[str] = []
 
@@ -60,7 +62,7 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
         faults.append(str(error))
         raise StopTraining
 
-    surgeon = Surgeon(
+    surgeon = (HandSurgeon if spec.by_hand else Surgeon)(
         spec.prescriptions,
         mark=spec.mark,
         rate_factor=spec.learning_rate_factor,
@@ -82,11 +84,13 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
         finally:
             probe.detach()
             buffer.flush()
-    error = next(iter(faults), error)
+    error = next(iter(faults), None if error is None else surgeon.explained(error))
     if error is None and not surgeon.done:
-        error = "the script never built an optimizer for the model that was to be treated"
+        error = f"the script {surgeon.never}" if spec.by_hand else NEVER
     if error is None and surgeon.idle:
         error = IDLE
+    if error is None:
+        error = surgeon.fault
     outcome = _outcome(spec, assemble(events), surgeon, error)
     surgeon.forget()
     gc.collect()
@@ -159,10 +163,12 @@ def _ends_early(spec: TrialSpec, probe: Probe, buffer: Buffer, events: list[Even
             raise StopTraining
 
     handle = register_optimizer_step_post_hook(look)
+    probe.after_step_by_hand = look
     try:
         yield
     finally:
         handle.remove()
+        probe.after_step_by_hand = None
 
 
 def _folder_of(target: Target) -> str:

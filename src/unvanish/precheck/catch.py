@@ -1,12 +1,16 @@
 """Catch a script's models right before their first optimizer step: the models, one call of each, their gradients.
 
 The script runs as ever up to there. The step is not made: StopTraining is raised in its place, which ends the script
-cleanly, its `finally` blocks included.
+cleanly, its `finally` blocks included. A script that updates its weights by hand has no such place: there it is the
+end of its first backward pass to weights of a module, where there is no optimizer yet.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,10 +22,12 @@ from torch.optim import optimizer as optim_module
 from unvanish.precheck.check import Subject
 from unvanish.precheck.measure import Autocast
 from unvanish.probe.buffer import Buffer
+from unvanish.probe.by_hand import asked_for, leaves_of
 from unvanish.probe.discover import living_optimizers, script_name, unwrap
 from unvanish.probe.engine import Probe, StopTraining
 from unvanish.probe.noted import mapped
 from unvanish.probe.once import describe_model
+from unvanish.probe.seams import Seams
 from unvanish.schema.assemble import assemble
 from unvanish.schema.call import Batch
 from unvanish.schema.run import Event, ModelInfo, ModelRun
@@ -47,7 +53,7 @@ class Caught:
     records: tuple[
         ModelRun, ...
     ] = ()  # of the real backward pass, of all models that the optimizer was to step
-    stepped: bool = False  # whether an optimizer was about to step at all
+    stepped: bool = False  # whether a step was about to be made at all
 
 
 class Catch:
@@ -63,20 +69,28 @@ class Catch:
         self._thread = threading.get_ident()
         self._subjects: list[Subject] = []
         self._stepped = False
+        self._seams = Seams()
+        self._backward = 0  # passes that are under way, one inside of the other
+        self._optimized = False  # the script has an optimizer
+        self._before: weakref.WeakSet[Any] = weakref.WeakSet()  # optimizers that are none of its own
 
     def begin(self) -> None:
         """Place the hooks. The probe's come first: it looks at the step before ours ends the script."""
+        self._before = weakref.WeakSet(living_optimizers())
         self._probe.attach()
         self._handles = [
             torch_module.register_module_forward_hook(self._after_forward, with_kwargs=True),
             optim_module.register_optimizer_step_pre_hook(self._before_step),
         ]
+        self._seams.place(torch.autograd, "backward", self._around_backward)
+        self._seams.place(torch.autograd, "grad", self._around_grad)
 
     def end(self) -> Caught:
         """Take everything away, and give what was caught."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._seams.take_back()
         self._probe.detach()
         self._buffer.flush()
         records = assemble(self._events)
@@ -107,12 +121,91 @@ class Catch:
             with torch.enable_grad():
                 closure()
         optimizers = _optimizers(optimizer)
-        held = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+        self._take(p for o in optimizers for group in o.param_groups for p in group["params"])
+        raise StopTraining
+
+    def _take(self, trained: Iterable[Tensor]) -> None:
+        """Whatever was called and holds some of these tensors is to be checked."""
+        ids = {id(p) for p in trained}
         for call in list(self._calls.values()):
             module = unwrap(call.module)
-            if any(id(p) in held for p in module.parameters()):
+            if any(id(p) in ids for p in module.parameters()):
                 self._subjects.append(_subject(module, call))
+
+    # --- training by hand -----------------------------------------------------------------------------------
+
+    def _around_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = tensors[0] if isinstance(tensors, list | tuple) and len(tensors) == 1 else tensors
+            leaves = self._leaves(loss)
+            with self._under_way():
+                result = original(tensors, *args, **kwargs)
+            self._after_backward(leaves)
+            return result
+
+        return backward
+
+    def _around_grad(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            leaves = None if args else asked_for(outputs, inputs, kwargs)
+            with self._under_way():
+                result = original(outputs, inputs, *args, **kwargs)
+            if leaves is not None:
+                self._after_backward(leaves, result)
+            return result
+
+        return grad
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        self._backward += 1
+        try:
+            yield
+        finally:
+            self._backward -= 1
+
+    def _leaves(self, loss: Any) -> list[Tensor]:
+        """What a backward pass from here leads to; nothing where that is of no use."""
+        aside = self._optimized or self._backward or threading.get_ident() != self._thread
+        if aside or not isinstance(loss, Tensor) or loss.numel() != 1:
+            return []
+        return leaves_of(loss)
+
+    def _after_backward(self, leaves: list[Tensor], given: Sequence[Tensor | None] = ()) -> None:
+        """The gradients are there (`given`: returned, and not in .grad): an update by hand is what comes next.
+
+        Not where the script has an optimizer: that will step, be it for other weights than it should. Such weights,
+        and tensors that no module holds, are known to be trained by hand once they have moved.
+        """
+        if self._backward or threading.get_ident() != self._thread:
+            return
+        pairs = list(zip(leaves, given, strict=False))
+        moved = self._probe.moved_by_hand
+        if not moved:
+            called = {id(p) for call in self._calls.values() for p in call.module.parameters()}
+            if self._optimized or not any(id(p) in called for p in leaves):
+                return
+            if any(optimizer not in self._before for optimizer in living_optimizers()):
+                self._optimized = True
+                return
+            self._probe.step_by_hand(leaves, pairs)
+        self._stepped = True
+        with _lent(pairs):
+            self._take(moved or leaves)
         raise StopTraining
+
+
+@contextmanager
+def _lent(pairs: Sequence[tuple[Tensor, Tensor | None]]) -> Iterator[None]:
+    """Gradients that were returned, in the place where backward() puts them."""
+    lent = [(leaf, gradient) for leaf, gradient in pairs if leaf.grad is None and gradient is not None]
+    for leaf, gradient in lent:
+        leaf.grad = gradient.detach()
+    try:
+        yield
+    finally:
+        for leaf, _ in lent:
+            leaf.grad = None
 
 
 def _optimizers(first: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:

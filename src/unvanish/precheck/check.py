@@ -162,7 +162,8 @@ def check_record(record: ModelRun) -> tuple[ModelDiagnosis, Check]:
     measured = Measured(run=record, flow=facts, places=(), variances=(), at_loss=facts)
     flow = flow_of(measured)
     why = "the script calls no module that holds its parameters, so that nothing can be run again"
-    skipped = (NotChecked(what="predictions, random signals and changes", why=why),)
+    mend = "put the layers into an nn.Module and call that"
+    skipped = (NotChecked(what="predictions, random signals and changes", why=f"{why}; {mend}"),)
     levels = [s for profile in facts.profiles[:1] for s in profile.layers]
     made = Check(
         model=record.info.name,

@@ -8,6 +8,7 @@ as markup, and its control characters are made visible.
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -219,11 +220,23 @@ def _trial_cells(trial: TrialResult, outcome: str) -> tuple[str, ...]:
     )
 
 
+def _all_failed(result: TreatmentResult) -> bool:
+    return bool(result.trials) and all(t.outcome == "failed" for t in result.trials)
+
+
 def _why_none(result: TreatmentResult) -> str:
+    if _all_failed(result) and result.stopped is None:
+        why, count = Counter(t.why for t in result.trials).most_common(1)[0]
+        some = "" if count == len(result.trials) else f" ({count} of {len(result.trials)} say so)"
+        return f"none could be tried, every trial of a treatment failed: {why.rstrip('.')}{some}."
     return result.stopped or "no treatment did better than the baseline beyond what chance explains."
 
 
 def _treatment_next(result: TreatmentResult, chosen: TrialResult | None) -> str:
+    if chosen is None and _all_failed(result):
+        if not result.baseline.curves:
+            return "Mend what the trials failed of (the untreated script's, too), and treat again."
+        return "Mend what the trials failed of, or choose other treatments with --only, and treat again."
     if chosen is None:
         return "Keep the net as it is, or allow more trial steps and seeds."
     if result.recipe is None:
@@ -232,9 +245,11 @@ def _treatment_next(result: TreatmentResult, chosen: TrialResult | None) -> str:
     if chosen.rate_factor != 1.0 and chosen.learning_rate:
         rate = f" and the learning rate {words.plain(chosen.learning_rate)}"
     patch = f", or git apply {result.diff}" if result.diff else ""
+    # a script without an optimizer has no rate that could be read
+    moment = "the training loop" if chosen.learning_rate is None else "the optimizer is built"
     return (
         f"unvanish run --recipe {result.recipe} and your script trains it in full; in your own code: "
-        f'model = unvanish.apply(model, "{result.recipe}") before the optimizer is built{rate}{patch}.'
+        f'model = unvanish.apply(model, "{result.recipe}") before {moment}{rate}{patch}.'
     )
 
 

@@ -21,9 +21,10 @@ class ByHand:
     It is of use where no optimizer lives in the process, and weights have moved between the first backward passes.
     """
 
-    def __init__(self, *, waiting: bool) -> None:
-        """`waiting`: whether it may come to that at all."""
+    def __init__(self, *, waiting: bool, known: bool = False) -> None:
+        """`waiting`: whether it may come to that at all; `known`: that it does, from the first backward pass on."""
         self.waiting = waiting  # for a sign
+        self._known = known
         self.stepping = False  # the script trains by hand
         self.param_groups: list[dict[str, Any]] = [{"params": [], "lr": math.nan}]
         self.state: dict[Any, Any] = {}
@@ -36,23 +37,32 @@ class ByHand:
         self.waiting = self.stepping = False
         self._before = []
 
+    def begin(self, leaves: list[Tensor]) -> None:
+        """No need to wait: these are the weights that the script is about to change."""
+        self.param_groups[0]["params"] = leaves
+        self.waiting, self.stepping, self._before = False, True, []
+
     def see(self, loss: Tensor, leaves: list[Tensor] | None = None) -> None:
         """A backward pass begins (to these leaves). From the second on it is known whether the weights have moved."""
         self._seen += 1
         if self._seen == 1:
             leaves = leaves_of(loss) if leaves is None else leaves
+            if self._known:
+                self.begin(leaves)
+                return
             self.param_groups[0]["params"] = leaves
             self._before = [(p, _some(p), _writes(p)) for p in leaves[:LOOKED_AT]]
             return
-        if self._seen > PATIENCE or (self._seen == 2 and self._held()):
+        if self._seen > PATIENCE or (self._seen == 2 and held(self.param_groups[0]["params"])):
             self.off()
         elif any(_writes(p) != count or not torch.equal(_some(p), then) for p, then, count in self._before):
             self.waiting, self.stepping, self._before = False, True, []
 
-    def _held(self) -> bool:
-        """Whether an optimizer holds them, and has not stepped yet: gradients are being accumulated."""
-        own = {id(p) for p in self.param_groups[0]["params"]}
-        return any(id(p) in own for o in living_optimizers() for p in parameters_of(o))
+
+def held(leaves: list[Tensor]) -> bool:
+    """Whether an optimizer holds them, and has not stepped yet: gradients are being accumulated."""
+    own = {id(p) for p in leaves}
+    return any(id(p) in own for o in living_optimizers() for p in parameters_of(o))
 
 
 def asked_for(outputs: Any, inputs: Any, options: dict[str, Any]) -> list[Tensor] | None:

@@ -89,13 +89,15 @@ class Probe:
         parameters: bool = True,
         exact: bool = False,
         explain: Explain | None = None,
+        by_hand: bool = False,
     ) -> None:
         """`every`: trace each so many steps. `only`: a model and its optimizers, all others are ignored.
 
         A trial needs less: at most `traces` traced steps, and with `parameters` False the losses alone.
         `exact`: look at every element of everything, whatever it costs. `explain`: take the bounds of all
         operations as well, and show every traced loss, before its backward pass, with the calls that it was made by
-        and the modules that the script called.
+        and the modules that the script called. `by_hand`: it is known that the script trains without an optimizer, so
+        that its first backward pass counts, too.
         """
         self._buffer = buffer
         self._stop_after = stop_after
@@ -130,8 +132,9 @@ class Probe:
         self._consumed: tuple[list[Tensor], list[Tracing]] = ([], [])
         self._awaiting: list[Watched] = []  # models whose step came before their backward pass was over
         self._now: list[Watched] = []  # the models that the step under way is a step of
-        self._by_hand = ByHand(waiting=only is None)
+        self._by_hand = ByHand(waiting=only is None, known=by_hand)
         self._grad_seam = Seams()  # while it may be that the script trains by hand
+        self.after_step_by_hand: Callable[[], None] | None = None  # as torch's hooks are for optimizers
         self._said: set[str] = set()
         self._own = 0.0  # seconds of this step that were ours
         self._busy = 0.0
@@ -369,6 +372,21 @@ class Probe:
                 self._losses, self._tracings = [], []
         if hand.stepping and self._now:
             self._after_step(hand, (hand,), {})
+            if self.after_step_by_hand is not None:
+                self.after_step_by_hand()
+
+    @property
+    def moved_by_hand(self) -> list[Tensor]:
+        """Weights that were seen to move with no optimizer that could have moved them."""
+        return self._by_hand.param_groups[0]["params"] if self._by_hand.stepping else []
+
+    def step_by_hand(self, leaves: list[Tensor], given: Given = ()) -> None:
+        """The backward pass that has just ended, to these leaves, is taken for one that an update by hand follows.
+
+        `given`: what torch.autograd.grad returned.
+        """
+        self._by_hand.begin(leaves)
+        self._begin_step_by_hand(given)
 
     @hidden
     def _begin_step_by_hand(self, given: Given) -> None:

@@ -75,6 +75,11 @@ def _said(told: dict[str, object]) -> SourcePatch:
     notes.append(f"the source patch is for `git apply` in {told['root']}")
     if told["same"] is None:
         notes.append("whether the patched script does the same as the recipe could not be tried")
+    elif not told["same"] and told["by_hand"]:
+        notes.append(
+            "the patched script's losses differ from the recipe's: it draws other random numbers, or it updates a"
+            " list of parameters that it makes beforehand, in which the recipe's new norms are not"
+        )
     elif not told["same"]:
         notes.append(
             "the patched script draws other random numbers than the recipe, so that its losses differ"

@@ -30,6 +30,10 @@ LEAST_SECONDS, PATIENCE = (
     120.0,
     5,
 )  # a trial shares the machine with others, and may take so many times as long
+BY_HAND = (
+    "the script updates its weights by hand: another learning rate is a factor of its gradients, which is the same"
+    " for gradient descent, with momentum or without"
+)
 SCREENED_OUT = 4  # so many are tried all the same where none carries the signal
 
 
@@ -77,12 +81,13 @@ def plan_for(
         chance=ill.loss.chance,
         seeds=tuple(seed + k for k in range(1, options.seeds + 1)),
         pilot_seed=seed,
+        by_hand=record.info.by_hand,
         trial_seconds=_seconds(record, steps),
         untried=(
             *(Untried(name=c.name, title=c.title, why=why) for c, why in ruled_out),
             *(Untried(name=c.name, title=c.title, why=why_unsafe) for c in unsafe),
         ),
-        notes=(note,) if note else (),
+        notes=(*([note] if note else []), *([BY_HAND] if record.info.by_hand else [])),
     )
 
 

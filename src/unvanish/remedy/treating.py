@@ -11,9 +11,9 @@ from unvanish.remedy.options import Options, Tell
 from unvanish.remedy.patching import patch_for
 from unvanish.remedy.planning import plan_for, worst
 from unvanish.remedy.watching import watch_target
-from unvanish.schema.finding import Diagnosis
+from unvanish.schema.finding import Diagnosis, ModelDiagnosis
 from unvanish.schema.run import ModelInfo
-from unvanish.schema.treatment import LossInterval, TreatmentResult, TrialResult
+from unvanish.schema.treatment import JsonValue, LossInterval, Prescription, TreatmentResult, TrialResult
 from unvanish.store import save_result
 from unvanish.treatment.recipe import Recipe, fingerprint_of, save_recipe
 from unvanish.verify.engines.choice import engine_named
@@ -22,6 +22,10 @@ from unvanish.verify.search import Search
 from unvanish.verify.trial import BASELINE, Target
 
 RUNNER = "unvanish.launch.trial:run_isolated_trial"
+NO_MODULE = (
+    "no treatment was tried: the script trains tensors that no nn.Module holds, and a treatment is put into a module;"
+    " put the layers into an nn.Module (their weights as nn.Parameter), call that as model(x), and treat again"
+)
 RESULT, RECIPE, DIFF = "treatment.json", "recipe.json", "treatment.diff"
 
 
@@ -46,8 +50,12 @@ def treat_target(target: Target, options: Options, tell: Tell) -> Treated:
     run = session.load(path)
     ill = worst(diagnosis)
     if ill is None:
-        return _left_alone(diagnosis, path, time.monotonic() - began)
+        well = diagnosis.models[0]
+        why = f"nothing to treat: {well.reason or well.verdict}"
+        return _untreated(diagnosis, well, why, path, time.monotonic() - began)
     record = next(m for m in run.models if m.info.name == ill.name)
+    if record.info.without_module:
+        return _untreated(diagnosis, ill, NO_MODULE, path, time.monotonic() - began)
     ended = diagnosis.status in ("finished", "crashed") or (options.steps is not None)
     plan = plan_for(target, options, ill, record, ended=ended, tell=tell)
     left = None if options.budget is None else max(1.0, options.budget - (time.monotonic() - began))
@@ -62,10 +70,8 @@ def treat_target(target: Target, options: Options, tell: Tell) -> Treated:
     return _keep(diagnosis, result, record.info, path, target, options)
 
 
-def _left_alone(diagnosis: Diagnosis, path: Path, seconds: float) -> Treated:
-    """Nothing is ill: the untreated script is the whole result."""
-    model = diagnosis.models[0]
-    why = f"nothing to treat: {model.reason or model.verdict}"
+def _untreated(diagnosis: Diagnosis, model: ModelDiagnosis, why: str, path: Path, seconds: float) -> Treated:
+    """Nothing is ill, or nothing can be treated: the untreated script is the whole result."""
     baseline = TrialResult(
         name=BASELINE,
         title="untreated",
@@ -119,11 +125,16 @@ def recipe_of(result: TreatmentResult, info: ModelInfo) -> Recipe | None:
     chosen = next((t for t in result.trials if t.name == result.chosen), None)
     if chosen is None:
         return None
+    prescriptions = chosen.prescriptions
+    if info.by_hand and chosen.rate_factor != 1.0:
+        factor: dict[str, JsonValue] = {"factor": chosen.rate_factor}
+        prescriptions = (*prescriptions, Prescription(treatment="learning_rate", parameters=factor))
     return Recipe(
         model_class=info.class_name,
         fingerprint=fingerprint_of((p.name, p.shape) for p in info.parameters),
         parameters=sum(p.numel for p in info.parameters),
-        prescriptions=chosen.prescriptions,
-        learning_rate=None if chosen.rate_factor == 1.0 else chosen.learning_rate,
+        prescriptions=prescriptions,
+        learning_rate=None if info.by_hand or chosen.rate_factor == 1.0 else chosen.learning_rate,
         provenance=f"{chosen.title}: {chosen.why}",
+        by_hand=info.by_hand,
     )

@@ -96,6 +96,16 @@ class ModelInfo:
     optimizers: tuple[OptimizerInfo, ...]
     training_modules: int = 0
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether the script updates its weights without an optimizer: the probe's ByHand stands for one."""
+        return any(o.class_name == "ByHand" for o in self.optimizers)
+
+    @property
+    def without_module(self) -> bool:
+        """Whether it is tensors that no nn.Module of the script holds: the probe's LooseParameters."""
+        return self.class_name == "LooseParameters"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:

@@ -78,16 +78,18 @@ def apply(
     batch: Any = None,
     seed: int | None = None,
     order: Sequence[str] | None = None,
+    by_hand: bool = False,
 ) -> Undo:
     """Treat the model in place, in the order given. The global random state is left as it was.
 
     `batch` is a tensor (the model's only input) or a Batch; `seed` (None = torch's current seed, read without
-    drawing) decides the weights that are drawn; `order` are module paths in execution order, if known.
+    drawing) decides the weights that are drawn; `order` are module paths in execution order, if known. `by_hand`:
+    the script updates the weights without an optimizer.
 
     Raises:
         SurgeryError: one of them can't be carried out; then all is undone.
     """
-    surgery = Surgery(model, optimizers=_listed(optimizer), order=_resolved(model, order))
+    surgery = Surgery(model, optimizers=_listed(optimizer), order=_resolved(model, order), by_hand=by_hand)
     seed = current_seed() if seed is None else seed
     try:
         with quiet_rng(model):
@@ -113,6 +115,7 @@ def apply_when_ready(
     optimizer: Optimizers = None,
     seed: int | None = None,
     order: Sequence[str] | None = None,
+    by_hand: bool = False,
 ) -> Undo:
     """As apply; what needs a batch, and all after it, waits for the model's first training forward.
 
@@ -123,10 +126,12 @@ def apply_when_ready(
         SurgeryError: as apply does, at once for what needs no batch, else out of that first forward.
     """
     plan = list(prescriptions)
+    if by_hand:  # gradients are scaled when all parameters are there
+        plan.sort(key=lambda p: p.treatment == "learning_rate")
     split = next((i for i, p in enumerate(plan) if needs_batch(p)), len(plan))
     seed = current_seed() if seed is None else seed
     try:
-        done = apply(model, plan[:split], optimizer=optimizer, seed=seed, order=order)
+        done = apply(model, plan[:split], optimizer=optimizer, seed=seed, order=order, by_hand=by_hand)
     except SurgeryError:
         if not _may_wait(model, plan, optimizer, order):
             raise
@@ -139,7 +144,7 @@ def apply_when_ready(
             return  # a validation pass before the training
         done._stop_waiting()
         here = Batch(args=args, kwargs=kwargs)
-        later = apply(module, plan[split:], optimizer=optimizer, batch=here, seed=seed)
+        later = apply(module, plan[split:], optimizer=optimizer, batch=here, seed=seed, by_hand=by_hand)
         done._surgeries += later._surgeries
 
     done._handle = model.register_forward_pre_hook(first_batch, with_kwargs=True, prepend=True)

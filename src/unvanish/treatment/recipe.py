@@ -37,6 +37,8 @@ class Recipe:
 
     `learning_rate` is the rate of the first parameter group that the trials found best (the other groups keep
     their ratio to it); None leaves the script's. `seed` decides the drawn weights; None takes torch's seed.
+    `by_hand`: the script updates the weights without an optimizer, so that the model is treated at its first
+    training forward, and a rate is prescribed as a factor (treatment learning_rate).
     """
 
     model_class: str
@@ -46,6 +48,7 @@ class Recipe:
     learning_rate: float | None = None
     seed: int | None = None
     provenance: str = ""
+    by_hand: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON holds it."""
@@ -61,6 +64,7 @@ class Recipe:
             "learning_rate": self.learning_rate,
             "seed": self.seed,
             "provenance": self.provenance,
+            **({"by_hand": True} if self.by_hand else {}),
         }
 
 
@@ -82,6 +86,7 @@ def recipe_for(
     learning_rate: float | None = None,
     seed: int | None = None,
     provenance: str = "",
+    by_hand: bool = False,
 ) -> Recipe:
     """A recipe for this (untreated) model."""
     return Recipe(
@@ -92,6 +97,7 @@ def recipe_for(
         learning_rate=learning_rate,
         seed=seed,
         provenance=provenance,
+        by_hand=by_hand,
     )
 
 
@@ -156,7 +162,7 @@ def parse_recipe(text: str) -> Recipe:
     except ValueError as error:
         raise RecipeError(f"the recipe is not valid JSON: {str(error)[:120]}", _MEND) from error
     data = _object(data, "the recipe", required={"schema", "kind", "model", "prescriptions"},
-                   allowed={"learning_rate", "seed", "provenance"})  # fmt: skip
+                   allowed={"learning_rate", "seed", "provenance", "by_hand"})  # fmt: skip
     if data["kind"] != KIND:
         raise RecipeError(f'"kind" is not "{KIND}"', "hand in the recipe that `unvanish treat` wrote")
     if type(data["schema"]) is not int or data["schema"] != RECIPE_SCHEMA:
@@ -176,6 +182,7 @@ def parse_recipe(text: str) -> Recipe:
         learning_rate=_number(data.get("learning_rate"), '"learning_rate"', 1e-12, 1e6),
         seed=_whole(_number(data.get("seed"), '"seed"', 0, 2**64 - 1, whole=True)),
         provenance=_text(data.get("provenance", ""), '"provenance"'),
+        by_hand=_by_hand(data),
     )
 
 
@@ -183,7 +190,8 @@ def apply_recipe(model: nn.Module, recipe: Recipe | str | Path, optimizer: Optim
     """Treat the model in place by a recipe (or the file that holds one), and return it: `unvanish.apply`.
 
     Call it before the optimizer is built, or hand the optimizer in: its groups and state are brought along,
-    and its learning rate is set to the recipe's. A part that needs a batch (LSUV, standardised inputs) is carried
+    and its learning rate is set to the recipe's. Where the loop updates the weights by hand, before that loop, and
+    before lists of its parameters are made. A part that needs a batch (LSUV, standardised inputs) is carried
     out at the first training forward.
 
     Raises:
@@ -215,7 +223,20 @@ def undo_for_recipe(model: nn.Module, recipe: Recipe, optimizer: Optimizers = No
     rate = _rate_factor(recipe, optimizer)
     if rate is not None:
         plan.insert(0, rate)
-    return apply_when_ready(model, plan, optimizer=optimizer, seed=recipe.seed)
+    by_hand = recipe.by_hand and optimizer is None
+    return apply_when_ready(model, plan, optimizer=optimizer, seed=recipe.seed, by_hand=by_hand)
+
+
+def _by_hand(data: dict[str, Any]) -> bool:
+    by_hand = data.get("by_hand", False)
+    if not isinstance(by_hand, bool):
+        raise RecipeError('"by_hand" must be true or false', _MEND)
+    if by_hand and data.get("learning_rate") is not None:
+        raise RecipeError(
+            'with "by_hand" there is no optimizer that could have the rate of "learning_rate"',
+            "set that to null, and prescribe the treatment learning_rate with a factor",
+        )
+    return by_hand
 
 
 def _rate_factor(recipe: Recipe, optimizer: Optimizers) -> Prescription | None:

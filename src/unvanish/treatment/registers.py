@@ -31,8 +31,8 @@ class StepHooks(Protocol):
 class OptimizerRegister:
     """The optimizers of one model. Their param_groups are edited in place: others hold on to them."""
 
-    def __init__(self, optimizers: Sequence[Optimizer], root: nn.Module) -> None:
-        """Note the optimizers.
+    def __init__(self, optimizers: Sequence[Optimizer], root: nn.Module, *, by_hand: bool = False) -> None:
+        """Note the optimizers. `by_hand`: the script updates the weights itself, and there is none to be handed in.
 
         Raises:
             SurgeryError: something that is no torch optimizer.
@@ -43,6 +43,7 @@ class OptimizerRegister:
                     f"got {type(optimizer).__name__} as optimizer", "hand in a torch.optim.Optimizer"
                 )
         self._optimizers = tuple(optimizers)
+        self.by_hand = by_hand
         self._own = {id(p) for p in root.parameters()}
         self._anchors: list[tuple[nn.Parameter, nn.Parameter]] = []
 
@@ -70,6 +71,11 @@ class OptimizerRegister:
         Raises:
             SurgeryError: none was handed in, or none of them does.
         """
+        if self.by_hand and not self.known:
+            raise SurgeryError(
+                "the script trains by hand: there is no optimizer whose step this could be put in front of",
+                "write it into the script, between its backward pass and its update",
+            )
         if not self.known:
             raise SurgeryError("there is no optimizer at hand", "build it first and hand it in as optimizer=")
         found = tuple(

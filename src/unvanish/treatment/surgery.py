@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from unvanish.errors import SurgeryError
 from unvanish.treatment.adoption import adopt, set_mode, share_hooks, take_over
 from unvanish.treatment.blocks import Joined
+from unvanish.treatment.by_hand import scale_gradients
 from unvanish.treatment.dressing import Coat, dress
 from unvanish.treatment.journal import Journal
 from unvanish.treatment.refuse import refuse_wrappers
@@ -33,8 +34,9 @@ class Surgery:
         *,
         optimizers: Sequence[Optimizer] = (),
         order: Sequence[nn.Module] | None = None,
+        by_hand: bool = False,
     ) -> None:
-        """Refuse what can't be operated on, and note which optimizer holds which parameter.
+        """Refuse what can't be operated on, and note which optimizer holds which parameter, if it is not `by_hand`.
 
         Raises:
             SurgeryError: a DDP, FSDP, compiled or scripted model, or parameters that do not exist yet.
@@ -46,7 +48,8 @@ class Surgery:
         self._dressed: list[nn.Module] = []
         self._names_before = {id(p): name for name, p in root.named_parameters()}
         self._before = list(root.parameters())  # held, so that no id is given to a new tensor
-        self.optimizers = OptimizerRegister(optimizers, root)
+        self.optimizers = OptimizerRegister(optimizers, root, by_hand=by_hand)
+        self._factor = 1.0  # of the gradients, for weights that are updated by hand
         self.values = ValueEdits(self._journal, self.optimizers)
 
     # --- the module tree ------------------------------------------------------------------------------------
@@ -189,8 +192,14 @@ class Surgery:
         self._dressed.append(module)
 
     def scale_rates(self, factor: float) -> None:
-        """Multiply the learning rate of every group that holds a parameter of this model."""
-        self._journal.note(self.optimizers.scale_rates(factor))
+        """Multiply the learning rate of every group that holds a parameter of this model.
+
+        Where the script updates by hand, all gradients, at the end of the surgery: new parameters have theirs, too.
+        """
+        if self.optimizers.by_hand:
+            self._factor *= factor
+        else:
+            self._journal.note(self.optimizers.scale_rates(factor))
 
     def hook_steps(self, hooks: StepHooks) -> None:
         """Have hooks called before and after each step of the optimizers that hold a part of this model.
@@ -205,11 +214,18 @@ class Surgery:
         """Whether an optimizer was handed in."""
         return self.optimizers.known
 
+    @property
+    def has_rate(self) -> bool:
+        """Whether there is a learning rate that can be scaled."""
+        return self.optimizers.known or self.optimizers.by_hand
+
     # --- the end --------------------------------------------------------------------------------------------
 
     def settle_optimizers(self) -> None:
         """Take what left the model out of the optimizers, and put new parameters beside their neighbours."""
         self._journal.note(self.optimizers.settle(self.root, self._before))
+        if self._factor != 1.0:
+            self._journal.note(scale_gradients(self.root, self._factor))
 
     def redirect_running_calls(self) -> None:
         """Have calls that have begun (this is a forward pre-hook of theirs) run the new forward."""

@@ -247,6 +247,7 @@ class Search:
             draw=seed == plan.seeds[0],
             mark=plan.mark,
             model=plan.model,
+            by_hand=plan.by_hand,
             fallen_to=None if whole else self._pilots.level(steps or self._steps),
         )
 

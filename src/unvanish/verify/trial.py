@@ -33,7 +33,8 @@ class TrialSpec:
     not. `trace` asks for the measured gain (one traced backward pass at step 0), `draw` for the map of the signal as
     well (more of them, further and further apart). `mark` is the fingerprint of the
     model that is to be treated (None: the first that is trained), `model` its name in the script. With `fallen_to` a
-    trial ends as soon as its loss is clearly below that.
+    trial ends as soon as its loss is clearly below that. `by_hand`: the script updates the weights without an
+    optimizer; the model is treated at its first training forward, its gradients are multiplied in place of a rate.
     """
 
     candidate: str
@@ -48,6 +49,7 @@ class TrialSpec:
     mark: str | None = None
     model: str | None = None
     fallen_to: float | None = None
+    by_hand: bool = False
     memory_bytes: int | None = None  # all processes of the trial together; None: the engine's own limit
 
 

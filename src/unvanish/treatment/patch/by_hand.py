@@ -21,7 +21,8 @@ def snippet_for(facts: Facts, change: Change | None, error: PatchError) -> str:
             lines.append(f"# and {len(found) - _MOST} more of the same kind")
     first = facts.optimizers[0] if facts.optimizers else None
     model = first.names[0] if first is not None and first.names else "model"
-    where = _at(first.site if first is not None else None, "the line that builds the optimizer")
+    else_where = "the training loop" if first is None else "the line that builds the optimizer"
+    where = _at(first.site if first is not None else None, else_where)
     lines.append(f"# or leave the source as it is, and write before {where}:")
     lines += ["import unvanish", f'unvanish.apply({model}, "recipe.json")']
     return "\n".join(lines)
@@ -90,6 +91,8 @@ def _init(facts: Facts, change: Change) -> Iterable[str]:
 
 
 def _rate(facts: Facts, change: Change) -> Iterable[str]:
+    if not facts.optimizers:
+        yield f"# in the update of the weights: the rate times {change.prescription.parameters.get('factor')}"
     for optimizer in facts.optimizers:
         where = _at(optimizer.site, "where the optimizer is built")
         yield f"# {where}: lr times {change.prescription.parameters.get('factor')}"

@@ -252,6 +252,8 @@ class Facts:
     digests: dict[str, str] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()  # names of parameters that are not trained
     unwatched: str | None = None  # why the forward pass was not seen
+    # without an optimizer: the model's first call in training and those around it, outwards, with its names there
+    began: tuple[tuple[Site, tuple[str, ...]], ...] = ()
 
     def children(self, path: str) -> list[str]:
         """Paths of the modules that a module holds itself, in order."""

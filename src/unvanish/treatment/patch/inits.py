@@ -1,9 +1,13 @@
-"""Another init: a function in the user's script, called straight before the optimizer is built."""
+"""Another init: a function in the user's script, called straight before the optimizer is built.
+
+A script that updates its weights by hand has no such place: there it is called in front of the training loop.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 
 import libcst as cst
 
@@ -21,11 +25,18 @@ _MOVES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The call in front of whose statement the model is treated, and its name there."""
+    """The call in front of whose statement the model is treated, or the loop; and its name there."""
 
     tree: Tree
-    call: cst.Call
+    call: cst.Call | cst.For | cst.While
     model: str
+
+    def put(self, draft: Draft, lines: list[str]) -> None:
+        """Write these lines there."""
+        if isinstance(self.call, cst.Call):
+            draft.edits(self.tree).before(self.call, lines)
+        else:
+            draft.edits(self.tree).lines_before(self.call, lines)
 
 
 def place_init(draft: Draft, change: Change, *, renamed: bool) -> None:
@@ -40,7 +51,7 @@ def place_init(draft: Draft, change: Change, *, renamed: bool) -> None:
         draft.facts, change, draft.spelling(moment.tree), in_place=in_place, renamed=renamed
     )
     name = draft.define(moment.tree, moment.call, "init_weights", lines)
-    draft.edits(moment.tree).before(moment.call, [f"{name}({moment.model})"])
+    moment.put(draft, [f"{name}({moment.model})"])
 
 
 def moment_of(draft: Draft) -> Moment:
@@ -52,7 +63,7 @@ def moment_of(draft: Draft) -> Moment:
         PatchError: there is no such place.
     """
     if not draft.facts.optimizers:
-        raise PatchError("no optimizer of the model was seen")
+        return _before_the_loop(draft)
     first = draft.facts.optimizers[0]
     frames = [*([(first.site, first.names)] if first.site is not None else []), *first.outer]
     for site, names in frames:
@@ -64,6 +75,46 @@ def moment_of(draft: Draft) -> Moment:
             return Moment(tree, call, _best(names, tree.code(call)))
     where = f"{frames[0][0].file}:{frames[0][0].line}" if frames else ""
     raise PatchError("the model has no name where its optimizer is built", place=where)
+
+
+def _before_the_loop(draft: Draft) -> Moment:
+    """In front of the outermost loop around the first training call that the model is not built in.
+
+    Of the functions that lead to that call the outermost that has a name for the model: inner ones may be called at
+    each step.
+
+    Raises:
+        PatchError: there is no such place.
+    """
+    for site, names in reversed(draft.facts.began):
+        try:
+            tree, call = draft.call(site)
+        except PatchError:
+            continue
+        loops = _loops(tree, call)
+        if names:
+            model = _best(names, tree.code(call))
+            free = _outside_of_binding(tree, loops, model.partition(".")[0])
+            if free or _is_simple(tree, call):
+                return Moment(tree, free[-1] if free else call, model)
+        if names or loops:
+            place = tree.place(call)
+            raise PatchError(f"the model has no name outside of the loop in {place}", place=place)
+    raise PatchError("the model has no name in front of its training loop")
+
+
+def _loops(tree: Tree, node: cst.CSTNode) -> list[cst.For | cst.While]:
+    """Those around it in the same function, the innermost first."""
+    inner = takewhile(
+        lambda n: not isinstance(n, (cst.FunctionDef, cst.Lambda, cst.ClassDef)), tree.around(node)
+    )
+    return [n for n in inner if isinstance(n, (cst.For, cst.While))]
+
+
+def _outside_of_binding(tree: Tree, loops: list[cst.For | cst.While], name: str) -> list[cst.For | cst.While]:
+    """The loops, up to the first in which this name is bound."""
+    bound = [t for t in tree.all(cst.AssignTarget) if dotted(t.target) == name]
+    return list(takewhile(lambda loop: not any(tree.inside(t, loop) for t in bound), loops))
 
 
 def _is_simple(tree: Tree, call: cst.Call) -> bool:

@@ -41,8 +41,10 @@ def scale_rates(draft: Draft, factor: float) -> None:
     """Multiply the rate of every optimizer of the model: the literal where it is written, else the expression.
 
     Raises:
-        PatchError: an optimizer is built by library code, or its rates are not written in its call.
+        PatchError: an optimizer is built by library code, or its rates are not written in its call; there is none.
     """
+    if not draft.facts.optimizers:
+        raise PatchError("the learning rate is a number in the script's own update of the weights")
     found = [rate for optimizer in draft.facts.optimizers for rate in _rates_of(draft, optimizer, factor)]
     covered = draft.origins.covered(rate.origin for rate in found if rate.origin is not None)
     for rate in found:

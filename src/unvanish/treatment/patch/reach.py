@@ -51,6 +51,7 @@ def refuse_counted(draft: Draft, holder: str, spot: Spot) -> None:
     names |= {n.rpartition(".")[2] for n in _targets(statement)}
     if not holder:
         names |= {n.rpartition(".")[2] for o in draft.facts.optimizers for n in o.names}
+        names |= {n.rpartition(".")[2] for _, own in draft.facts.began for n in own}
     words = [n for n in names if n and not n.isdigit()]
     for tree in draft.trees():
         for node in tree.all(cst.Subscript):
@@ -108,9 +109,13 @@ def _by_number(node: cst.Subscript) -> bool:
 def refuse_untrained(draft: Draft, paths: Iterable[str]) -> None:
     """Refuse new parameters in these modules where no optimizer would get them.
 
+    An update by hand that would leave them out lets norms scale and shift as they begin, which is no harm.
+
     Raises:
         PatchError: the script hands the optimizer its layers one by one.
     """
+    if not draft.facts.optimizers:
+        return
     handed = [w.path for w in draft.facts.walks if w.method in ("parameters", "named_parameters")]
     missed = [p for p in paths if not any(_within(p, path) for path in handed)]
     if missed:

@@ -74,6 +74,7 @@ def read_facts(recorder: Recorder, recipe: Recipe | Sequence[Prescription]) -> F
         seed=None if known is None else known.seed,
         digests=dict(recorder.places.digests),
         frozen=tuple(name for name, p in model.named_parameters() if not p.requires_grad),
+        began=tuple((site, _names(names, model)) for site, names in recorder.began),
         unwatched=None if recorder.watch.calls else "its forward pass was not seen",
     )
 

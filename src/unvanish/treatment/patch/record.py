@@ -1,4 +1,7 @@
-"""Watching a script until its first optimizer step: what it builds, calls and steps, and where that is written."""
+"""Watching a script until its first optimizer step: what it builds, calls and steps, and where that is written.
+
+One that updates its weights by hand is watched until its first backward pass after a training forward.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from unvanish.schema.call import Batch
 from unvanish.treatment.patch.facts import Birth, Site
+from unvanish.treatment.patch.passes import backward_passes
 from unvanish.treatment.patch.places import Places, names_of_modules, outside_of
 from unvanish.treatment.patch.walks import Walks
 from unvanish.treatment.patch.watch import Watch
+from unvanish.treatment.recipe import fingerprint
 
 _STEP_SITES = 8  # after so many different ones, the rest is not waited for
 
@@ -64,13 +69,20 @@ class Recorder:
     For a process of its own: nn.Module and Optimizer are wrapped meanwhile.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        """`root` is the folder whose files are the user's."""
+    def __init__(self, root: str | Path, *, by_hand: str | None = None) -> None:
+        """`root` is the folder whose files are the user's.
+
+        `by_hand`: the fingerprint of the model that the script trains without an optimizer.
+        """
+        self._by_hand = by_hand
         self.places = Places(root)
         self.births: dict[int, tuple[weakref.ref[nn.Module], Birth]] = {}
         self.roots: list[Root] = []
         self.built: list[Built] = []
         self.steps: list[Step] = []
+        self.began: list[
+            tuple[Site, dict[str, nn.Module]]
+        ] = []  # the first training call, by hand, as in Built
         self._original: Callable[..., Any] = nn.Module.__call__
         self.watch = Watch(self.places, self._original)
         self.walks = Walks(self.places)
@@ -96,7 +108,10 @@ class Recorder:
         nn.Module.__call__ = called  # type: ignore[method-assign]
         Optimizer.__init__ = built  # type: ignore[method-assign, assignment]
         try:
-            with self.walks.at_work():
+            by_hand = (
+                contextlib.nullcontext() if self._by_hand is None else backward_passes(self._backward, True)
+            )
+            with self.walks.at_work(), by_hand:
                 yield
         finally:
             nn.Module.__init__ = module_init  # type: ignore[method-assign]
@@ -164,6 +179,10 @@ class Recorder:
             return self._original(module, *args, **kwargs)
         if self._is_trained(module) and all(root.model is not module for root in self.roots):
             self.roots.append(Root(model=module, batch=Batch(args=args, kwargs=dict(kwargs))))
+            if self._by_hand is not None:  # what goes through the model from now on is the training
+                self.walks.optimizers += 1
+                frames = self.places.outward(frame)
+                self.began = [(site, names_of_modules(f)) for f, site in frames if site is not None]
         if (
             type(module).__name__ == "OptimizedModule"
         ):  # a mode inside of a compiled graph would be compiled, too
@@ -172,9 +191,15 @@ class Recorder:
             return self.watch.call(module, args, kwargs, frame)
 
     def _is_trained(self, module: nn.Module) -> bool:
+        if self._by_hand is not None:
+            return fingerprint(module) == self._by_hand
         own = {id(p) for p in module.parameters()}
         groups = (g for b in self.built for g in b.optimizer.param_groups)
         return any(id(p) in own for g in groups for p in g["params"])
+
+    def _backward(self, _: torch.Tensor) -> None:
+        if self.roots:
+            raise Recorded
 
     def _step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         scaled, here, site = False, None, None

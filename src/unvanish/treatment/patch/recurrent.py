@@ -95,7 +95,7 @@ def _open_gates(draft: Draft, change: Change) -> None:
             f"                        {init}.orthogonal_(part)",
         ]
     name = draft.define(moment.tree, moment.call, "open_gates", lines)
-    draft.edits(moment.tree).before(moment.call, [f"{name}({moment.model})"])
+    moment.put(draft, [f"{name}({moment.model})"])
 
 
 def _has(draft: Draft, change: Change, kind: str) -> bool:

@@ -27,6 +27,7 @@ from unvanish.schema.call import Batch
 from unvanish.schema.treatment import Prescription
 from unvanish.treatment.operate import apply
 from unvanish.treatment.patch.facts import Facts
+from unvanish.treatment.patch.passes import backward_passes
 from unvanish.treatment.patch.places import names_of_modules
 from unvanish.treatment.patch.reading import read_facts
 from unvanish.treatment.patch.record import Recorded, Recorder
@@ -38,9 +39,14 @@ class _Enough(BaseException):
     """So many losses were seen."""
 
 
-def record_script(script: Path, root: Path, *, arguments: Sequence[str] = (), seed: int = 0) -> Recorder:
-    """Run a script until its first optimizer step, and give what was seen of it."""
-    recorder = Recorder(root)
+def record_script(
+    script: Path, root: Path, *, arguments: Sequence[str] = (), seed: int = 0, by_hand: str | None = None
+) -> Recorder:
+    """Run a script until its first optimizer step, and give what was seen of it.
+
+    `by_hand`: the fingerprint of the model that it updates by hand; then until its first backward pass.
+    """
+    recorder = Recorder(root, by_hand=by_hand)
     with recorder.at_work(), contextlib.suppress(Recorded, SystemExit):
         run_script(script, arguments=arguments, seed=seed)
     return recorder
@@ -59,10 +65,11 @@ def losses_patched(
     steps: int,
     seed: int = 0,
     arguments: Sequence[str] = (),
+    by_hand: bool = False,
 ) -> list[float]:
     """The first losses of the script as it would be after the patch (`files` by paths relative to `root`)."""
     texts = {os.path.realpath(root / path): raw for path, raw in files.items()}
-    with _losses(steps) as losses:
+    with _losses(steps, by_hand) as losses:
         run_script(script, arguments=arguments, seed=seed, texts=texts)
     return losses
 
@@ -75,14 +82,17 @@ def losses_treated(
     steps: int,
     seed: int = 0,
     arguments: Sequence[str] = (),
+    by_hand: bool = False,
 ) -> list[float]:
     """The first losses of the unchanged script when its model (of fingerprint `mark`) is treated at its optimizer.
+
+    `by_hand`: at its first training forward, as there is no optimizer.
 
     Raises:
         SurgeryError: it can't be treated.
     """
-    surgeon = _Surgeon(tuple(prescriptions), mark)
-    with _losses(steps) as losses, surgeon.at_work():
+    surgeon = _Surgeon(tuple(prescriptions), mark, by_hand)
+    with _losses(steps, by_hand) as losses, surgeon.at_work():
         run_script(script, arguments=arguments, seed=seed)
     if surgeon.error is not None:
         raise surgeon.error
@@ -160,31 +170,26 @@ def _process(script: str, arguments: Sequence[str], texts: Mapping[str, bytes]) 
 
 
 @contextlib.contextmanager
-def _losses(steps: int) -> Iterator[list[float]]:
+def _losses(steps: int, by_hand: bool) -> Iterator[list[float]]:
     """Collect what `backward` is called on, and end the script after so many."""
-    original = torch.Tensor.backward
     losses: list[float] = []
 
-    def backward(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    def seen(tensor: torch.Tensor) -> None:
         if tensor.numel() == 1:
             losses.append(float(tensor.detach()))
         if len(losses) >= steps:
             raise _Enough
-        original(tensor, *args, **kwargs)  # type: ignore[no-untyped-call]  # torch's own
 
-    torch.Tensor.backward = backward  # type: ignore[method-assign, assignment]
-    try:
-        with contextlib.suppress(_Enough, SystemExit):
-            yield losses
-    finally:
-        torch.Tensor.backward = original  # type: ignore[method-assign]
+    with contextlib.suppress(_Enough, SystemExit), backward_passes(seen, by_hand):
+        yield losses
 
 
 class _Surgeon:
     """Treats the model of a fingerprint when its first optimizer is built, or else when it is first called."""
 
-    def __init__(self, prescriptions: tuple[Prescription, ...], mark: str) -> None:
+    def __init__(self, prescriptions: tuple[Prescription, ...], mark: str, by_hand: bool) -> None:
         self._prescriptions = prescriptions
+        self._by_hand = by_hand
         self._mark = mark
         self._optimizers: list[Optimizer] = []
         self._model: nn.Module | None = None
@@ -228,7 +233,7 @@ class _Surgeon:
         """Treat it now; what can only be read from a real batch waits for the first one."""
         holding = [o for o in self._optimizers if _holds(o, model)]
         try:
-            apply(model, self._prescriptions, optimizer=holding, batch=batch)
+            apply(model, self._prescriptions, optimizer=holding, batch=batch, by_hand=self._by_hand)
             self._model = model
         except UnvanishError as error:
             if batch is not None:

@@ -20,6 +20,8 @@ class LearningRate(Treatment):
     its best rate is another one (the trials look for it on a grid, for treated and untreated alike).
     When it is wrong: as the only answer to a vanished signal. No rate mends a factor of 1e-9 without
     blowing up the layers that get theirs. A scheduler that was built before keeps the old base rate.
+    Where the script updates its weights by hand, its gradients are multiplied in place of the rate: see
+    treatment/by_hand.py for what that holds for.
     Source: LeCun et al. 1998, Efficient BackProp.
     """
 
@@ -29,6 +31,6 @@ class LearningRate(Treatment):
 
     def operate(self, operation: Operation) -> None:
         """Scale the rates."""
-        if not operation.surgery.has_optimizer:
+        if not operation.surgery.has_rate:
             raise SurgeryError("there is no optimizer to set a rate in", "hand in optimizer=")
         operation.surgery.scale_rates(operation.settings.number("factor"))
