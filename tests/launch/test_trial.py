@@ -12,6 +12,7 @@ import torch
 
 from unvanish.launch.trial import run_trial
 from unvanish.schema.treatment import Prescription
+from unvanish.treatment.recipe import fingerprint_of
 from unvanish.verify.engines.local import LocalEngine
 from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
 
@@ -199,3 +200,87 @@ def test_an_isolated_trial_leaves_nothing_behind(tmp_path: Path) -> None:
         outcomes = list(engine.run(specs))
     assert [o.error for o in outcomes] == [None, None] and outcomes[0].losses == outcomes[1].losses
     assert (tmp_path / "log").read_text() == "the user's" and (tmp_path / "log").stat().st_mtime_ns == before
+
+
+HEAD_START = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+first = nn.Linear(4, 4)
+second = nn.Linear(3, 3)
+one, other = torch.optim.SGD(first.parameters(), lr=0.1), torch.optim.SGD(second.parameters(), lr=0.1)
+
+def train(net, optimizer, width):
+    loss = (net(torch.randn(8, width)) ** 2).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+for step in range(60):
+    train(first, one, 4)
+for step in range(60):
+    train(first, one, 4)
+    train(second, other, 3)
+"""
+
+
+@pytest.mark.parametrize("steps", [7, 25])
+def test_steps_are_those_of_the_model_that_is_meant(tmp_path: Path, steps: int) -> None:
+    (tmp_path / "s.py").write_text(HEAD_START)
+    shapes = [("weight", (3, 3)), ("bias", (3,))]
+    init = (Prescription(treatment="init", parameters={"scheme": "orthogonal"}),)
+    for prescriptions in ((), init):
+        spec = TrialSpec(
+            candidate="x", prescriptions=prescriptions, target=Target(program=str(tmp_path / "s.py")), seed=0,
+            steps=steps, model="second", mark=fingerprint_of(shapes),
+        )  # fmt: skip
+        outcome = run_trial(spec)
+        assert outcome.error is None
+        assert len(outcome.losses) == steps
+
+
+GROWING = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x).tanh()
+        return self.head(x)
+
+def fit(net, steps):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(steps):
+        loss = (net(torch.randn(8, 4)) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+net = Net()
+fit(net, 20)
+net.blocks.append(nn.Linear(4, 4))
+fit(net, 40)
+"""
+
+
+def test_a_net_that_grows_is_treated_when_it_has_grown(tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text(GROWING)
+    shapes = [
+        ("head.weight", (1, 4)),
+        ("head.bias", (1,)),
+        ("blocks.0.weight", (4, 4)),
+        ("blocks.0.bias", (4,)),
+    ]
+    spec = TrialSpec(
+        candidate="x", prescriptions=(Prescription(treatment="init", parameters={"scheme": "orthogonal"}),),
+        target=Target(program=str(tmp_path / "s.py")), seed=0, steps=40, mark=fingerprint_of(shapes),
+    )  # fmt: skip
+    outcome = run_trial(spec)
+    assert outcome.error is None and len(outcome.losses) == 40

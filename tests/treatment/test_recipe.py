@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pickle
@@ -23,6 +24,9 @@ from unvanish.treatment.operate import apply
 from unvanish.treatment.recipe import (
     Recipe,
     apply_recipe,
+    fingerprint,
+    fingerprint_of,
+    has_fingerprint,
     load_recipe,
     parse_recipe,
     recipe_for,
@@ -244,3 +248,14 @@ def test_a_target_of_the_recipe_that_is_not_there_changes_nothing() -> None:
     with pytest.raises(SurgeryError, match="no module"):
         apply_recipe(model, parse_recipe(json.dumps(data)))
     assert [id(m) for m in model.modules()] == before
+
+
+def test_the_order_of_the_parameters_is_no_part_of_a_model_and_recipes_of_before_still_fit() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    shapes = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+    assert fingerprint_of(shapes) == fingerprint_of(shapes[::-1]) == fingerprint(model)
+    lines = "\n".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes[::-1])
+    assert not has_fingerprint(model, "sha256:" + hashlib.sha256(lines.encode()).hexdigest())
+    lines = "\n".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes)
+    assert has_fingerprint(model, "sha256:" + hashlib.sha256(lines.encode()).hexdigest())
+    assert not has_fingerprint(nn.Linear(2, 3), fingerprint(model))

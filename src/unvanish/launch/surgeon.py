@@ -21,7 +21,7 @@ from unvanish.schema.call import Batch
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Prescription
 from unvanish.treatment.operate import Undo, apply, apply_when_ready
-from unvanish.treatment.recipe import Recipe, fingerprint
+from unvanish.treatment.recipe import Recipe, has_fingerprint
 from unvanish.treatment.registry import TREATMENTS
 
 # what concerns the optimizer, and not the copies of a model that a script averages or distills from
@@ -224,7 +224,7 @@ class Surgeon:
         ]
 
     def _is_meant(self, module: nn.Module) -> bool:
-        return fingerprint(module) == self._mark
+        return self._mark is not None and has_fingerprint(module, self._mark)
 
     def _operate_on(self, models: Sequence[nn.Module], batch: Batch | None = None) -> None:
         try:

@@ -35,6 +35,7 @@ from unvanish.treatment.script_modules import room_for_modules_in
 from unvanish.verify.trial import LAST, Target, TrialOutcome, TrialSpec, diverged, fallen_below
 
 MAP_TRACES = 32  # of a trial whose map is kept: log-spaced, enough for 100,000 steps
+LONGEST_WAIT = 50  # times a trial's steps: what else the script may train before the model that is meant
 MAP_ROWS = 2000  # a map of more layers is not kept
 
 NEVER = "the script never built an optimizer for the model that was to be treated"
@@ -54,7 +55,7 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
     events: list[Event] = []
     buffer = Buffer(events.extend)
     traces = (MAP_TRACES if spec.draw else 2) if spec.trace else 0
-    probe = Probe(buffer, stop_after=spec.steps, traces=traces, parameters=False, by_hand=spec.by_hand)
+    probe = Probe(buffer, traces=traces, parameters=False, by_hand=spec.by_hand)
     held_out = HeldOut(lambda: probe.steps)
     faults: list[str] = []
 
@@ -118,7 +119,7 @@ def _outcome(
     chances = [t.chance for t in model.traces if t.chance is not None]
     return {
         "spec": spec,
-        "losses": tuple(model.losses),
+        "losses": tuple(model.losses)[: spec.steps],
         "measured_gain": measured_gain_per_layer(model) if spec.trace else None,
         "predicted_gain": predicted_gain_per_layer(model) if spec.trace else None,
         "depth": len(model.architecture) or None,
@@ -149,17 +150,31 @@ def _meant(spec: TrialSpec, models: tuple[ModelRun, ...]) -> ModelRun | None:
 
 @contextlib.contextmanager
 def _ends_early(spec: TrialSpec, probe: Probe, buffer: Buffer, events: list[Event]) -> Iterator[None]:
-    """End the script at a loss that is lost, and, where that is all that is asked, at one that has clearly fallen."""
+    """End the script after so many steps of the model that is meant, whatever else it trains before and beside it.
+
+    Sooner at a loss that is lost, and, where that is all that is asked, at one that has clearly fallen.
+    """
+    due = LAST
 
     def look(*_: Any) -> None:
-        if probe.steps < 2 * LAST or probe.steps % LAST:
+        nonlocal due
+        if probe.steps < min(due, spec.steps):
             return
         buffer.flush()
-        model = _meant(spec, assemble(events))
-        losses = () if model is None else tuple(model.losses)
-        if losses and diverged(losses):
+        models = assemble(events)
+        model = _meant(spec, models)
+        if model is None or (spec.model is not None and model.info.name != spec.model):
+            if probe.steps >= LONGEST_WAIT * spec.steps:
+                raise StopTraining
+            due = probe.steps + LAST
+            return
+        losses = tuple(model.losses)
+        if len(losses) >= spec.steps:
             raise StopTraining
-        if spec.fallen_to is not None and losses and fallen_below(losses, spec.fallen_to):
+        due = probe.steps + min(LAST, spec.steps - len(losses))
+        if len(losses) < 2 * LAST:
+            return
+        if diverged(losses) or (spec.fallen_to is not None and fallen_below(losses, spec.fallen_to)):
             raise StopTraining
 
     handle = register_optimizer_step_post_hook(look)

@@ -54,9 +54,13 @@ def plan_for(
     record: ModelRun,
     *,
     ended: bool,
+    alone: bool,
     tell: Tell,
 ) -> SearchPlan:
-    """What is tried on this model, in which order and how long. `ended`: the record holds the whole training."""
+    """What is tried on this model, in which order and how long.
+
+    `ended`: the record holds the whole training. `alone`: it is the only model that the script trains.
+    """
     finding = ill.findings[0] if ill.findings else None
     tell("screening single changes, by one backward pass each", None, None)
     flow, ruled_out, note = _screened(target, options, ill.name, record)
@@ -77,7 +81,7 @@ def plan_for(
         fallen_to=None if late else _level(record, ill.loss.chance, steps),
         fallen_early=None if late else _level(record, ill.loss.chance, min(steps, SHORT)),
         mark=fingerprint_of((p.name, p.shape) for p in record.info.parameters),
-        model=record.info.name,
+        model=None if alone else record.info.name,
         chance=ill.loss.chance,
         seeds=tuple(seed + k for k in range(1, options.seeds + 1)),
         pilot_seed=seed,

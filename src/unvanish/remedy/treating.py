@@ -57,7 +57,8 @@ def treat_target(target: Target, options: Options, tell: Tell) -> Treated:
     if record.info.without_module:
         return _untreated(diagnosis, ill, NO_MODULE, path, time.monotonic() - began)
     ended = diagnosis.status in ("finished", "crashed") or (options.steps is not None)
-    plan = plan_for(target, options, ill, record, ended=ended, tell=tell)
+    alone = len(run.models) == 1
+    plan = plan_for(target, options, ill, record, ended=ended, alone=alone, tell=tell)
     left = None if options.budget is None else max(1.0, options.budget - (time.monotonic() - began))
 
     def progress(p: Progress) -> None:

@@ -69,13 +69,33 @@ class Recipe:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of the names and shapes of all parameters, in order; the values don't count."""
-    return fingerprint_of((name, tuple(p.shape)) for name, p in model.named_parameters())
+    """A hash of the names and shapes of all parameters; neither their values nor their order count."""
+    return fingerprint_of(_shapes(model))
 
 
 def fingerprint_of(shapes: Iterable[tuple[str, Sequence[int]]]) -> str:
-    """The same from (name, shape) pairs, as a recorded run knows them."""
-    lines = [f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes]
+    """The same from (name, shape) pairs, as a recorded run knows them.
+
+    A net that grew while it was recorded has them in the order in which they came.
+    """
+    return _hash(sorted(_lines(shapes)))
+
+
+def has_fingerprint(model: nn.Module, mark: str) -> bool:
+    """Whether it is that model. Recipes of before know the hash of the parameters in the model's own order."""
+    lines = _lines(_shapes(model))
+    return mark in (_hash(sorted(lines)), _hash(lines))
+
+
+def _shapes(model: nn.Module) -> list[tuple[str, Sequence[int]]]:
+    return [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+
+
+def _lines(shapes: Iterable[tuple[str, Sequence[int]]]) -> list[str]:
+    return [f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes]
+
+
+def _hash(lines: Sequence[str]) -> str:
     return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -210,7 +230,7 @@ def undo_for_recipe(model: nn.Module, recipe: Recipe, optimizer: Optimizers = No
         RecipeError: the recipe is for another model.
         SurgeryError: it can't be carried out; the model is as it was.
     """
-    if fingerprint(model) != recipe.fingerprint:
+    if not has_fingerprint(model, recipe.fingerprint):
         count = sum(p.numel() for p in model.parameters())
         same = count == recipe.parameters
         raise RecipeError(

@@ -26,7 +26,7 @@ from unvanish.treatment.patch.operated import Operated, base_of, kind_of
 from unvanish.treatment.patch.operations import read_change
 from unvanish.treatment.patch.record import Built, Recorder, Root
 from unvanish.treatment.patch.watch import Watch
-from unvanish.treatment.recipe import Recipe, fingerprint
+from unvanish.treatment.recipe import Recipe, has_fingerprint
 
 _BY_RATE = ("learning_rate", "clip", "reconnect", "precision")  # these change no module's code
 
@@ -88,7 +88,7 @@ def _choose(recorder: Recorder, recipe: Recipe | None) -> Root:
     if recipe is None:
         return recorder.roots[0]
     for root in recorder.roots:
-        if fingerprint(root.model) == recipe.fingerprint:
+        if has_fingerprint(root.model, recipe.fingerprint):
             return root
     raise UsageError(
         f"the script trains no {recipe.model_class} of the recipe's shapes",

@@ -31,7 +31,7 @@ from unvanish.treatment.patch.passes import backward_passes
 from unvanish.treatment.patch.places import names_of_modules
 from unvanish.treatment.patch.reading import read_facts
 from unvanish.treatment.patch.record import Recorded, Recorder
-from unvanish.treatment.recipe import Recipe, fingerprint
+from unvanish.treatment.recipe import Recipe, has_fingerprint
 from unvanish.treatment.script_modules import room_for_modules_in
 
 
@@ -205,7 +205,7 @@ class _Surgeon:
             self._built(optimizer, sys._getframe(1))
 
         def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if self._model is None and torch.is_grad_enabled() and fingerprint(module) == self._mark:
+            if self._model is None and torch.is_grad_enabled() and has_fingerprint(module, self._mark):
                 self._treat(module, Batch(args=args, kwargs=dict(kwargs)))
             return call(module, *args, **kwargs)
 
@@ -221,7 +221,7 @@ class _Surgeon:
         self._optimizers.append(optimizer)
         while self._model is None and frame is not None:
             for module in names_of_modules(frame).values():
-                if fingerprint(module) == self._mark and _holds(optimizer, module):
+                if has_fingerprint(module, self._mark) and _holds(optimizer, module):
                     self._treat(module, None)
                     return
             frame = frame.f_back
