@@ -272,3 +272,24 @@ def test_frozen_parts_and_ties_are_kept_to() -> None:
     apply(model, init(scheme="xavier"), seed=3)
     assert torch.equal(model["a"].weight_hh_l0, frozen)
     assert model["b"].weight_ih_l0 is model["a"].weight_ih_l0
+
+
+def test_bare_kernels_are_drawn_by_their_fan() -> None:
+    class Kernels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernels = nn.ParameterList(
+                [nn.Parameter(torch.zeros(60, 40, 3, 3)), nn.Parameter(torch.zeros(60, 60, 5))]
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = F.relu(F.conv2d(x, self.kernels[0], padding=1))
+            return F.conv1d(x.mean(-1), self.kernels[1])
+
+    model = Kernels()
+    apply(model, init(scheme="he"))
+    assert 40 * 9 * size(model.kernels[0]) == pytest.approx(2.0, rel=0.05)
+    assert 60 * 5 * size(model.kernels[1]) == pytest.approx(1.0, rel=0.05)
+    apply(model, init(scheme="orthogonal"))
+    rows = model.kernels[1].detach().flatten(1)
+    assert torch.allclose(rows @ rows.T / (rows @ rows.T).diagonal().mean(), torch.eye(60), atol=1e-4)

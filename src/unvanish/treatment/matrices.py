@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from unvanish.treatment.activations import FUNCTIONS, name_of
 from unvanish.treatment.tracing import trace
 
 _PRODUCTS = (operator.matmul, torch.matmul, torch.mm, torch.bmm)
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 _TURNS = ("t", "transpose", "mT", "T", "swapaxes", "permute")
 _PASSES = ("add", "add_", "dropout", "contiguous", "view", "reshape", "squeeze", "unsqueeze", "flatten")
 
@@ -21,12 +23,13 @@ _PASSES = ("add", "add_", "dropout", "contiguous", "view", "reshape", "squeeze",
 class Matrix:
     """A parameter [..., a, b] used as a matrix. `inward` and `outward` count its inputs and outputs.
 
-    `activation` is None where what follows is not known.
+    `kernel`: it is a convolution's, [out, in, *kernel]. `activation` is None where what follows is not known.
     """
 
     inward: int
     outward: int
     activation: str | None
+    kernel: bool = False
 
 
 def bare_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -52,7 +55,13 @@ def read_matrices(root: nn.Module) -> dict[str, Matrix] | None:
         name = str(node.target)
         if node.op == "get_attr" and len(sizes.get(name, ())) >= 2 and name not in found:
             use = _use_of(node)
-            if use is not None:
+            if use is not None and _called(use[0]) in _CONVOLUTIONS:
+                out, into, *room = sizes[name]
+                found[name] = Matrix(
+                    inward=into * math.prod(room), outward=out * math.prod(room), kernel=True,
+                    activation=_activation_behind(root, use[0]),
+                )  # fmt: skip
+            elif use is not None:
                 product, flipped = use
                 a, b = sizes[name][-2:]
                 found[name] = Matrix(
@@ -70,6 +79,8 @@ def _use_of(node: fx.Node) -> tuple[fx.Node, bool] | None:
     for user in node.users:
         if user.op != "call_function" and _called(user) not in ("matmul", "mm", "bmm"):
             continue
+        if _called(user) in _CONVOLUTIONS and len(user.args) > 1 and user.args[1] is node:
+            return user, False
         if user.target is F.linear and len(user.args) > 1 and user.args[1] is node:
             return user, not flipped
         if user.target in _PRODUCTS or _called(user) in ("matmul", "mm", "bmm"):
