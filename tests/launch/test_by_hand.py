@@ -155,6 +155,20 @@ def test_weights_that_the_script_s_own_update_leaves_out_are_a_fault(tmp_path: P
     assert trial(tmp_path, RATES, *TANH, before=rates).error is None
 
 
+@pytest.mark.parametrize("plan", [TANH, NORM], ids=["activation", "norms"])
+def test_what_the_script_leaves_out_without_a_treatment_too_is_no_fault(
+    tmp_path: Path, plan: tuple[Prescription, ...]
+) -> None:
+    head = LOOP.replace("net.parameters()", "net.get_submodule('4').parameters()")
+    outcome = trial(tmp_path, head, *plan)
+    assert outcome.error is None and len(outcome.losses) == 12
+
+
+def test_a_layer_that_is_taken_by_its_number_which_norms_shift(tmp_path: Path) -> None:
+    error = trial(tmp_path, LOOP.replace("net.parameters()", "net[4].parameters()"), *NORM).error
+    assert error is not None and "leaves out 4.weight, 4.bias" in error and "by their numbers" in error
+
+
 ASKED = """for p, g in zip(params, torch.autograd.grad(loss, params, allow_unused=True)):
         p.data -= 0.1 * (g if g is not None else 0 * p)"""
 RECURRENT = """

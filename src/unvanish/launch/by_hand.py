@@ -62,8 +62,8 @@ class HandSurgeon(Surgeon):
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         return (
             f"the script's own update leaves out {', '.join(names[:_SHOWN])}{more} of the treated model: it goes"
-            " through a list of parameters or of buffers that it made before; go through model.parameters() at each"
-            " step"
+            " through a list of parameters or of buffers that it made before, or takes layers by their numbers; go"
+            " through model.parameters() at each step"
         )
 
     def explained(self, error: str) -> str:

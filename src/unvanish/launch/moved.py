@@ -22,9 +22,10 @@ _FINE_AS_THEY_ARE = (
 class Moved:
     """Looks at each parameter of a model whenever its gradient arrives, until it was seen to have changed.
 
-    A script may hold its parameters in a list that it made before the treatment, or pair them with buffers that it
-    made before: then what the treatment has put in is not trained, or what stands behind it. Scales and shifts of
-    norms may stay as they are; for all else that is a fault.
+    A script may hold its parameters in a list that it made before the treatment: then what the treatment has put in
+    is not trained. Or it pairs them with buffers that it made before: then the last ones are not, where there are
+    more than before. Scales and shifts of norms may stay as they are; for all else that is a fault. What the script
+    does not update without a treatment either is none.
     """
 
     def __init__(self) -> None:
@@ -34,11 +35,12 @@ class Moved:
     def watch(self, model: nn.Module, before: Iterable[nn.Parameter]) -> None:
         """Begin. `before`: the parameters that it had before the treatment."""
         old = {id(p) for p in before}
+        last = len(old)
         fine = {id(p) for m in model.modules() if isinstance(m, _FINE_AS_THEY_ARE) for p in m.parameters()}
-        for name, parameter in model.named_parameters():
+        for place, (name, parameter) in enumerate(model.named_parameters()):
             new = id(parameter) not in old
             if parameter.requires_grad and parameter.is_leaf and not (new and id(parameter) in fine):
-                self._looks.append(_Look(name, parameter, new=new))
+                self._looks.append(_Look(name, parameter, new=new, meant=new or place >= last))
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -58,11 +60,11 @@ class Moved:
 class _Look:
     """One parameter."""
 
-    def __init__(self, name: str, parameter: nn.Parameter, *, new: bool) -> None:
+    def __init__(self, name: str, parameter: nn.Parameter, *, new: bool, meant: bool) -> None:
         self.name = name
         self.moved = False
         self.large = 0  # gradients that came and that an update would show of
-        self._new = new
+        self._new, self._meant = new, meant
         self._came = 0
         self._before, self._writes = _some(parameter), _written(parameter)
         self._handle: Any = parameter.register_hook(partial(self._arrived, parameter))
@@ -70,7 +72,9 @@ class _Look:
     @property
     def left_out(self) -> bool:
         """Whether it should have moved. One that is new, and gets no gradient at all, was not asked for one."""
-        return not self.moved and (self.large > TWICE or (self._new and not self._came))
+        if self.moved or not self._meant:
+            return False
+        return self.large > TWICE or (self._new and not self._came)
 
     def _arrived(self, parameter: nn.Parameter, gradient: Tensor) -> None:
         self._came += 1

@@ -25,6 +25,7 @@ from unvanish.probe.buffer import Buffer
 from unvanish.probe.by_hand import asked_for, leaves_of
 from unvanish.probe.discover import living_optimizers, script_name, unwrap
 from unvanish.probe.engine import Probe, StopTraining
+from unvanish.probe.hidden import hidden
 from unvanish.probe.noted import mapped
 from unvanish.probe.once import describe_model
 from unvanish.probe.seams import Seams
@@ -101,9 +102,9 @@ class Catch:
     def _after_forward(self, module: nn.Module, args: Any, kwargs: Any, _: Any) -> None:
         """Keep the call, and forget those that were made inside of it."""
         if (
-            threading.get_ident() != self._thread
+            torch.compiler.is_compiling()
+            or threading.get_ident() != self._thread
             or not torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
         ):
             return
         inner = {id(m) for m in module.modules()}
@@ -164,6 +165,7 @@ class Catch:
         finally:
             self._backward -= 1
 
+    @hidden
     def _leaves(self, loss: Any) -> list[Tensor]:
         """What a backward pass from here leads to; nothing where that is of no use."""
         aside = self._optimized or self._backward or threading.get_ident() != self._thread
@@ -171,6 +173,7 @@ class Catch:
             return []
         return leaves_of(loss)
 
+    @hidden
     def _after_backward(self, leaves: list[Tensor], given: Sequence[Tensor | None] = ()) -> None:
         """The gradients are there (`given`: returned, and not in .grad): an update by hand is what comes next.
 

@@ -98,8 +98,8 @@ class ModelInfo:
 
     @property
     def by_hand(self) -> bool:
-        """Whether the script updates its weights without an optimizer: the probe's ByHand stands for one."""
-        return any(o.class_name == "ByHand" for o in self.optimizers)
+        """Whether the script updates its weights by hand alone: the probe's ByHand stands for an optimizer."""
+        return bool(self.optimizers) and all(o.class_name == "ByHand" for o in self.optimizers)
 
     @property
     def without_module(self) -> bool:
