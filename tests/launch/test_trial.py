@@ -284,3 +284,18 @@ def test_a_net_that_grows_is_treated_when_it_has_grown(tmp_path: Path) -> None:
     )  # fmt: skip
     outcome = run_trial(spec)
     assert outcome.error is None and len(outcome.losses) == 40
+
+
+def test_what_the_watch_works_out_itself_is_no_loss_of_the_script(tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text(
+        HEAD_START.replace(
+            "(net(torch.randn(8, width)) ** 2).mean()",
+            "nn.functional.smooth_l1_loss(net(torch.randn(8, width)), torch.ones(8, width))",
+        )
+    )
+    target = Target(program=str(tmp_path / "s.py"))
+    outcome = run_trial(
+        TrialSpec(candidate="x", prescriptions=(), target=target, seed=0, steps=20, trace=True)
+    )
+    assert outcome.error is None and outcome.chance is not None
+    assert outcome.held_out == ()

@@ -41,6 +41,9 @@ class HandSurgeon(Surgeon):
         if not math.isclose(self._factor, 1.0):
             rate = Prescription(treatment="learning_rate", parameters={"factor": self._factor})
             self._prescriptions = (*self._prescriptions, rate)
+        if self._most != math.inf:  # of a number that stands in the script: refused, with the reason
+            cut = Prescription(treatment="learning_rate", parameters={"most": self._most})
+            self._prescriptions = (*self._prescriptions, cut)
         self._factor = 1.0  # nothing is scaled around an optimizer's step
         self._moved = Moved()
         self._renumbered = False  # whether the treated model has other parameters than before

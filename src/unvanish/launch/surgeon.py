@@ -21,6 +21,7 @@ from unvanish.schema.call import Batch
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Prescription
 from unvanish.treatment.operate import Undo, apply, apply_when_ready
+from unvanish.treatment.rates import SteppedRates, rate_of
 from unvanish.treatment.recipe import Recipe, has_fingerprint
 from unvanish.treatment.registry import TREATMENTS
 
@@ -61,7 +62,9 @@ class Surgeon:
         """
         rates = [p for p in prescriptions if p.treatment == "learning_rate" and p.target == "*"]
         self._prescriptions = tuple(p for p in prescriptions if p not in rates)
-        rate_factor *= math.prod(float(TREATMENTS.read(p)[1].number("factor")) for p in rates)
+        changes = [rate_of(TREATMENTS.read(p)[1]) for p in rates]
+        rate_factor *= math.prod(factor for factor, _ in changes if factor is not None)
+        self._most = min((most for _, most in changes if most is not None), default=math.inf)
         self._scales = bool(rates)
         self._mark = mark
         self._seed = seed
@@ -195,24 +198,12 @@ class Surgeon:
             now = float(groups[0]["lr"])
             if self._wanted_rate is not None and now > 0 and not math.isclose(now, self._wanted_rate):
                 self._factor = self._wanted_rate / now
-            self.learning_rate = now * self._factor
-        if self._factor == 1.0:
+            self.learning_rate = min(now * self._factor, self._most)
+        if self._factor == 1.0 and self._most == math.inf:
             return
-        script_own: list[Any] = []
-
-        def before(stepping: Optimizer, *_: Any) -> None:
-            script_own[:] = [g.get("lr") for g in stepping.param_groups]
-            for group, rate in zip(stepping.param_groups, script_own, strict=True):
-                if rate is not None:
-                    group["lr"] = rate * self._factor
-
-        def after(stepping: Optimizer, *_: Any) -> None:
-            for group, rate in zip(stepping.param_groups, script_own, strict=True):
-                if rate is not None:
-                    group["lr"] = rate
-
-        optimizer.register_step_pre_hook(before)
-        optimizer.register_step_post_hook(after)
+        rates = SteppedRates(factor=self._factor, most=self._most)
+        optimizer.register_step_pre_hook(rates.before_step)
+        optimizer.register_step_post_hook(rates.after_step)
 
     def _models_of(self, optimizer: Optimizer) -> list[nn.Module]:
         """What is meant among the modules of which this optimizer steps a part."""

@@ -16,7 +16,7 @@ from unvanish.schema.run import ModelRun
 from unvanish.schema.treatment import Prescription, Untried
 from unvanish.treatment.candidate import Candidate, candidate, pick
 from unvanish.treatment.catalogue import flow_candidates
-from unvanish.treatment.planner import candidates_for
+from unvanish.treatment.planner import candidates_for, claims_flow
 from unvanish.treatment.recipe import fingerprint_of
 from unvanish.verify.search_plan import SHORT, SearchPlan
 from unvanish.verify.trial import Target, tail_length
@@ -24,6 +24,8 @@ from unvanish.verify.trial import Target, tail_length
 EARLY = 30  # steps: what falls ill later than this is well at first
 SHORTEST, LONGEST = 60, 250  # steps of a trial, where none are asked for
 SHARE = 0.4  # of the steps that the script makes by itself
+SOON = 5  # steps: so far from the onset the rate is looked at
+RAISED = 3.0  # times the usual rate
 AFTER_ONSET = 60  # steps that a trial goes on behind the step at which the script falls ill
 FALL = 0.1  # of chance: so much below what the untreated script reaches a pilot's loss has clearly fallen
 LEAST_SECONDS, PATIENCE = (
@@ -64,9 +66,10 @@ def plan_for(
     finding = ill.findings[0] if ill.findings else None
     tell("screening single changes, by one backward pass each", None, None)
     flow, ruled_out, note = _screened(target, options, ill.name, record)
-    candidates = candidates_for(finding, flow)
+    usual = None if finding is None else usual_rate(record, finding.first_step)
+    candidates = candidates_for(finding, flow, usual)
     if options.only:
-        everything = candidates_for(finding, (*flow, *(c for c, _ in ruled_out)))
+        everything = candidates_for(finding, (*flow, *(c for c, _ in ruled_out)), usual)
         candidates, ruled_out = pick(everything, options.only), []
     unsafe = [c for c in candidates if c.safety != "safe"] if not options.allow_unsafe else []
     onset = finding.first_step if finding is not None else 0
@@ -86,6 +89,7 @@ def plan_for(
         seeds=tuple(seed + k for k in range(1, options.seeds + 1)),
         pilot_seed=seed,
         by_hand=record.info.by_hand,
+        claims_flow=finding is None or claims_flow(finding),
         trial_seconds=_seconds(record, steps),
         untried=(
             *(Untried(name=c.name, title=c.title, why=why) for c, why in ruled_out),
@@ -146,6 +150,22 @@ def _seconds(record: ModelRun, steps: int) -> float:
     paces = sorted(b - a for a, b in pairwise(times))
     pace = paces[len(paces) // 2] if paces else 0.0
     return LEAST_SECONDS + PATIENCE * (times[0] + steps * pace if times else 0.0)
+
+
+def usual_rate(record: ModelRun, onset: int) -> float | None:
+    """The script's learning rate before it falls ill (from the start: behind that), where it is raised far above it.
+
+    None where the rate is as ever when it falls ill, or not known.
+    """
+    rates = [r for r in record.learning_rates if math.isfinite(r) and r > 0]
+    if len(rates) != len(record.learning_rates) or not rates:
+        return None
+    calm = rates[: onset - 1] if onset > SOON else rates[max(SOON, len(rates) // 10) :]
+    around = rates[max(0, onset - SOON) : onset + SOON]
+    if not calm or not around:
+        return None
+    usual = sorted(calm)[len(calm) // 2]
+    return usual if max(around) > RAISED * usual else None
 
 
 def _learnt_before(record: ModelRun) -> bool:

@@ -164,6 +164,12 @@ def gated_cells() -> list[Candidate]:
 # --- what mends other causes than a lost signal at the start -------------------------------------------------
 
 
+def cut(most: float) -> Candidate:
+    """For a rate that is raised for a while: as it is before or behind that."""
+    title = f"learning rates above {most:g} cut to it"
+    return candidate("learning_rate_cut", title, of("learning_rate", most=most))
+
+
 def guarded() -> Candidate:
     """What mends NaN that an operation of the forward makes."""
     title = "roots, logarithms and divisors kept off zero, no softmax masked whole"

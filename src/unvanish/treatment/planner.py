@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from unvanish.schema.finding import Cause, Finding, TreatmentName
 from unvanish.schema.treatment import JsonValue
 from unvanish.treatment.candidate import FLOW_TREATMENTS, Candidate, candidate, of
-from unvanish.treatment.catalogue import gated_cells, guarded, rate, sized
+from unvanish.treatment.catalogue import cut, gated_cells, guarded, rate, sized
 from unvanish.treatment.registry import TREATMENTS
 
 # where nothing is known of the cause
@@ -75,20 +75,24 @@ _LATER_OR_ELSEWHERE: frozenset[Cause] = frozenset(
 )
 
 
-def candidates_for(finding: Finding | None, flow: Sequence[Candidate]) -> tuple[Candidate, ...]:
+def candidates_for(
+    finding: Finding | None, flow: Sequence[Candidate], usual_rate: float | None = None
+) -> tuple[Candidate, ...]:
     """What is worth trials for this finding, the most promising first, each once.
 
     `flow`: changes of the net, in the order in which a screening or the catalogue ranks them. Where the finding is of
     a signal that is lost from the start, that order counts; else the order of the treatments that the finding names.
+    `usual_rate`: of the script, where it raises its rate far above that when it falls ill.
     """
     if finding is None:
         return _in_order(_UNKNOWN, flow, None)
     names = tuple(dict.fromkeys((*finding.treatments, *_ALSO.get(finding.kind, _UNKNOWN))))
-    if _screening_counts(finding):
+    raised = [] if usual_rate is None else [cut(usual_rate)]
+    if claims_flow(finding):
         rest = _in_order([n for n in names if n not in FLOW_TREATMENTS], (), finding)
-        return _once([*flow, *rest])
+        return _once([*raised, *flow, *rest])
     ordered = _in_order(names, flow, finding)
-    return _once([*ordered[:1], *_ahead(finding), *ordered[1:]])
+    return _once([*raised, *ordered[:1], *_ahead(finding), *ordered[1:]])
 
 
 def _ahead(finding: Finding) -> list[Candidate]:
@@ -98,7 +102,8 @@ def _ahead(finding: Finding) -> list[Candidate]:
     return [sized(gain) for gain in _SMALLER.get(finding.cause, ())]
 
 
-def _screening_counts(finding: Finding) -> bool:
+def claims_flow(finding: Finding) -> bool:
+    """Whether it is of a signal that is lost from the start, which a pass at the start and a gain per layer show."""
     lost = finding.kind in ("vanishing_gradients", "exploding_gradients", "dead_units", "plateau")
     return lost and finding.first_step == 0 and finding.cause not in _LATER_OR_ELSEWHERE
 

@@ -73,7 +73,8 @@ class Ledger:
 
     def judged(self, side: Candidate) -> tuple[Outcome, str]:
         """What may be said of it by now, and why."""
-        return judge(self._sample(side), self._paired(side), ill=True, claims_flow=side.claims_flow)
+        claims = side.claims_flow and self.plan.claims_flow
+        return judge(self._sample(side), self._paired(side), ill=True, claims_flow=claims)
 
     def holds(self) -> bool:
         """Whether any finalist has learnt on every seed that it was tested on."""

@@ -95,7 +95,10 @@ def _rate(facts: Facts, change: Change) -> Iterable[str]:
         yield f"# in the update of the weights: the rate times {change.prescription.parameters.get('factor')}"
     for optimizer in facts.optimizers:
         where = _at(optimizer.site, "where the optimizer is built")
-        yield f"# {where}: lr times {change.prescription.parameters.get('factor')}"
+        factor, most = (change.prescription.parameters.get(key) for key in ("factor", "most"))
+        yield (
+            f"# {where}: lr times {factor}" if most is None else f"# {where}: no lr above {most}, at any step"
+        )
 
 
 def _clip(facts: Facts, change: Change) -> Iterable[str]:

@@ -137,8 +137,9 @@ def _residual(draft: Draft, change: Change) -> None:
 
 def _rate(draft: Draft, change: Change) -> None:
     factor = change.prescription.parameters.get("factor")
-    if isinstance(factor, (int, float)):
-        scale_rates(draft, float(factor))
+    if not isinstance(factor, (int, float)):
+        raise PatchError("where the script raises its rate can't be told")
+    scale_rates(draft, float(factor))
 
 
 _MAKERS: dict[str, Callable[[Draft, Change], None]] = {
