@@ -290,7 +290,7 @@ def test_what_the_watch_works_out_itself_is_no_loss_of_the_script(tmp_path: Path
     (tmp_path / "s.py").write_text(
         HEAD_START.replace(
             "(net(torch.randn(8, width)) ** 2).mean()",
-            "nn.functional.smooth_l1_loss(net(torch.randn(8, width)), torch.ones(8, width))",
+            "nn.functional.smooth_l1_loss(net(torch.randn(8, width)), torch.randn(8, width))",
         )
     )
     target = Target(program=str(tmp_path / "s.py"))
