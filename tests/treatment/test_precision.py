@@ -41,6 +41,28 @@ def loss_of(model: nn.Module, dtype: torch.dtype, factor: float = 1.0) -> torch.
 # --- float32, bfloat16 ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("mode", "made"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_float16_autocast_around_the_call_becomes_another(mode: str, made: torch.dtype) -> None:
+    model = net(torch.float32)
+    twin, plain = copy.deepcopy(model), model(X)
+    done = apply(model, precision(mode))
+    assert torch.equal(model(X), plain)  # no autocast, no change
+    for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
+        with torch.autocast("cpu", dtype=torch.float16):
+            out = each(X)
+            assert each(X.half()).dtype == made
+        assert out.dtype == made
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert each(X).dtype == torch.bfloat16
+    if mode == "float32":
+        tiny = 1e-9 * out.sum()
+        (tiny * 1.0).backward()
+        assert each[0].weight.grad.abs().max() > 0
+    done.undo()
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert torch.equal(model(X), twin(X)) and model(X).dtype == torch.float16
+
+
 @pytest.mark.parametrize("half", HALVES)
 def test_float32_computes_in_float32_behind_the_scripts_dtype(half: torch.dtype) -> None:
     model = net(half)
@@ -159,10 +181,21 @@ class Casts(nn.Module):
         return self.fc(x.half())
 
 
+class OwnAutocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.float16):
+            return self.fc(x)
+
+
 @pytest.mark.parametrize(
     ("model", "mode", "said"),
     [
-        (chain(), "float32", "the weights are float32, not half precision"),
+        (chain().double(), "float32", "the weights are float64, not float16"),
+        (OwnAutocast(), "bfloat16", "enters torch.autocast itself"),
         (chain().bfloat16(), "bfloat16", "the weights are bfloat16"),
         (Casts().half(), "float32", r"casts to half precision itself \(\.half\)"),
         (nn.Sequential(nn.Linear(8, 8).half(), nn.Linear(8, 1).bfloat16()), "float32", "mixes"),

@@ -23,7 +23,7 @@ _NEAR = 4  # frames: between a loss function and who asks for it
 
 
 def _by_the_probe() -> bool:
-    """Whether it is the watch that asks: what a loss is where nothing is known, say. That is the same for all nets."""
+    """Whether it is the watch that asks: the loss of a constant guess, say, which is the same for all nets."""
     frame: Any = sys._getframe(2)
     for _ in range(_NEAR):
         if frame is None:

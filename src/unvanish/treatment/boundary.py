@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -83,6 +84,40 @@ class Cast(Boundary):
     def leave(self, model: nn.Module, result: Any) -> Any:  # noqa: ARG002
         """Cast the results back."""
         return map_tensors(result, _caster(self.inside, self.outside)) if self.back else result
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Autocasts(Coat):
+    """A float16 autocast around the forward becomes one of another dtype; of float32: none."""
+
+    rank: ClassVar[int] = 1
+    dtype: torch.dtype
+
+    def put_on(self, base: type[nn.Module]) -> dict[str, Any]:
+        """A forward inside of an autocast of its own, where one of float16 is on."""
+        plain, wanted = base.forward, self.dtype
+
+        @functools.wraps(plain)
+        def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            kinds = {p.device.type for p in self.parameters()}
+            on = [
+                k
+                for k in kinds
+                if torch.is_autocast_enabled(k) and torch.get_autocast_dtype(k) == torch.float16
+            ]
+            if not on:
+                return plain(self, *args, **kwargs)
+            low = torch.float16 if wanted == torch.float32 else None
+            with contextlib.ExitStack() as stack:
+                for kind in on:
+                    off = wanted == torch.float32
+                    stack.enter_context(torch.autocast(kind, enabled=not off, dtype=None if off else wanted))
+                if low is not None:  # what an autocast layer in front has made
+                    args, kwargs = (map_tensors(x, _caster(low, wanted)) for x in (args, kwargs))
+                return plain(self, *args, **kwargs)
+
+        return {"forward": forward}
 
 
 def _caster(old: torch.dtype, new: torch.dtype) -> Any:

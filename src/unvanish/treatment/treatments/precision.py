@@ -11,7 +11,7 @@ from torch import nn
 from unvanish.errors import SurgeryError
 from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
-from unvanish.treatment.boundary import Cast
+from unvanish.treatment.boundary import Autocasts, Cast
 from unvanish.treatment.code_names import names_in_methods
 from unvanish.treatment.dressing import coats_of
 from unvanish.treatment.guards import Guarded
@@ -33,7 +33,8 @@ class Precision(Treatment):
     """Cure what a number format takes away, in one of five ways (`mode`).
 
     float32 and bfloat16: the weights of a half-precision model become float32 (float16 ones bfloat16); what comes in
-    and goes out keeps the dtype that the script has. loss_scaling: the gradient that enters the model at its results
+    and goes out keeps the dtype that the script has. Where they are float32 already, a float16 autocast around the
+    model's call becomes none, or one of bfloat16. loss_scaling: the gradient that enters the model at its results
     is multiplied by a scale, and each weight's gradient is divided by it as it arrives; a step that meets an
     infinite gradient is skipped and the scale halved, and it doubles after 2000 good steps, as GradScaler does it.
     master_weights: the optimizer updates float32 copies, and the model computes with their rounded values; for
@@ -87,8 +88,8 @@ def _convert(operation: Operation, dtype: torch.dtype) -> None:
     sources = HALVES if dtype == torch.float32 else (torch.float16,)
     tensors = [t for t in [*module.parameters(), *module.buffers()] if t.dtype in sources]
     if not tensors:
-        kinds = sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})
-        raise SurgeryError(f"the weights are {', '.join(kinds)}, not half precision", _UNDER_AUTOCAST)
+        _recast(operation, dtype)
+        return
     outside = tensors[0].dtype
     if any(t.dtype != outside for t in tensors):
         raise SurgeryError("the model mixes float16 and bfloat16", "give the target of one part")
@@ -104,6 +105,19 @@ def _convert(operation: Operation, dtype: torch.dtype) -> None:
             part.flatten_parameters()
     back = not _WIDENS & set(names_in_methods(type(module), ("forward",)))
     operation.surgery.dress(module, Cast(outside=outside, inside=dtype, back=back))
+
+
+def _recast(operation: Operation, dtype: torch.dtype) -> None:
+    """Float32 weights lose precision under an autocast alone; whether one is on shows when the model is called."""
+    module = operation.module()
+    kinds = {p.dtype for p in module.parameters()}
+    if kinds != {torch.float32}:
+        names = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        raise SurgeryError(f"the weights are {names or 'none'}, not float16", _UNDER_AUTOCAST)
+    for part in module.modules():
+        if not type(part).__module__.startswith("torch.") and "autocast" in names_in_methods(type(part)):
+            raise SurgeryError(f"{type(part).__name__} enters torch.autocast itself", _UNDER_AUTOCAST)
+    operation.surgery.dress(module, Autocasts(dtype=dtype))
 
 
 def _refuse_shared(operation: Operation, module: nn.Module) -> None:
