@@ -314,6 +314,7 @@ def main() -> None:
     parser.add_argument(
         "--verdict", default="sick", help="sick, not_learning, healthy, or several with commas"
     )
+    parser.add_argument("--family", help="only these families of the clinic, with commas")
     parser.add_argument("--rivals", action="store_true")
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time; each uses all cores already")
     parser.add_argument(
@@ -325,6 +326,7 @@ def main() -> None:
         c for c in all_cases()
         if (c.name in options.names if options.names else c.verdict in options.verdict.split(","))
         and options.part in (None, c.part)
+        and (options.family is None or c.family in options.family.split(","))
     ]  # fmt: skip
     with ThreadPoolExecutor(options.jobs) as pool:
         cures = [

@@ -10,9 +10,10 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 # Written by others than the rules' author. What was reported once, and then read, is tuned on from then on.
 READ = ("layers", "sequences", "assorted", "pictures", "decisions", "tables")
-# Written by others as well, and measured before anybody who writes rules had read them. Since then the ten that were
-# missed have been read: a next report needs new ones.
-HELD_OUT = ("workshop", "series")
+# Written by others as well, and measured before anybody who writes rules had read them. Since then the ten of workshop
+# and series that were missed have been read: a next report needs new ones. studio and streams are nearly all sick:
+# they were written to see how many cures are found (benchmarks/cures.py).
+HELD_OUT = ("workshop", "series", "studio", "streams")
 FAMILIES = ("flow", "extremes", "elsewhere", *READ, *HELD_OUT)
 LABELS = "labels.json"
 # where steps are too large, how far it goes is a matter of their number: both words are right in all such cases

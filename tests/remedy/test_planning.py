@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import replace
 
 import pytest
 
-from unvanish.remedy.planning import _level, _seconds, _trial_steps, worst
+from unvanish.remedy.planning import _learnt_before, _level, _seconds, _trial_steps, usual_rate, worst
 from unvanish.schema.finding import Diagnosis, LossSummary, ModelDiagnosis, Verdict
 from unvanish.schema.run import PARAMETER_STATISTICS, ModelInfo, ModelRun
 
@@ -82,3 +83,29 @@ def test_the_sick_model_is_treated_before_one_that_fails_for_another_reason() ->
     assert worst(diagnosed("healthy", "inconclusive")) is None  # too short to tell
     stuck = worst(diagnosed("healthy", "inconclusive", steps=100))
     assert stuck is not None and stuck.verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("rates", "onset", "wanted"),
+    [
+        ([0.05] * 50 + [20.0] * 50, 50, 0.05),  # a second phase
+        ([200.0] + [0.05] * 99, 1, 0.05),  # a first step
+        ([0.03] * 60 + [3.0] * 3 + [0.03] * 37, 62, 0.03),  # a spike
+        ([5.0] * 100, 40, None),  # too large all along
+        ([0.1 * 0.9**i for i in range(100)], 60, None),  # a decay
+        ([math.nan] * 100, 50, None),
+        ([], 0, None),
+    ],
+)
+def test_a_rate_that_is_raised_when_it_falls_ill_is_told_from_the_usual_one(
+    rates: list[float], onset: int, wanted: float | None
+) -> None:
+    run = replace(record([1.0] * len(rates)), learning_rates=array("d", rates))
+    assert usual_rate(run, onset) == wanted
+
+
+def test_what_was_reached_before_nan_is_no_bar() -> None:
+    assert _learnt_before(record([2.3 - 0.05 * i for i in range(30)] + [math.nan] * 5))
+    assert not _learnt_before(record([2.3] * 30 + [math.nan] * 5))
+    assert not _learnt_before(record([2.3 - 0.05 * i for i in range(30)]))
+    assert not _learnt_before(record([math.nan] * 5))

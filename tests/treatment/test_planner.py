@@ -10,7 +10,7 @@ from unvanish.diagnose.causes import TREATMENTS as ADVICE
 from unvanish.schema.architecture import LayerSpec
 from unvanish.schema.finding import Cause, Evidence, Finding, Kind
 from unvanish.treatment.candidate import FLOW_TREATMENTS
-from unvanish.treatment.catalogue import flow_candidates
+from unvanish.treatment.catalogue import flow_candidates, gated_cells
 from unvanish.treatment.planner import candidates_for
 from unvanish.treatment.registry import TREATMENTS
 
@@ -96,3 +96,32 @@ def spec(activation: str, *, width: int = 32, predictable: bool = True) -> Layer
 def test_sizes_are_tried_where_no_scheme_knows_the_function(layers: list[LayerSpec], sized: bool) -> None:
     names = {c.name for c in flow_candidates(layers)}
     assert ({"lecun_0.03", "lecun_0.1", "lecun_10"} <= names) == sized
+
+
+def test_a_rate_that_was_raised_is_cut_first_where_that_can_be_what_is_wrong() -> None:
+    for kind in ("exploding_gradients", "dead_units", "non_finite", "learning_rate_too_large"):
+        made = candidates_for(found(kind, "learning_rate", first_step=50), FLOW, 0.05)
+        assert made[0].name == "learning_rate_cut" and made[0].prescriptions[0].parameters == {"most": 0.05}
+    slow = candidates_for(found("learning_rate_too_small", "learning_rate"), FLOW, 0.05)
+    assert "learning_rate_cut" not in {c.name for c in slow}
+
+
+def test_nan_is_guarded_against_and_half_precision_left_where_there_is_none() -> None:
+    names = [c.name for c in candidates_for(found("non_finite", "normalization"), FLOW)]
+    assert "guarded" in names[:4] and not {"float32", "loss_scaling", "bfloat16"} & set(names)
+    low = [c.name for c in candidates_for(found("non_finite", "low_precision"), FLOW)]
+    assert {"float32", "loss_scaling"} <= set(low)
+
+
+def test_what_time_loses_is_first_held_by_gates_and_what_it_blows_up_made_smaller() -> None:
+    cells = (*FLOW, *gated_cells())
+    lost = [c.name for c in candidates_for(found("vanishing_gradients", "recurrence"), cells)]
+    assert lost[:2] == ["gru", "open_gates"]
+    grown = [c.name for c in candidates_for(found("exploding_gradients", "recurrence"), cells)]
+    assert grown[1] == "lecun_0.3"
+
+
+def test_activations_that_stand_behind_no_layer_are_candidates_all_the_same() -> None:
+    assert not {"tanh_xavier", "relu_he"} & {c.name for c in FLOW}
+    names = {c.name for c in flow_candidates((), hidden=frozenset(("sigmoid",)))}
+    assert {"tanh_xavier", "relu_he", "centred"} <= names

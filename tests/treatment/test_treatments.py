@@ -263,6 +263,39 @@ def test_residual_goes_around_custom_blocks_and_convolutions() -> None:
     assert [type(m) for m in conv.features] == [nn.Conv2d, nn.Tanh, Residual, nn.MaxPool2d]
 
 
+class Glu(nn.Module):
+    def __init__(self, wide: int, out: int) -> None:
+        super().__init__()
+        self.value, self.gate = nn.Linear(wide, out), nn.Linear(wide, out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.value(x) * torch.sigmoid(self.gate(x))
+
+
+class Summed(Glu):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + super().forward(x)
+
+
+def test_residual_goes_around_blocks_that_follow_one_of_their_own_kind() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Glu(3, 8), *(Glu(8, 8) for _ in range(4)), nn.Linear(8, 2))
+    x = torch.randn(5, 3)
+    plain = model(x)
+    undo = apply(model, of("residual"))
+    assert [isinstance(m, Residual) for m in model] == [False, True, True, True, True, False]
+    y = model[0](x)
+    for block in list(model)[1:5]:
+        y = y + block.body(y)
+    assert torch.allclose(model(x), model[5](y))
+    undo.undo()
+    assert torch.equal(model(x), plain)
+    with pytest.raises(SurgeryError):  # they add their own input
+        apply(nn.Sequential(*(Summed(8, 8) for _ in range(3))), of("residual"))
+    with pytest.raises(SurgeryError):  # nobody knows that the one of them gives what the other takes
+        apply(nn.Sequential(Glu(8, 6), nn.Linear(6, 8), Glu(8, 6)), of("residual"))
+
+
 def test_residual_says_why_it_can_not() -> None:
     model = nn.Sequential(nn.Linear(8, 4), nn.Sigmoid(), nn.Linear(4, 2))
     with pytest.raises(SurgeryError, match="layer '0' changes the shape"):
@@ -341,6 +374,29 @@ def test_learning_rate_scales_the_groups_of_this_model_only() -> None:
     assert [g["lr"] for g in optimizer.param_groups] == [0.5, 0.1]
     with pytest.raises(SurgeryError, match="optimizer"):
         apply(a, of("learning_rate", factor=3))
+
+
+def test_a_rate_is_cut_for_the_step_alone_and_one_of_two_is_asked_for() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    undo = apply(model, of("learning_rate", most=0.5), optimizer=optimizer)
+    moved = []
+    for rate in (0.1, 0.5, 20.0):
+        optimizer.param_groups[0]["lr"] = rate
+        before = model.weight.item()
+        model.weight.grad = torch.full((1, 1), -1.0)
+        optimizer.step()
+        moved.append(model.weight.item() - before)
+        assert optimizer.param_groups[0]["lr"] == rate
+    assert moved == pytest.approx([0.1, 0.5, 0.5])
+    undo.undo()
+    before = model.weight.item()
+    optimizer.step()
+    assert model.weight.item() - before == pytest.approx(20.0)
+    for wrong in ({}, {"factor": 2.0, "most": 1.0}):
+        with pytest.raises(SurgeryError, match="one of factor and most"):
+            apply(model, of("learning_rate", **wrong), optimizer=optimizer)
 
 
 def test_a_rate_in_a_tensor_is_changed_in_place() -> None:

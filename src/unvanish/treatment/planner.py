@@ -87,7 +87,7 @@ def candidates_for(
     if finding is None:
         return _in_order(_UNKNOWN, flow, None)
     names = tuple(dict.fromkeys((*finding.treatments, *_ALSO.get(finding.kind, _UNKNOWN))))
-    raised = [] if usual_rate is None else [cut(usual_rate)]
+    raised = [cut(usual_rate)] if usual_rate is not None and finding.kind in _TOO_FAST else []
     if claims_flow(finding):
         rest = _in_order([n for n in names if n not in FLOW_TREATMENTS], (), finding)
         return _once([*raised, *flow, *rest])
@@ -144,4 +144,8 @@ def _factors(finding: Finding | None) -> tuple[float, float]:
 
 
 def _once(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    return tuple({c.name: c for c in reversed(list(candidates))}.values())[::-1]
+    """Each where it comes first."""
+    found: dict[str, Candidate] = {}
+    for one in candidates:
+        found.setdefault(one.name, one)
+    return tuple(found.values())
