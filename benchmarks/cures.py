@@ -1,7 +1,7 @@
 """Does `unvanish treat` cure? On the clinic's sick cases, beside random search and AutoTrainer's fixed order.
 
-    python benchmarks/cures.py [NAME ...] [--part tune|report] [--rivals] [--jobs 1] [--keep DIR]
-        [--write docs/cures.md]
+    python benchmarks/cures.py [NAME ...] [--part tune|report] [--family A,B] [--rivals] [--trust-labels]
+        [--jobs 1] [--keep DIR] [--write docs/cures.md]
 
 A cure counts where the treated script, run in full on three seeds that the search has not seen, learns on all of
 them by the clinic's own threshold. The rivals get the same treatments; random search gets the optimizer steps that
@@ -101,7 +101,7 @@ def final_losses(case: Case, recipe: Path | None, folder: Path) -> tuple[tuple[f
     return tuple(finals), statistics.median(seconds)
 
 
-def by_unvanish(case: Case, folder: Path) -> tuple[Cure, dict[str, Any], ModelRun]:
+def by_unvanish(case: Case, folder: Path, *, trust: bool) -> tuple[Cure, dict[str, Any], ModelRun]:
     """`unvanish treat`, as a stranger calls it."""
     said = folder / "treatment.json"
     began = time.perf_counter()
@@ -114,14 +114,17 @@ def by_unvanish(case: Case, folder: Path) -> tuple[Cure, dict[str, Any], ModelRu
     if not said.exists():
         raise RuntimeError(done.stderr[-300:])
     told = json.loads(said.read_text())
-    untreated, whole_seconds = final_losses(case, None, folder / "fresh")
+    untreated, whole_seconds = ((), math.nan) if trust else final_losses(case, None, folder / "fresh")
     recipe = None if told["recipe"] is None else Path(told["recipe"])
-    finals = final_losses(case, recipe, folder / "fresh")[0] if recipe is not None else ()
+    finals, treated_seconds = (
+        ((), seconds) if recipe is None else final_losses(case, recipe, folder / "fresh")
+    )
     run = session.load(next((folder / "runs").iterdir()))
     record = max(run.models, key=lambda m: sum(p.numel for p in m.info.parameters))
     cure = Cure(
         case=case, way="unvanish", chosen=told["chosen"] or "-", finals=finals, untreated=untreated,
-        steps=told["steps"], whole=max(1, len(record.losses)), seconds=seconds, whole_seconds=whole_seconds,
+        steps=told["steps"], whole=max(1, len(record.losses)), seconds=seconds,
+        whole_seconds=treated_seconds if trust else whole_seconds,
     )  # fmt: skip
     return cure, told, record
 
@@ -217,13 +220,13 @@ def _recipe(one: Candidate, factor: float, record: ModelRun, folder: Path) -> Pa
 # --- figures ------------------------------------------------------------------------------------------------
 
 
-def treat_case(case: Case, rivals: bool, keep: Path | None) -> list[Cure]:
+def treat_case(case: Case, rivals: bool, keep: Path | None, *, trust: bool = False) -> list[Cure]:
     """All ways on one case, or what is kept of them."""
     kept = None if keep is None else keep / f"{case.name}.json"
     if kept is not None and kept.exists():
         told = json.loads(kept.read_text())
         return [Cure(**{**one, "case": case, **_tuples(one)}) for one in told]
-    cures = _treated(case, rivals)
+    cures = _treated(case, rivals, trust=trust)
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps([{**vars(c), "case": c.case.name} for c in cures]))
@@ -242,12 +245,12 @@ def _failed(case: Case) -> Cure:
     )  # fmt: skip
 
 
-def _treated(case: Case, rivals: bool) -> list[Cure]:
+def _treated(case: Case, rivals: bool, *, trust: bool) -> list[Cure]:
     """All ways on one case; what went wrong is told, and the case counts as not cured."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            ours, told, record = by_unvanish(case, folder)
+            ours, told, record = by_unvanish(case, folder, trust=trust)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             print(f"** {case.name}: {error}", flush=True)
             return [_failed(case)]
@@ -316,6 +319,11 @@ def main() -> None:
     )
     parser.add_argument("--family", help="only these families of the clinic, with commas")
     parser.add_argument("--rivals", action="store_true")
+    parser.add_argument(
+        "--trust-labels",
+        action="store_true",
+        help="don't run the untreated script in full: prove.py has done that",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time; each uses all cores already")
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep each case's result, and go on from there"
@@ -328,12 +336,12 @@ def main() -> None:
         and options.part in (None, c.part)
         and (options.family is None or c.family in options.family.split(","))
     ]  # fmt: skip
+
+    def one(case: Case) -> list[Cure]:
+        return treat_case(case, options.rivals, options.keep, trust=options.trust_labels)
+
     with ThreadPoolExecutor(options.jobs) as pool:
-        cures = [
-            c
-            for some in pool.map(lambda case: treat_case(case, options.rivals, options.keep), chosen)
-            for c in some
-        ]
+        cures = [c for some in pool.map(one, chosen) for c in some]
     print(table(summary(cures)))
     if options.write:
         options.write.write_text(page(cures), encoding="utf-8")
