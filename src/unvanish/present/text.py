@@ -77,7 +77,10 @@ def print_treatment(result: TreatmentResult, console: Console) -> None:
     page.labelled("Why", words.sentence(words.capital(chosen.why if chosen else _why_none(result))))
     page.labelled("Next", _treatment_next(result, chosen))
     for note in result.notes:
-        page.labelled("Note", words.sentence(words.capital(note)), "dim", "dim")
+        first, *more = note.splitlines() or [""]
+        page.labelled("Note", words.sentence(words.capital(first)), "dim", "dim")
+        for line in more:  # of code, which is not to be broken or run together
+            page.line(" " * LABEL + visible(line), "dim")
 
 
 def diagnosis_to_text(diagnosis: Diagnosis, chains: Sequence[Chain] = ()) -> str:

@@ -276,9 +276,9 @@ def factor_label(factor: Factor) -> str:
 
 
 def sentence(text: str) -> str:
-    """The text with a full stop, unless it ends already."""
+    """The text with a full stop, unless it ends already or goes on below."""
     text = text.strip()
-    return text if not text or text[-1] in ".!?" else text + "."
+    return text if not text or text[-1] in ".!?:" else text + "."
 
 
 def capital(text: str) -> str:

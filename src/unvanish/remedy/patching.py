@@ -69,7 +69,7 @@ def patch_for(target: Target, recipe: Path, options: Options) -> SourcePatch:
 
 def _said(told: dict[str, object]) -> SourcePatch:
     if told["why_not"] is not None:
-        by_hand = f"; by hand: {told['snippet']}" if told["snippet"] else ""
+        by_hand = f"; by hand:\n{told['snippet']}" if told["snippet"] else ""
         return SourcePatch(notes=(f"no source patch: {told['why_not']}{by_hand}",))
     notes = [str(note) for note in told["notes"]]  # type: ignore[attr-defined]  # a list of texts
     notes.append(f"the source patch is for `git apply` in {told['root']}")

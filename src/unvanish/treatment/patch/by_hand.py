@@ -8,11 +8,13 @@ from unvanish.treatment.patch.facts import Change, Facts, Site
 from unvanish.treatment.patch.text import PatchError
 
 _MOST = 12  # lines on one change
+_NAMED = 3  # blocks of one place
 
 
 def snippet_for(facts: Facts, change: Change | None, error: PatchError) -> str:
     """Lines to write by hand, each with its place as file:line; and how to have it done without the source."""
-    lines = [f"# {error.place}: {error.mistake}"] if error.place else []
+    told = not error.place or error.mistake.startswith(error.place)  # the reason stands above the snippet
+    lines = [] if told else [f"# {error.place}: {error.mistake}"]
     if change is not None:
         words = _WORDS.get(change.prescription.treatment)
         found = list(words(facts, change)) if words is not None else []
@@ -66,8 +68,13 @@ def _norms(facts: Facts, change: Change) -> Iterable[str]:
 def _skips(facts: Facts, change: Change) -> Iterable[str]:
     scale = change.prescription.parameters.get("scale", 1.0)
     branch = "block(x)" if scale == 1.0 else f"{scale} * block(x)"
+    around: dict[str, list[str]] = {}
     for skip in change.skips:
-        yield f"# {_born(facts, skip.first)}: x = x + {branch} around {skip.first} ... {skip.last}"
+        span = skip.first if skip.first == skip.last else f"{skip.first} ... {skip.last}"
+        around.setdefault(_born(facts, skip.first), []).append(span)
+    for place, spans in around.items():
+        more = f" and {len(spans) - _NAMED} more" if len(spans) > _NAMED else ""
+        yield f"# {place}: x = x + {branch} around {', '.join(spans[:_NAMED])}{more}"
     for call in change.call_skips:
         yield f"# {_at(call.first, 'forward')}: x = x + {branch} around the layer and its activation"
     if not (change.skips or change.call_skips):
