@@ -174,6 +174,12 @@ def test_a_norm_of_one_value_each_passes_nothing_and_its_successor_does() -> Non
     assert model[0].weight.grad.abs().max() > 1e-2
 
 
+def test_where_a_norm_is_over_one_value_the_others_stay() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 1), nn.LayerNorm(1), nn.Linear(1, 4))
+    apply(model, norm("batchnorm", at="norms"))
+    assert [type(m).__name__ for m in model][1::2] == ["LayerNorm", "FeatureBatchNorm"]
+
+
 def test_a_norm_of_the_wanted_kind_stays_unless_its_gain_is_lost() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
     with pytest.raises(SurgeryError, match="of that kind already"):

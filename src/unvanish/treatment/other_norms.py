@@ -17,6 +17,7 @@ from unvanish.treatment.parameters import Choice
 from unvanish.treatment.treatment import Operation
 
 PLACES = Choice(options=("layers", "norms"), default="layers")
+FEW = (1, 2)  # values: normalised they are 0, or +1 and -1, whatever they were
 LOST = 0.1  # a gain that lets less through is as good as none
 _LAST = (nn.LayerNorm, nn.RMSNorm)
 
@@ -52,10 +53,13 @@ class PlainNorm(nn.Module):
 def other_norms(operation: Operation, build: Callable[[NormSite], nn.Module]) -> None:
     """Replace every norm of the target by another one.
 
+    Where there are some over one or two values, which leaves those nothing but a sign, only they are.
+
     Raises:
         SurgeryError: it has none, or they are of that kind already.
     """
     sites = [site for site in norm_sites(operation.root) if within(site.path, operation.target)]
+    sites = [site for site in sites if site.last and site.features in FEW] or sites
     pairs = [(site, PlainNorm() if site.features is None else build(site)) for site in sites]
     changed = [(site, new) for site, new in pairs if not _same(site.module, new)]
     if not changed:
