@@ -192,7 +192,8 @@ class Watcher:
         from unvanish.treatment.recipe import load_recipe
 
         recipe = load_recipe(path)
-        self._surgeon = surgeon_class(recipe).for_recipe(recipe, on_fault=self._not_treated)
+        kind = surgeon_class(by_hand=recipe.by_hand, loose=recipe.loose)
+        self._surgeon = kind.for_recipe(recipe, on_fault=self._not_treated)
         self._surgeon.begin()
 
     def _not_treated(self, error: UnvanishError) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from unvanish.launch.loose import LooseSurgeon
 from unvanish.launch.moved import Moved
 from unvanish.launch.surgeon import Surgeon
 from unvanish.probe.discover import living_modules, parameters_of, unwrap
 from unvanish.schema.call import Batch
 from unvanish.schema.treatment import Prescription
 from unvanish.treatment.operate import apply, apply_when_ready
-from unvanish.treatment.recipe import Recipe
 
 _LISTS = (
     "the treatment changes which parameters there are, and a list of them, or of buffers for them, that was made"
@@ -114,9 +114,9 @@ class HandSurgeon(Surgeon):
             self._renumbered = [id(p) for p in model.parameters()] != [id(p) for p in before]
 
 
-def surgeon_class(recipe: Recipe) -> type[Surgeon]:
-    """Who carries out this recipe."""
-    return HandSurgeon if recipe.by_hand else Surgeon
+def surgeon_class(*, by_hand: bool, loose: bool) -> type[Surgeon]:
+    """Who treats a script of this kind: one that changes its weights itself, or whose weights no module holds."""
+    return HandSurgeon if by_hand else LooseSurgeon if loose else Surgeon
 
 
 def _holds(module: nn.Module, part: nn.Module) -> bool:

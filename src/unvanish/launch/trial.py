@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from unvanish.errors import UnvanishError
 from unvanish.explanation.gains import measured_gain_per_layer, predicted_gain_per_layer
-from unvanish.launch.by_hand import HandSurgeon
+from unvanish.launch.by_hand import surgeon_class
 from unvanish.launch.held_out import HeldOut
 from unvanish.launch.isolation import folders_of, isolated
 from unvanish.launch.seeds import shifted_seeds
@@ -63,7 +63,7 @@ def run_trial(spec: TrialSpec) -> TrialOutcome:
         faults.append(str(error))
         raise StopTraining
 
-    surgeon = (HandSurgeon if spec.by_hand else Surgeon)(
+    surgeon = surgeon_class(by_hand=spec.by_hand, loose=spec.loose)(
         spec.prescriptions,
         mark=spec.mark,
         rate_factor=spec.learning_rate_factor,

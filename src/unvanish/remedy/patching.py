@@ -25,6 +25,16 @@ class SourcePatch:
     notes: tuple[str, ...] = ()
 
 
+UNPATCHED = SourcePatch(
+    notes=(
+        (
+            "no source patch: the weights are tensors that no module holds; by hand, before the optimizer is built:\n"
+            "w.data.normal_(std=gain / fan_in ** 0.5)  # each weight, of as many inputs; the recipe has the gain"
+        ),
+    )
+)
+
+
 def patch_for(target: Target, recipe: Path, options: Options) -> SourcePatch:
     """The recipe as a change of the script's source. It never fails: where there is none, the notes say why."""
     if target.is_module:

@@ -12,10 +12,11 @@ from typing import Any
 
 from unvanish.remedy.options import Options, Tell, command, environment
 from unvanish.schema.finding import Diagnosis, ModelDiagnosis
-from unvanish.schema.run import ModelRun
+from unvanish.schema.run import ModelInfo, ModelRun
 from unvanish.schema.treatment import Prescription, Untried
 from unvanish.treatment.candidate import Candidate, candidate, pick
 from unvanish.treatment.catalogue import flow_candidates
+from unvanish.treatment.loose import TREATED, loose_candidates, mark_of
 from unvanish.treatment.planner import candidates_for, claims_flow
 from unvanish.treatment.recipe import fingerprint_of
 from unvanish.verify.search_plan import SHORT, SearchPlan
@@ -26,6 +27,10 @@ SHORTEST, LONGEST = 60, 250  # steps of a trial, where none are asked for
 SHARE = 0.4  # of the steps that the script makes by itself
 SOON = 5  # steps: so far from the onset the rate is looked at
 RAISED = 3.0  # times the usual rate
+LOOSE = (
+    "the weights are tensors that no nn.Module holds: their values and the learning rate were tried; with the layers"
+    " in an nn.Module, unvanish tries activations, norms and skips as well"
+)
 AFTER_ONSET = 60  # steps that a trial goes on behind the step at which the script falls ill
 FALL = 0.1  # of chance: so much below what the untreated script reaches a pilot's loss has clearly fallen
 LEAST_SECONDS, PATIENCE = (
@@ -65,9 +70,14 @@ def plan_for(
     """
     finding = ill.findings[0] if ill.findings else None
     tell("screening single changes, by one backward pass each", None, None)
-    flow, ruled_out, note = _screened(target, options, ill.name, record)
+    loose = record.info.without_module
+    flow, ruled_out, note = (
+        (loose_candidates(), [], LOOSE) if loose else _screened(target, options, ill.name, record)
+    )
     usual = None if finding is None else usual_rate(record, finding.first_step)
     candidates = candidates_for(finding, flow, usual)
+    if loose:
+        candidates = tuple(c for c in candidates if all(p.treatment in TREATED for p in c.prescriptions))
     if options.only:
         everything = candidates_for(finding, (*flow, *(c for c, _ in ruled_out)), usual)
         candidates, ruled_out = pick(everything, options.only), []
@@ -83,12 +93,13 @@ def plan_for(
         steps=steps,
         fallen_to=None if late else _level(record, ill.loss.chance, steps),
         fallen_early=None if late else _level(record, ill.loss.chance, min(steps, SHORT)),
-        mark=fingerprint_of((p.name, p.shape) for p in record.info.parameters),
+        mark=mark_for(record.info),
         model=None if alone else record.info.name,
         chance=ill.loss.chance,
         seeds=tuple(seed + k for k in range(1, options.seeds + 1)),
         pilot_seed=seed,
         by_hand=record.info.by_hand,
+        loose=loose,
         claims_flow=finding is None or claims_flow(finding),
         trial_seconds=_seconds(record, steps),
         untried=(
@@ -150,6 +161,13 @@ def _seconds(record: ModelRun, steps: int) -> float:
     paces = sorted(b - a for a, b in pairwise(times))
     pace = paces[len(paces) // 2] if paces else 0.0
     return LEAST_SECONDS + PATIENCE * (times[0] + steps * pace if times else 0.0)
+
+
+def mark_for(info: ModelInfo) -> str:
+    """The fingerprint that a trial or a recipe knows this model by."""
+    if info.without_module:
+        return mark_of(p.shape for p in info.parameters)
+    return fingerprint_of((p.name, p.shape) for p in info.parameters)
 
 
 def usual_rate(record: ModelRun, onset: int) -> float | None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from unvanish import session
 from unvanish.remedy.options import Options, Tell
-from unvanish.remedy.patching import patch_for
-from unvanish.remedy.planning import plan_for, worst
+from unvanish.remedy.patching import UNPATCHED, patch_for
+from unvanish.remedy.planning import mark_for, plan_for, worst
 from unvanish.remedy.watching import watch_target
 from unvanish.schema.finding import Diagnosis, ModelDiagnosis
 from unvanish.schema.run import ModelInfo
 from unvanish.schema.treatment import JsonValue, LossInterval, Prescription, TreatmentResult, TrialResult
 from unvanish.store import save_result
-from unvanish.treatment.recipe import Recipe, fingerprint_of, save_recipe
+from unvanish.treatment.recipe import Recipe, save_recipe
 from unvanish.verify.engines.choice import engine_named
 from unvanish.verify.experiment import Progress
 from unvanish.verify.search import Search
@@ -23,8 +23,8 @@ from unvanish.verify.trial import BASELINE, Target
 
 RUNNER = "unvanish.launch.trial:run_isolated_trial"
 NO_MODULE = (
-    "no treatment was tried: the script trains tensors that no nn.Module holds, and a treatment is put into a module;"
-    " put the layers into an nn.Module (their weights as nn.Parameter), call that as model(x), and treat again"
+    "no treatment was tried: the script changes tensors by hand that no nn.Module holds, so that there is no moment to"
+    " do it; put the layers into an nn.Module (their weights as nn.Parameter), call that as model(x), and treat again"
 )
 RESULT, RECIPE, DIFF = "treatment.json", "recipe.json", "treatment.diff"
 
@@ -54,7 +54,7 @@ def treat_target(target: Target, options: Options, tell: Tell) -> Treated:
         why = f"nothing to treat: {well.reason or well.verdict}"
         return _untreated(diagnosis, well, why, path, time.monotonic() - began)
     record = next(m for m in run.models if m.info.name == ill.name)
-    if record.info.without_module:
+    if record.info.without_module and record.info.by_hand:
         return _untreated(diagnosis, ill, NO_MODULE, path, time.monotonic() - began)
     ended = diagnosis.status in ("finished", "crashed") or (options.steps is not None)
     alone = len(run.models) == 1
@@ -111,7 +111,7 @@ def _keep(
     if recipe is not None:
         place = save_recipe(recipe, options.recipe or path / RECIPE)
         result = replace(result, recipe=str(place))
-        patched = patch_for(target, place, options)
+        patched = UNPATCHED if info.without_module else patch_for(target, place, options)
         if patched.diff:
             diff = options.diff or path / DIFF
             diff.write_bytes(patched.diff)
@@ -132,7 +132,7 @@ def recipe_of(result: TreatmentResult, info: ModelInfo) -> Recipe | None:
         prescriptions = (*prescriptions, Prescription(treatment="learning_rate", parameters=factor))
     return Recipe(
         model_class=info.class_name,
-        fingerprint=fingerprint_of((p.name, p.shape) for p in info.parameters),
+        fingerprint=mark_for(info),
         parameters=sum(p.numel for p in info.parameters),
         prescriptions=prescriptions,
         learning_rate=None if info.by_hand or chosen.rate_factor == 1.0 else chosen.learning_rate,

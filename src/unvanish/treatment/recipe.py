@@ -31,6 +31,9 @@ _FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
 _MEND = "correct it, or write a new one with `unvanish treat`"
 
 
+LOOSE = "LooseParameters"  # the class of tensors that no module holds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What to do to which model. `fingerprint` is of the untreated model's parameter names and shapes.
@@ -49,6 +52,11 @@ class Recipe:
     seed: int | None = None
     provenance: str = ""
     by_hand: bool = False
+
+    @property
+    def loose(self) -> bool:
+        """Whether it is for tensors that no module holds."""
+        return self.model_class == LOOSE
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON holds it."""

@@ -248,6 +248,7 @@ class Search:
             mark=plan.mark,
             model=plan.model,
             by_hand=plan.by_hand,
+            loose=plan.loose,
             fallen_to=None if whole else self._pilots.level(steps or self._steps),
         )
 

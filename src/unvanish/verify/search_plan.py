@@ -20,9 +20,9 @@ class SearchPlan:
     `steps`: of a trial, at most. `fallen_to`: a training loss that the untreated script does not reach in these
     steps; None where that can't be told beforehand (it falls ill on the way): then no pilot ends early, and none is
     shorter. `fallen_early`: the same for the first, short pilots (None: as `fallen_to`). `mark`,
-    `model`: which model is meant, and `by_hand` how it is trained, as in TrialSpec. `claims_flow`: what is wrong
-    shows in the gain per layer at the start, so that a cure has to move it. `untried`: what was ruled out already,
-    and why. `notes`: for the result.
+    `model`: which model is meant, `by_hand` and `loose` how it is trained, as in TrialSpec. `claims_flow`: what is
+    wrong shows in the gain per layer at the start, so that a cure has to move it. `untried`: what was ruled out
+    already, and why. `notes`: for the result.
     """
 
     candidates: tuple[Candidate, ...]
@@ -33,6 +33,7 @@ class SearchPlan:
     mark: str | None = None
     model: str | None = None
     by_hand: bool = False
+    loose: bool = False
     claims_flow: bool = True
     chance: float | None = None
     seeds: tuple[int, ...] = SEEDS

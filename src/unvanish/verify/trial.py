@@ -35,6 +35,7 @@ class TrialSpec:
     model that is to be treated (None: the first that is trained), `model` its name in the script. With `fallen_to` a
     trial ends as soon as its loss is clearly below that. `by_hand`: the script updates the weights without an
     optimizer; the model is treated at its first training forward, its gradients are multiplied in place of a rate.
+    `loose`: its weights are tensors that no module holds, which are treated when an optimizer is built of them.
     """
 
     candidate: str
@@ -50,6 +51,7 @@ class TrialSpec:
     model: str | None = None
     fallen_to: float | None = None
     by_hand: bool = False
+    loose: bool = False
     memory_bytes: int | None = None  # all processes of the trial together; None: the engine's own limit
 
 
