@@ -23,8 +23,8 @@ from unvanish.verify.trial import BASELINE, Target
 
 RUNNER = "unvanish.launch.trial:run_isolated_trial"
 NO_MODULE = (
-    "no treatment was tried: the script changes tensors by hand that no nn.Module holds, so that there is no moment to"
-    " do it; put the layers into an nn.Module (their weights as nn.Parameter), call that as model(x), and treat again"
+    "no treatment was tried: the script changes tensors by hand that no nn.Module holds, and no moment is known to do"
+    " it; put the layers into an nn.Module (their weights as nn.Parameter), call that as model(x), and treat again"
 )
 RESULT, RECIPE, DIFF = "treatment.json", "recipe.json", "treatment.diff"
 
