@@ -228,12 +228,16 @@ def test_a_cure_of_what_runs_away_is_measured_from_what_it_began_with_or_chance(
     assert all(g > 0 for g in differences(barely, wild))  # above chance is no gain, whatever the other does
 
 
-def test_against_a_net_that_always_runs_away_each_seed_counts_alike() -> None:
+def test_against_a_net_that_runs_away_or_is_stuck_each_seed_counts_alike() -> None:
     wild = Sample(
         outcomes=tuple(outcome(s, math.nan, first=10.0 ** (s - 1)) for s in range(5)), chance=None
     )  # heavy-tailed targets: what guessing costs differs by decades from batch to batch
     good = Sample(outcomes=tuple(outcome(s, 0.01, first=10.0 ** (s - 1)) for s in range(5)), chance=None)
     assert judge(good, wild, claims_flow=False)[0] == "cured"
+    stuck = Sample(outcomes=(*wild.outcomes[:4], outcome(4, 1000.0, first=1000.0)), chance=None)
+    assert judge(good, stuck, claims_flow=False)[0] == "cured"
+    learns = Sample(outcomes=(*wild.outcomes[:4], outcome(4, 0.02, first=1000.0)), chance=None)
+    assert judge(good, learns, claims_flow=False)[0] != "cured"
     four = Sample(outcomes=(*good.outcomes[:4], outcome(4, 2000.0, first=1000.0)), chance=None)
     assert judge(four, wild, claims_flow=False)[0] != "cured"
 

@@ -116,7 +116,7 @@ def judge(
 ) -> tuple[Outcome, str]:
     """The outcome of a candidate against its paired baseline, and why, in one sentence.
 
-    Better: the interval of the paired differences is below zero; of a net that runs away on every seed, each of them.
+    Better: the interval of the paired differences is below zero; of a net that learns on no seed and runs away on some, each of them.
 
     `ill`: the diagnosis calls the untreated net ill, so that learning a little is no health: a candidate that goes
     twice as far cures it. `claims_flow`: it is said to bring the signal through, which is checked as well.
@@ -126,7 +126,7 @@ def judge(
     gaps = differences(candidate, baseline)
     low, high = interval(gaps) if gaps else (-math.inf, math.inf)
     better, worse = high < 0, low > 0
-    if gaps and all(o.diverged for o in baseline.ran):
+    if gaps and not baseline.learnt and any(o.diverged for o in baseline.ran):
         # what is not a number lies in no interval: how far each gap reaches hangs on the batch that is guessed at
         better = all(gap < 0 for gap in gaps)
     if baseline.stuck == 0 and not (ill and better and _twice_as_far(candidate, baseline)):
