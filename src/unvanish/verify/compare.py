@@ -116,10 +116,10 @@ def judge(
 ) -> tuple[Outcome, str]:
     """The outcome of a candidate against its paired baseline, and why, in one sentence.
 
-    Better: the interval of the paired differences is below zero; of a net that learns on no seed and runs away on some, each of them.
-
-    `ill`: the diagnosis calls the untreated net ill, so that learning a little is no health: a candidate that goes
-    twice as far cures it. `claims_flow`: it is said to bring the signal through, which is checked as well.
+    Better: the interval of the paired differences is below zero; of a net that learns on no seed and runs away on
+    some, each of them is. `ill`: the diagnosis calls the untreated net ill, so that learning a little is no health: a
+    candidate that goes twice as far cures it. `claims_flow`: it is said to bring the signal through, which is checked
+    as well.
     """
     if not candidate.ran:
         return "failed", candidate.errors[0] if candidate.errors else "no trial of it was run"
