@@ -285,6 +285,13 @@ def summary(cures: Sequence[Cure]) -> list[list[str]]:
     return rows
 
 
+def _words() -> list[str]:
+    """The command line, without the folder of the results."""
+    words = sys.argv[1:]
+    place = words.index("--keep") if "--keep" in words else len(words)
+    return [*words[:place], *words[place + 2 :]]
+
+
 def page(cures: Sequence[Cure]) -> str:
     """docs/cures.md."""
     date = datetime.now(timezone.utc).date().isoformat()
@@ -297,7 +304,7 @@ def page(cures: Sequence[Cure]) -> str:
             wrong = f"{c.case.kinds[0]}, {c.case.causes[0]}"
             rows.append([f"`{c.case.name}`", wrong, c.chosen, plain, treated, f"{c.steps / c.whole:.1f}"])
     how = (
-        f"Measured on {date} by `python benchmarks/cures.py {' '.join(sys.argv[1:])}`, on {os.cpu_count()} "
+        f"Measured on {date} by `python benchmarks/cures.py {' '.join(_words())}`, on {os.cpu_count()} "
         f"cores. Cured: the treated script, run in full, learns on all of {len(FRESH_SEEDS)} seeds that the search "
         "has not seen, by the clinic's own threshold. Random search draws from the same treatments and rates, trains "
         "each in full, and has the optimizer steps that `unvanish treat` spent; the fixed order is AutoTrainer's "

@@ -240,10 +240,11 @@ def test_nothing_is_treated_before_the_training() -> None:
 
 def test_a_recipe_says_who_carries_it_out() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), nn.Linear(4, 2))
-    assert surgeon_class(recipe_for(model, NORM)) is Surgeon
+    assert surgeon_class(by_hand=False, loose=False) is Surgeon
     recipe = recipe_for(model, (*NORM, of("learning_rate", factor=0.5)), by_hand=True)
-    assert surgeon_class(recipe) is HandSurgeon
-    work = surgeon_class(recipe).for_recipe(recipe, on_fault=lambda error: pytest.fail(str(error)))
+    kind = surgeon_class(by_hand=recipe.by_hand, loose=recipe.loose)
+    assert kind is HandSurgeon
+    work = kind.for_recipe(recipe, on_fault=lambda error: pytest.fail(str(error)))
     x = torch.randn(5, 4)
     with work.at_work():
         loss = model(x).square().mean()

@@ -91,6 +91,8 @@ def test_the_sick_model_is_treated_before_one_that_fails_for_another_reason() ->
         ([0.05] * 50 + [20.0] * 50, 50, 0.05),  # a second phase
         ([200.0] + [0.05] * 99, 1, 0.05),  # a first step
         ([0.03] * 60 + [3.0] * 3 + [0.03] * 37, 62, 0.03),  # a spike
+        ([0.03] * 60 + [3.0] * 2 + [0.015] * 37, 68, 0.03),  # and its harm shows later
+        ([200.0] + [0.05] * 99, 8, 0.05),
         ([5.0] * 100, 40, None),  # too large all along
         ([0.1 * 0.9**i for i in range(100)], 60, None),  # a decay
         ([math.nan] * 100, 50, None),

@@ -25,7 +25,7 @@ from unvanish.verify.trial import Target, tail_length
 EARLY = 30  # steps: what falls ill later than this is well at first
 SHORTEST, LONGEST = 60, 250  # steps of a trial, where none are asked for
 SHARE = 0.4  # of the steps that the script makes by itself
-SOON = 5  # steps: so far from the onset the rate is looked at
+BEFORE, BEHIND = 20, 5  # steps: so far from the onset the rate is looked at; what it does may show later
 RAISED = 3.0  # times the usual rate
 LOOSE = (
     "the weights are tensors that no nn.Module holds: their values and the learning rate were tried; with the layers"
@@ -178,8 +178,8 @@ def usual_rate(record: ModelRun, onset: int) -> float | None:
     rates = [r for r in record.learning_rates if math.isfinite(r) and r > 0]
     if len(rates) != len(record.learning_rates) or not rates:
         return None
-    calm = rates[: onset - 1] if onset > SOON else rates[max(SOON, len(rates) // 10) :]
-    around = rates[max(0, onset - SOON) : onset + SOON]
+    calm = rates[: onset - BEHIND] if onset > BEFORE else rates[max(BEFORE, len(rates) // 10) :]
+    around = rates[max(0, onset - BEFORE) : onset + BEHIND]
     if not calm or not around:
         return None
     usual = sorted(calm)[len(calm) // 2]
