@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -356,3 +357,40 @@ def test_an_engine_that_never_begins_is_an_error() -> None:
 
     with pytest.raises(UsageError, match="there is no cluster"):
         searched(Broken(learns_where("bn")), some("he")).run()
+
+
+def test_a_pilot_that_runs_away_does_not_make_the_others_alike() -> None:
+    def formula(spec: TrialSpec, step: int) -> float:
+        if spec.candidate == "he":
+            return 1e25
+        if spec.candidate == "slow" and step > 90:
+            return 0.1
+        return {"bn": 2.4, "skip": 2.3, "slow": 1.95}.get(spec.candidate, CHANCE) + 0.001 * (step % 2)
+
+    engine = Formulas(formula)
+    result = searched(engine, some("he", "bn", "skip", "slow"), steps=60).run()
+    assert result.chosen == "slow"  # it came down the farthest, and gets twice the steps
+
+
+def test_a_finalist_that_holds_on_one_seed_only_does_not_end_the_search() -> None:
+    late, lucky = learns_where("slow", after=60), learns_where("he")
+
+    def formula(spec: TrialSpec, step: int) -> float:
+        if spec.candidate == "he" and spec.seed in (0, 1):
+            return lucky(spec, step)
+        return late(spec, step)
+
+    result = searched(Formulas(formula), some("he", "slow"), steps=100).run()
+    assert {t.name: t.outcome for t in result.trials}["he"] == "improved"
+    assert result.chosen == "slow"
+
+
+def test_the_gain_has_to_move_only_where_it_is_what_is_wrong() -> None:
+    class Flat(Formulas):
+        def _outcome(self, spec: TrialSpec) -> TrialOutcome:
+            gain = 0.9 if spec.candidate == BASELINE else 0.01  # smaller weights open a softmax
+            return replace(super()._outcome(spec), measured_gain=gain, predicted_gain=0.9)
+
+    for claims, chosen in ((False, "he"), (True, None)):
+        engine = Flat(learns_where("he"))
+        assert searched(engine, some("he"), claims_flow=claims).run().chosen == chosen
