@@ -35,11 +35,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "clinic"))
 from labels import Case, all_cases
 
 from unvanish import session
+from unvanish.remedy.planning import mark_for
 from unvanish.schema.run import ModelRun
 from unvanish.treatment.candidate import Candidate, candidate, of
 from unvanish.treatment.catalogue import flow_candidates, rate
 from unvanish.treatment.planner import candidates_for
-from unvanish.treatment.recipe import Recipe, fingerprint_of, save_recipe
+from unvanish.treatment.recipe import Recipe, save_recipe
 from unvanish.verify.compare import learnt
 from unvanish.verify.engines.local import LocalEngine
 from unvanish.verify.trial import Target, TrialOutcome, TrialSpec
@@ -165,8 +166,10 @@ def full_training(
         learning_rate_factor=factor,
         steps=WHOLE,
         seconds=300.0,
-        mark=fingerprint_of((p.name, p.shape) for p in record.info.parameters),
+        mark=mark_for(record.info),
         model=record.info.name,
+        by_hand=record.info.by_hand,
+        loose=record.info.without_module,
     )
     return next(iter(engine.run([spec])))
 
@@ -210,7 +213,8 @@ def _recipe(one: Candidate, factor: float, record: ModelRun, folder: Path) -> Pa
     )
     recipe = Recipe(
         model_class=record.info.class_name,
-        fingerprint=fingerprint_of((p.name, p.shape) for p in record.info.parameters),
+        fingerprint=mark_for(record.info),
+        by_hand=record.info.by_hand,
         parameters=sum(p.numel for p in record.info.parameters),
         prescriptions=prescriptions,
     )

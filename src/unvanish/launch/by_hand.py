@@ -12,10 +12,9 @@ from torch import nn
 from unvanish.launch.loose import LooseSurgeon
 from unvanish.launch.moved import Moved
 from unvanish.launch.surgeon import Surgeon
-from unvanish.probe.discover import living_modules, parameters_of, unwrap
+from unvanish.probe.discover import living_modules, unwrap
 from unvanish.schema.call import Batch
 from unvanish.schema.treatment import Prescription
-from unvanish.treatment.operate import apply, apply_when_ready
 
 _LISTS = (
     "the treatment changes which parameters there are, and a list of them, or of buffers for them, that was made"
@@ -31,6 +30,7 @@ class HandSurgeon(Surgeon):
     the factor that its gradients are multiplied by (treatment/by_hand.py says what that holds for).
     """
 
+    by_hand = True
     never = "never called its model as a module: model(x), and not model.forward(x)"
 
     def __init__(
@@ -102,13 +102,7 @@ class HandSurgeon(Surgeon):
         self, model: nn.Module, prescriptions: Sequence[Prescription], batch: Batch | None = None
     ) -> None:
         before = list(model.parameters())
-        own = {id(p) for p in before}
-        mine = [o for o in self._optimizers if any(id(p) in own for p in parameters_of(o))]
-        if batch is not None:
-            undo = apply(model, prescriptions, optimizer=mine, batch=batch, seed=self._seed, by_hand=True)
-        else:
-            undo = apply_when_ready(model, prescriptions, optimizer=mine, seed=self._seed, by_hand=True)
-        self._undone.append(undo)
+        super()._treat(model, prescriptions, batch)
         if prescriptions is self._prescriptions:  # and not a copy, which the script does not update
             self._moved.watch(model, before)
             self._renumbered = [id(p) for p in model.parameters()] != [id(p) for p in before]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,21 +16,6 @@ _LOSSES = (
     "margin_ranking_loss", "triplet_margin_loss", "cosine_embedding_loss", "multi_margin_loss", "soft_margin_loss",
     "multilabel_soft_margin_loss",
 )  # fmt: skip
-
-
-_NEAR = 4  # frames: between a loss function and who asks for it
-
-
-def _by_the_probe() -> bool:
-    """Whether it is the watch that asks: the loss of a constant guess, say, which is the same for all nets."""
-    frame: Any = sys._getframe(2)
-    for _ in range(_NEAR):
-        if frame is None:
-            return False
-        if str(frame.f_globals.get("__name__", "")).startswith("unvanish.probe"):
-            return True
-        frame = frame.f_back
-    return False
 
 
 class HeldOut:
@@ -65,8 +49,7 @@ class HeldOut:
     def _listening(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def loss(*args: Any, **kwargs: Any) -> Any:
             made = original(*args, **kwargs)
-            asked = not torch.is_grad_enabled() and not _by_the_probe()
-            if asked and isinstance(made, Tensor) and made.numel() == 1:
+            if not torch.is_grad_enabled() and isinstance(made, Tensor) and made.numel() == 1:
                 self._note(float(made), args)
             return made
 

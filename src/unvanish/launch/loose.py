@@ -16,10 +16,7 @@ from unvanish.treatment.loose import draw_loose, mark_of
 class LooseSurgeon(Surgeon):
     """Draws the tensors anew where an optimizer is built of such shapes; rates as Surgeon scales them."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As Surgeon."""
-        super().__init__(*args, **kwargs)
-        self._drawn = False
+    _drawn = False
 
     @property
     def done(self) -> bool:

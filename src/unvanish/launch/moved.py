@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ELEMENTS = 64  # of a weight, that show whether it was changed
+from unvanish.probe.by_hand import some, writes
+
 TWICE = 2  # a gradient that could move it has to have come so often before, for an update between them
 MOST = 64  # gradients: so long a script may accumulate them
 LARGE = 1e-3  # of the largest weight: an update by such a gradient is no rounding error
@@ -66,7 +67,7 @@ class _Look:
         self.large = 0  # gradients that came and that an update would show of
         self._new, self._meant = new, meant
         self._came = 0
-        self._before, self._writes = _some(parameter), _written(parameter)
+        self._before, self._writes = some(parameter), writes(parameter)
         self._handle: Any = parameter.register_hook(partial(self._arrived, parameter))
 
     @property
@@ -78,7 +79,7 @@ class _Look:
 
     def _arrived(self, parameter: nn.Parameter, gradient: Tensor) -> None:
         self._came += 1
-        self.moved = _written(parameter) != self._writes or not torch.equal(_some(parameter), self._before)
+        self.moved = writes(parameter) != self._writes or not torch.equal(some(parameter), self._before)
         if self.moved or self._came >= MOST:
             self.end()
         elif self.large <= TWICE:
@@ -91,12 +92,3 @@ class _Look:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
-
-
-def _written(parameter: Tensor) -> int:
-    """How often it was written in place, save through .data."""
-    return 0 if parameter.is_inference() else parameter._version
-
-
-def _some(parameter: Tensor) -> Tensor:
-    return parameter.detach().reshape(-1)[:ELEMENTS].clone()

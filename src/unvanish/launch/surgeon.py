@@ -40,6 +40,7 @@ class Surgeon:
     """
 
     never = "built no optimizer for its model"  # where the moment has not come
+    by_hand = False  # as in treatment.operate.apply
 
     def __init__(
         self,
@@ -237,9 +238,14 @@ class Surgeon:
         own = {id(p) for p in model.parameters()}
         mine = [o for o in self._optimizers if any(id(p) in own for p in parameters_of(o))]
         if batch is not None:
-            self._undone.append(apply(model, prescriptions, optimizer=mine, batch=batch, seed=self._seed))
+            undo = apply(
+                model, prescriptions, optimizer=mine, batch=batch, seed=self._seed, by_hand=self.by_hand
+            )
         else:
-            self._undone.append(apply_when_ready(model, prescriptions, optimizer=mine, seed=self._seed))
+            undo = apply_when_ready(
+                model, prescriptions, optimizer=mine, seed=self._seed, by_hand=self.by_hand
+            )
+        self._undone.append(undo)
 
     def _treat_copy(self, copy: nn.Module) -> None:
         """As the model was treated; its parameters, frozen as averages are, are drawn all the same."""

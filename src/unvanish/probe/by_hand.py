@@ -51,11 +51,11 @@ class ByHand:
                 self.begin(leaves)
                 return
             self.param_groups[0]["params"] = leaves
-            self._before = [(p, _some(p), _writes(p)) for p in leaves[:LOOKED_AT]]
+            self._before = [(p, some(p), writes(p)) for p in leaves[:LOOKED_AT]]
             return
         if self._seen > PATIENCE or (self._seen == 2 and held(self.param_groups[0]["params"])):
             self.off()
-        elif any(_writes(p) != count or not torch.equal(_some(p), then) for p, then, count in self._before):
+        elif any(writes(p) != count or not torch.equal(some(p), then) for p, then, count in self._before):
             self.waiting, self.stepping, self._before = False, True, []
 
 
@@ -89,11 +89,11 @@ def leaves_of(loss: Tensor) -> list[Tensor]:
     return list({id(p): p for number in graph.order for p in graph.parameters[number]}.values())
 
 
-def _writes(parameter: Tensor) -> int:
+def writes(parameter: Tensor) -> int:
     """How often it was written in place: a step that is nothing, since the gradient is, changes no value."""
     return 0 if parameter.is_inference() else parameter._version
 
 
-def _some(parameter: Tensor) -> Tensor:
+def some(parameter: Tensor) -> Tensor:
     """A copy of some of its elements."""
     return parameter.detach().reshape(-1)[:ELEMENTS].clone()

@@ -27,7 +27,7 @@ SHORTEST, LONGEST = 60, 250  # steps of a trial, where none are asked for
 SHARE = 0.4  # of the steps that the script makes by itself
 BEFORE, BEHIND = 20, 5  # steps: so far from the onset the rate is looked at; what it does may show later
 RAISED = 3.0  # times the usual rate
-LOOSE = (
+WITHOUT_MODULE = (
     "the weights are tensors that no nn.Module holds: their values and the learning rate were tried; with the layers"
     " in an nn.Module, unvanish tries activations, norms and skips as well"
 )
@@ -72,7 +72,7 @@ def plan_for(
     tell("screening single changes, by one backward pass each", None, None)
     loose = record.info.without_module
     flow, ruled_out, note = (
-        (loose_candidates(), [], LOOSE) if loose else _screened(target, options, ill.name, record)
+        (loose_candidates(), [], WITHOUT_MODULE) if loose else _screened(target, options, ill.name, record)
     )
     usual = None if finding is None else usual_rate(record, finding.first_step)
     candidates = candidates_for(finding, flow, usual)

@@ -85,6 +85,9 @@ class ParameterInfo:
         return n
 
 
+LOOSE = "LooseParameters"  # the class of tensors that no module holds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """One model that was found in the run."""
@@ -104,7 +107,7 @@ class ModelInfo:
     @property
     def without_module(self) -> bool:
         """Whether it is tensors that no nn.Module of the script holds: the probe's LooseParameters."""
-        return self.class_name == "LooseParameters"
+        return self.class_name == LOOSE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

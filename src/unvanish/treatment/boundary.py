@@ -108,13 +108,13 @@ class Autocasts(Coat):
             ]
             if not on:
                 return plain(self, *args, **kwargs)
-            low = torch.float16 if wanted == torch.float32 else None
+            off = wanted == torch.float32
             with contextlib.ExitStack() as stack:
                 for kind in on:
-                    off = wanted == torch.float32
                     stack.enter_context(torch.autocast(kind, enabled=not off, dtype=None if off else wanted))
-                if low is not None:  # what an autocast layer in front has made
-                    args, kwargs = (map_tensors(x, _caster(low, wanted)) for x in (args, kwargs))
+                if off:  # what an autocast layer in front has made
+                    widen = _caster(torch.float16, wanted)
+                    args, kwargs = map_tensors(args, widen), map_tensors(kwargs, widen)
                 return plain(self, *args, **kwargs)
 
         return {"forward": forward}

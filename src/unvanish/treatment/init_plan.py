@@ -264,20 +264,20 @@ def _bare(
 ) -> Iterator[Planned]:
     """A matrix of a custom module. What a trace shows not to be multiplied with (positions, tokens) is left."""
     full = f"{path}.{name}" if path else name
-    kernel = traced is not None and full in traced and traced[full].kernel
     if traced is None:  # which side is the input is not known: the mean of both serves either
-        inward = outward = max(1, sum(parameter.shape[-2:]) // 2)
-        activation = None
+        middle = max(1, sum(parameter.shape[-2:]) // 2)
+        matrix = Matrix(inward=middle, outward=middle, activation=None)
     elif full in traced:
-        inward, outward, activation = traced[full].inward, traced[full].outward, traced[full].activation
+        matrix = traced[full]
     else:
         return
+    inward, outward, activation = matrix.inward, matrix.outward, matrix.activation
     if scheme.name == "critical_centred":
         raise _not_a_chain(full)
     if scheme.name == "he" and scheme.asked is None and activation is None:
         return  # He's gain is not known here; the other layers are not to wait for it
-    shape = parameter.shape if kernel else parameter.shape[-2:]
-    pieces = 1 if kernel else math.prod(parameter.shape[:-2])
+    shape = parameter.shape if matrix.kernel else parameter.shape[-2:]
+    pieces = 1 if matrix.kernel else math.prod(parameter.shape[:-2])
     draw, gain = scheme.weight(shape, inward, outward, scheme.gain(full, activation))
     if draw.kind == "orthogonal" and pieces > 1:
         raise SurgeryError(

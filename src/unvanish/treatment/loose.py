@@ -12,9 +12,10 @@ from unvanish.errors import SurgeryError
 from unvanish.schema.treatment import Prescription
 from unvanish.treatment.candidate import Candidate
 from unvanish.treatment.catalogue import sized
-from unvanish.treatment.draw import Draw, init_generator, orthogonal_gain
+from unvanish.treatment.draw import Draw, init_generator
 from unvanish.treatment.recipe import fingerprint_of
 from unvanish.treatment.registry import TREATMENTS
+from unvanish.treatment.scheme import Scheme
 
 TREATED = ("init", "learning_rate")
 _SCHEMES = ("lecun", "orthogonal", "xavier")
@@ -45,34 +46,25 @@ def draw_loose(tensors: Sequence[torch.Tensor], prescriptions: Iterable[Prescrip
             raise SurgeryError(
                 f"the weights are tensors that no module holds, and {what} is for modules", _MEND
             )
-        generator = init_generator(seed)
-        gain = settings.optional("gain")
+        generator, scheme = init_generator(seed), Scheme(settings)
         turned = _out_first(tensors)
         with torch.no_grad():
             for tensor in tensors:
                 if tensor.dim() > 1:
-                    draw = _drawn(
-                        tensor.shape, settings.word("scheme"), 1.0 if gain is None else gain, turned
-                    )
-                    tensor.copy_(draw.values(tensor, generator))
+                    tensor.copy_(_drawn(tensor.shape, scheme, turned).values(tensor, generator))
                 elif tensor.dim() == 1 and tensor.numel() > 1 and bool((tensor != tensor[0]).any()):
                     tensor.zero_()
 
 
-def _drawn(shape: torch.Size, scheme: str, gain: float, turned: bool | None) -> Draw:
+def _drawn(shape: torch.Size, scheme: Scheme, turned: bool | None) -> Draw:
     """[out, in, *kernel] for kernels; of matrices the side that is the input, the mean of both where not known."""
-    inward: float
-    outward: float
     if len(shape) > 2:
         inward, outward = math.prod(shape[1:]), shape[0] * math.prod(shape[2:])
+    elif turned is None:
+        inward = outward = max(1, sum(shape) // 2)
     else:
-        middle = sum(shape) / 2
-        inward = middle if turned is None else shape[1 if turned else 0]
-        outward = middle if turned is None else shape[0 if turned else 1]
-    if scheme == "orthogonal":
-        return Draw(kind="orthogonal", size=orthogonal_gain(shape, round(inward), gain))
-    fan = inward if scheme == "lecun" else (inward + outward) / 2
-    return Draw(kind="normal", size=gain / math.sqrt(max(1.0, fan)))
+        inward, outward = shape[::-1] if turned else shape
+    return scheme.weight(shape, inward, outward, scheme.gain("", None))[0]
 
 
 def _out_first(tensors: Sequence[torch.Tensor]) -> bool | None:

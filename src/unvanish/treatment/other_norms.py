@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from unvanish.errors import SurgeryError
-from unvanish.treatment.anatomy import within
+from unvanish.treatment.anatomy import Layer, within
 from unvanish.treatment.kinds import NORMS, RECURRENT, WEIGHTED
 from unvanish.treatment.parameters import Choice
+from unvanish.treatment.placement import norm_everywhere
 from unvanish.treatment.treatment import Operation
 
 PLACES = Choice(options=("layers", "norms"), default="layers")
@@ -48,6 +49,24 @@ class PlainNorm(nn.Module):
         """Normalise each row by itself."""
         first = -1 if input.dim() < 4 else 1
         return functional.layer_norm(input, input.shape[first:])
+
+
+def place_norms(
+    operation: Operation,
+    behind: Callable[[Layer], nn.Module],
+    instead: Callable[[NormSite], nn.Module],
+    *,
+    at_every_call: bool = False,
+) -> None:
+    """Where the prescription wants norms (`at`): behind each layer, or in the place of those that are there.
+
+    Raises:
+        SurgeryError: as norm_everywhere (which says what `at_every_call` is) and other_norms do.
+    """
+    if operation.settings.word("at") == "norms":
+        other_norms(operation, instead)
+    else:
+        norm_everywhere(operation, behind, at_every_call=at_every_call)
 
 
 def other_norms(operation: Operation, build: Callable[[NormSite], nn.Module]) -> None:

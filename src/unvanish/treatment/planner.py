@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from unvanish.schema.finding import Cause, Finding, TreatmentName
 from unvanish.schema.treatment import JsonValue
 from unvanish.treatment.candidate import FLOW_TREATMENTS, Candidate, candidate, of
-from unvanish.treatment.catalogue import cut, gated_cells, guarded, rate, sized
+from unvanish.treatment.catalogue import cut, gated_cells, guarded, open_gates, rate, sized
 from unvanish.treatment.registry import TREATMENTS
 
 # where nothing is known of the cause
@@ -98,7 +98,7 @@ def candidates_for(
 def _ahead(finding: Finding) -> list[Candidate]:
     """What comes second: not the first of its treatment, and more often right for this cause than others' first."""
     if finding.cause == "recurrence" and finding.kind == "vanishing_gradients":
-        return [c for c in gated_cells() if c.name == "open_gates"]
+        return [open_gates()]
     return [sized(gain) for gain in _SMALLER.get(finding.cause, ())]
 
 

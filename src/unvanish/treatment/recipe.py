@@ -17,6 +17,7 @@ from torch import nn
 
 from unvanish.errors import RecipeError, SurgeryError
 from unvanish.schema.finding import TreatmentName
+from unvanish.schema.run import LOOSE
 from unvanish.schema.treatment import JsonValue, Prescription
 from unvanish.treatment.operate import Optimizers, Undo, apply_when_ready
 from unvanish.treatment.registry import TREATMENTS
@@ -29,9 +30,6 @@ PRESCRIPTION_LIMIT = 64
 TEXT_LIMIT = 2000
 _FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
 _MEND = "correct it, or write a new one with `unvanish treat`"
-
-
-LOOSE = "LooseParameters"  # the class of tensors that no module holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

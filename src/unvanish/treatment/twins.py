@@ -10,8 +10,7 @@ from unvanish.treatment.anatomy import Anatomy, within
 from unvanish.treatment.kinds import CONVOLUTIONS, WEIGHTED, is_sequential
 from unvanish.treatment.spans import keeps_room
 from unvanish.treatment.surgery import Surgery
-
-_SUMS = ("add", "iadd", "radd", "add_back")
+from unvanish.treatment.wired import SUMS
 
 
 def twin_blocks(surgery: Surgery, anatomy: Anatomy, target: str) -> list[nn.Module]:
@@ -26,7 +25,7 @@ def twin_blocks(surgery: Surgery, anatomy: Anatomy, target: str) -> list[nn.Modu
     summed = {
         s.site.owner
         for s in anatomy.flow.stages
-        if s.site is not None and s.module is None and s.name in _SUMS
+        if s.site is not None and s.module is None and s.name in SUMS
     }
     found: dict[int, nn.Module] = {}
     for container in surgery.root.modules():

@@ -12,6 +12,8 @@ from unvanish.treatment.kinds import features_of, weight_of
 from unvanish.treatment.spans import keeps_shape, why_no_block
 from unvanish.treatment.wiring import Call, Wiring
 
+SUMS = ("add", "iadd", "radd", "add_back")  # functions, as stages of a flow name them
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WiredBlock:
@@ -69,10 +71,7 @@ def has_sum_behind(anatomy: Anatomy, layer: Layer) -> bool:
     """Whether what the block makes goes straight into a sum, as that of a skip."""
     if layer.end is None:
         return False
-    return any(
-        anatomy.flow.stages[b].name in ("add", "iadd", "radd", "add_back")
-        for b in anatomy.flow.stages[layer.end].behind
-    )
+    return any(anatomy.flow.stages[b].name in SUMS for b in anatomy.flow.stages[layer.end].behind)
 
 
 def _all_layers(anatomy: Anatomy, layer: Layer, first: Call) -> tuple[Layer, ...]:

@@ -80,7 +80,7 @@ class Search:
         for longer, count in ((self._plan.steps, PROMISING), (LENGTHENED * self._plan.steps, MOST_PROMISING)):
             if (
                 self._book.holds()
-            ):  # something has helped on all its seeds: more steps or rates are not what lacks
+            ):  # on all its seeds something has helped: more steps or rates are not what lacks
                 return
             if self._for_longer(longer, count):
                 return

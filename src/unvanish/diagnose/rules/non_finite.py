@@ -23,11 +23,9 @@ _TREATMENTS: dict[Cause, tuple[TreatmentName, ...]] = {
     "init_too_large": ("init", "layernorm", "clip"),
     "output_activation": ("output", "precision", "learning_rate"),
 }
-_KEPT_OFF: tuple[TreatmentName, ...] = (
-    "precision",
-    "learning_rate",
-    "clip",
-)  # an operation is known that makes it
+# where an operation is known that makes it, and where none is
+_KEPT_OFF: tuple[TreatmentName, ...] = ("precision", "learning_rate", "clip")
+_CALMED: tuple[TreatmentName, ...] = ("learning_rate", "clip", "init")
 _HALF = ", in float16, which holds no number above 65504"
 _SOURCE = "IEEE 754: NaN spreads through every sum that it enters"
 
@@ -69,10 +67,10 @@ def _check(facts: Facts) -> Iterable[Finding]:
 def _treatments(cause: Cause, words: str, seen: int) -> tuple[TreatmentName, ...]:
     """What mends it. NaN in the first pass of all comes before any step: no rate has made it."""
     if cause == "unknown":
-        return _KEPT_OFF if words or seen == 0 else ("learning_rate", "clip", "init")
+        return _KEPT_OFF if words or seen == 0 else _CALMED
     if cause == "inputs" and words:  # a mask, and not the data
         return ("precision", "inputs")
-    return _TREATMENTS.get(cause, ("learning_rate", "clip", "init"))
+    return _TREATMENTS.get(cause, _CALMED)
 
 
 def _cause(facts: Facts) -> tuple[Cause, str, str]:

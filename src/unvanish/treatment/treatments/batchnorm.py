@@ -12,9 +12,8 @@ from unvanish.schema.treatment import Safety
 from unvanish.treatment.anatomy import Layer
 from unvanish.treatment.kinds import features_of, weight_of
 from unvanish.treatment.norms import FeatureBatchNorm, SecondAxisBatchNorm
-from unvanish.treatment.other_norms import PLACES, NormSite, other_norms
+from unvanish.treatment.other_norms import PLACES, NormSite, place_norms
 from unvanish.treatment.parameters import Spec
-from unvanish.treatment.placement import norm_everywhere
 from unvanish.treatment.treatment import Operation, Treatment
 
 
@@ -37,10 +36,7 @@ class BatchNorm(Treatment):
 
     def operate(self, operation: Operation) -> None:
         """Insert the norms."""
-        if operation.settings.word("at") == "norms":
-            other_norms(operation, _in_place_of)
-        else:
-            norm_everywhere(operation, _norm_for)
+        place_norms(operation, _norm_for, _in_place_of)
 
 
 def _in_place_of(site: NormSite) -> nn.Module:

@@ -13,9 +13,8 @@ from unvanish.schema.treatment import Safety
 from unvanish.treatment.anatomy import Layer
 from unvanish.treatment.kinds import features_of
 from unvanish.treatment.norms import FeatureGroupNorm
-from unvanish.treatment.other_norms import PLACES, NormSite, other_norms
+from unvanish.treatment.other_norms import PLACES, NormSite, place_norms
 from unvanish.treatment.parameters import Number, Spec
-from unvanish.treatment.placement import norm_everywhere
 from unvanish.treatment.treatment import Operation, Treatment
 
 MOST_GROUPS = 32  # Wu & He's own default
@@ -58,10 +57,7 @@ class GroupNorm(Treatment):
             _refuse(groups, features, site.path)
             return FeatureGroupNorm(groups, features) if site.last else nn.GroupNorm(groups, features)
 
-        if operation.settings.word("at") == "norms":
-            other_norms(operation, in_place_of)
-        else:
-            norm_everywhere(operation, build, at_every_call=True)
+        place_norms(operation, build, in_place_of, at_every_call=True)
 
 
 def groups_for(features: int) -> int:

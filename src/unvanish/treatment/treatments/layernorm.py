@@ -11,9 +11,8 @@ from unvanish.schema.finding import TreatmentName
 from unvanish.schema.treatment import Safety
 from unvanish.treatment.anatomy import Layer
 from unvanish.treatment.kinds import features_of
-from unvanish.treatment.other_norms import PLACES, NormSite, other_norms
+from unvanish.treatment.other_norms import PLACES, NormSite, place_norms
 from unvanish.treatment.parameters import Spec
-from unvanish.treatment.placement import norm_everywhere
 from unvanish.treatment.treatment import Operation, Treatment
 
 
@@ -36,10 +35,7 @@ class LayerNorm(Treatment):
 
     def operate(self, operation: Operation) -> None:
         """Insert the norms."""
-        if operation.settings.word("at") == "norms":
-            other_norms(operation, _in_place_of)
-        else:
-            norm_everywhere(operation, _norm_for, at_every_call=True)
+        place_norms(operation, _norm_for, _in_place_of, at_every_call=True)
 
 
 def _in_place_of(site: NormSite) -> nn.Module:
