@@ -171,7 +171,7 @@ def _judge(values: Sequence[float], steps: int, chance: float | None, bad: int |
             f"the loss stays at {last:.4g}; below zero, how high it stands says little",
         )
     else:
-        at = f" (guessing the label frequencies gives {chance:.4g})" if chance is not None else ""
+        at = f" (the best constant guess gives {chance:.4g})" if chance is not None else ""
         status, sentence = "stuck", f"the loss stays at {last:.4g}{at} after {steps} steps"
     return Learning(status=status, steps=steps, first=first, last=last, chance=chance, noise=noise, drifting=drifting,
                     first_bad_step=bad, falling=falling or creeping, sentence=sentence)  # fmt: skip
